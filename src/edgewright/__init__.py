@@ -1,0 +1,76 @@
+"""edgewright: a trained network in, the fastest deployment that is proven to give the same answers out.
+
+    import edgewright as ew
+
+    model = ew.load("zoo:efficientnet-lite0")
+    samples = ew.Samples.open("photos/", model)
+    outcome = ew.deploy(model, samples, runtimes=("onnxruntime", "openvino"), out="runs/x")
+
+Public names are imported on first use, so that `import edgewright` stays quick.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from edgewright.bench import BenchPlan, bench
+    from edgewright.bundle import Bundle
+    from edgewright.compress import compress
+    from edgewright.convert import convert
+    from edgewright.deploy import deploy
+    from edgewright.errors import EdgewrightError, EdgewrightWarning
+    from edgewright.inspect import inspect
+    from edgewright.load import load
+    from edgewright.locate import locate
+    from edgewright.model import Model
+    from edgewright.recipe import Recipe
+    from edgewright.report import report
+    from edgewright.samples import Samples
+    from edgewright.session import Session, open  # noqa: A004
+    from edgewright.spec import ImageInput, Spec, TensorInput
+    from edgewright.target import Target
+    from edgewright.verify import verify
+
+_HOMES = {
+    "BenchPlan": "bench", "Bundle": "bundle", "EdgewrightError": "errors", "EdgewrightWarning": "errors",
+    "ImageInput": "spec", "Model": "model", "Recipe": "recipe", "Samples": "samples", "Session": "session",
+    "Spec": "spec", "Target": "target", "TensorInput": "spec", "bench": "bench", "compress": "compress",
+    "convert": "convert", "deploy": "deploy", "inspect": "inspect", "load": "load", "locate": "locate",
+    "open": "session", "report": "report", "verify": "verify",
+}  # fmt: skip
+__all__ = [
+    "BenchPlan", "Bundle", "EdgewrightError", "EdgewrightWarning", "ImageInput", "Model", "Recipe", "Samples", "Session",
+    "Spec", "Target", "TensorInput", "bench", "compress", "convert", "deploy", "inspect", "load", "locate", "open",
+    "report", "verify",
+]  # fmt: skip
+__version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'edgewright' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"edgewright.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
+
+class _Package(ModuleType):
+    """This package, in which a verb wins over the module of the same name.
+
+    Importing `edgewright.verify` would bind the module to `ew.verify`; `ew.verify(...)` must stay a call.
+    """
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if not (name in _HOMES and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package

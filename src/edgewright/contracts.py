@@ -1,0 +1,286 @@
+"""The plugin contract: what a file in importers/, zoo/, passes/, runtimes/ and tasks/ defines.
+
+A plugin is a module; its file name is its public name. These protocols type those modules for the verbs and are
+checked by `tests/test_contract.py`. Every plugin module has a docstring whose first line says what it does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+import numpy as np
+
+from edgewright.model import Arrays, Model
+from edgewright.progress import Progress
+from edgewright.spec import Spec
+from edgewright.target import Target
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+    from PIL import Image
+
+Role = Literal["calibrate", "select", "judge"]
+ROLES: tuple[Role, ...] = ("calibrate", "select", "judge")
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One thing to run a network on.
+
+    Attributes:
+        id: Name for people, such as a file name.
+        group: Hash (hex) of the content's source; all samples of one group share a role.
+        arrays: Network inputs by ONNX name, batch 1.
+        label: What the task's metric compares with, or None.
+    """
+
+    id: str
+    group: str
+    arrays: Arrays
+    label: Any = None
+
+
+class SampleSource(Protocol):
+    """What verbs and passes may ask of `edgewright.samples.Samples`."""
+
+    def __len__(self) -> int: ...
+    def __iter__(self) -> Iterator[Sample]: ...
+    @property
+    def groups(self) -> tuple[str, ...]: ...
+    def role(self, *roles: Role) -> SampleSource: ...
+
+
+# --- importers and zoo -------------------------------------------------------------------------------------------------
+
+
+class Importer(Protocol):
+    """`importers/NAME.py`: a file of another format -> Model."""
+
+    EXTRA: str | None  # the pip extra this plugin needs, or None
+    SUFFIXES: tuple[str, ...]  # file name endings it reads, with the dot
+    Options: type  # frozen dataclass, every field with a default
+
+    def load(self, path: Path, options: Any) -> Model:
+        """The network in the file at `path`."""
+
+
+class ZooFamily(Protocol):
+    """`zoo/NAME.py`: a family's graph and weights from an installed package."""
+
+    EXTRA: str | None  # the extra that brings weights
+    NAMES: tuple[str, ...]  # models, loaded as "zoo:NAME"
+    Options: type
+
+    def load(self, name: str, options: Any) -> Model:
+        """The network called `name`."""
+
+
+# --- passes -------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class QuantFormat:
+    """The int8 arithmetic that a runtime really executes on a CPU.
+
+    Attributes:
+        activation_dtype: "uint8" or "int8".
+        activation_symmetric: True where the zero point is fixed (ncnn).
+        weight_bits: 7 where 8-bit weights saturate the multiply-add (x86 without VNNI), else 8.
+        per_channel: True where weights may have one scale per output channel.
+        reason: One sentence for the report: why this format on this CPU.
+    """
+
+    activation_dtype: Literal["uint8", "int8"] = "uint8"
+    activation_symmetric: bool = False
+    weight_bits: int = 8
+    per_channel: bool = True
+    reason: str = ""
+
+
+class Context(Protocol):
+    """What `compress` gives a pass. Passes never name or import a runtime."""
+
+    samples: SampleSource | None  # the calibrate and select roles only
+    target: Target
+    quant_format: QuantFormat
+    progress: Progress
+    seed: int
+
+    def run(self, ir_model: ir.Model, inputs: Arrays, outputs: Sequence[str] | None = None) -> dict[str, np.ndarray]:
+        """Tensors `outputs` (default: the graph's outputs) of a float graph, on an exact runtime."""
+
+
+class Pass(Protocol):
+    """`passes/NAME.py`: graph -> smaller or simpler graph."""
+
+    EXTRA: str | None
+    LOSSY: bool  # False: outputs stay equal within float rounding
+    NEEDS_SAMPLES: bool
+    Config: type  # frozen dataclass, every field with a default
+
+    def apply(self, ir_model: ir.Model, config: Any, context: Context) -> dict[str, Any]:
+        """Change `ir_model` in place (it is a clone) and return JSON-ready statistics.
+
+        Keep the names of graph inputs and outputs. Replace weights by new tensors: their memory is shared.
+        """
+
+
+# --- runtimes -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Traits:
+    """What a runtime is.
+
+    Attributes:
+        precisions: Of "fp32", "fp16", "bf16", "int8", "binary", those that it runs.
+        dynamic_shapes: True where symbolic sizes stay symbolic.
+        exact_float: True where fp32 graphs run in IEEE float32, so that it may serve as the original.
+        taps: How inner tensors are shown: "native", "rebuild" (another compile, may undo fusions) or "none".
+        profiles: True where `profile` gives a time per node.
+        functions: True where ONNX functions run as they are; else convert inlines them.
+        deployable: False for the numpy reference, which `deploy` never proposes.
+    """
+
+    precisions: tuple[str, ...] = ("fp32",)
+    dynamic_shapes: bool = True
+    exact_float: bool = False
+    taps: Literal["native", "rebuild", "none"] = "none"
+    profiles: bool = False
+    functions: bool = False
+    deployable: bool = True
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A node that a runtime cannot run."""
+
+    node: str
+    op_type: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """What a runtime's `convert` reports about the files it wrote.
+
+    Attributes:
+        tensor_names: ONNX tensor name -> the runtime's name, for every tensor that survives.
+        precision: Arithmetic the files will really run in, where it differs from the model's.
+        cpu_features: Features the files need.
+        usage: Three lines of code that run the files without edgewright; they go into the bundle's README.
+    """
+
+    tensor_names: Mapping[str, str]
+    precision: str | None = None
+    cpu_features: tuple[str, ...] = ()
+    usage: str = ""
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A part of a network: from `inputs` (None: the graph's own) to `outputs`, by ONNX tensor name."""
+
+    inputs: tuple[str, ...] | None
+    outputs: tuple[str, ...]
+
+
+class Runner(Protocol):
+    """An opened network of one runtime; `session.Session` wraps it with checks and taps."""
+
+    def run(self, inputs: Arrays, /) -> dict[str, np.ndarray]:
+        """All outputs by ONNX name, layout as in the ONNX graph."""
+
+    def close(self) -> None:
+        """Free threads and memory; running afterwards is an error."""
+
+
+class OpenedBundle(Protocol):
+    """What a runtime may ask of the `Bundle` it opens (read `bundle.Bundle`)."""
+
+    path: Path
+    tensor_names: Mapping[str, str]
+    options: Mapping[str, Any]
+    precision: str
+
+
+class Runtime(Protocol):
+    """`runtimes/NAME.py`: Model -> files -> Runner."""
+
+    EXTRA: str | None
+    TRAITS: Traits
+    Options: type  # convert options, frozen dataclass, every field with a default
+
+    def version(self) -> str:
+        """Version of the installed runtime library."""
+
+    def quant_format(self, target: Target) -> QuantFormat | None:
+        """The int8 format that this runtime executes fast on the target's CPU; None where it has no int8."""
+
+    def supports(self, ir_model: ir.Model) -> tuple[Problem, ...]:
+        """Nodes this runtime cannot run; empty where it can run all."""
+
+    def convert(self, model: Model, folder: Path, options: Any, target: Target) -> Conversion:
+        """Write the runtime's own files into the empty `folder`; `convert.py` adds manifest, hashes and README."""
+
+    def open(self, bundle: Any, *, threads: int, cut: Cut | None = None) -> Runner:
+        """The bundle's network, or the part of it that `cut` names, ready to run on `threads` threads.
+
+        A cut is converted with the same options as the whole and must not change the bundle's files.
+
+        Raises:
+            EdgewrightError: E231 for a tensor that no longer exists, E232 when the library fails.
+        """
+
+    def profile(self, bundle: Any, inputs: Arrays, *, threads: int, runs: int) -> dict[str, float]:
+        """Milliseconds per run for each node, keyed by the node's first output; only where TRAITS.profiles."""
+
+
+# --- tasks --------------------------------------------------------------------------------------------------------------
+
+
+class Task(Protocol):
+    """`tasks/NAME.py`: what one network's outputs mean. `spec.options` are this task's `Options`.
+
+    A result is what `postprocess` makes of the outputs of one sample (batch 1), a dataclass with `to_json`.
+    """
+
+    Options: type
+    AGREEMENT: str  # what agreement means here, for people: "same top-1 class"
+    PROPORTION: bool  # True: a single sample agrees or not (exact binomial bounds); False: bootstrap over samples
+    METRIC: str  # name of the primary metric, e.g. "top-1"
+
+    def postprocess(self, outputs: Arrays, spec: Spec) -> Any:
+        """The result for one sample."""
+
+    def metric(self, results: Sequence[Any], labels: Sequence[Any], spec: Spec) -> dict[str, float]:
+        """Scores against labels, each 0..1, higher is better; contains METRIC."""
+
+    def agreement(self, reference: Sequence[Any], results: Sequence[Any], spec: Spec) -> float:
+        """How far `results` say the same as the original's, 0..1. Never called accuracy."""
+
+    def parse_label(self, text: str, spec: Spec) -> Any:
+        """A label as `metric` takes it, from a cell of labels.csv or a class folder's name.
+
+        Raises:
+            EdgewrightError: E305 when it is none.
+        """
+
+    def draw(self, image: Image.Image, result: Any, spec: Spec) -> Image.Image:
+        """The photo with the result on it."""
+
+
+# --- recipes ------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class RecipeStep:
+    """One pass of a recipe with its options."""
+
+    name: str
+    config: Mapping[str, Any] = field(default_factory=dict)
+
+

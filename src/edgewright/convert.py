@@ -1,0 +1,123 @@
+"""convert: a Model becomes a Bundle, the files of one runtime in one folder."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from edgewright import registry
+from edgewright.bundle import MANIFEST, Bundle, file_hash, staging
+from edgewright.contracts import Conversion
+from edgewright.errors import EdgewrightError
+from edgewright.model import Model
+from edgewright.options import build, dump
+from edgewright.target import Target
+
+
+def convert(
+    model: Model,
+    runtime: str | Target,
+    out: str | Path,
+    *,
+    options: Mapping[str, Any] | None = None,
+    name: str | None = None,
+    overwrite: bool = False,
+) -> Bundle:
+    """The Bundle of `model` for one runtime, in the folder `out`.
+
+    Args:
+        model: The network, compressed or as it was loaded.
+        runtime: A runtime's public name, or a Target that names the CPU too.
+        out: The folder to make; it appears whole or not at all.
+        options: The runtime's convert options.
+        name: Name for reports; the folder's name by default.
+        overwrite: Replace a bundle that is there already.
+
+    Raises:
+        EdgewrightError: E101 unknown runtime, E102 it is not installed, E105 `out` exists, E210 nodes it cannot run.
+    """
+    target = runtime if isinstance(runtime, Target) else Target(runtime)
+    plugin = registry.get("runtimes", target.runtime)
+    chosen = build(plugin.Options, options or {}, where=target.runtime)
+    _check_support(model, target.runtime, plugin)
+    out = Path(out)
+    with staging(out, overwrite=overwrite) as folder:
+        conversion = plugin.convert(model, folder, chosen, target)
+        bundle = _describe(model, folder, conversion, target, plugin, dump(chosen), name or out.name)
+        (folder / MANIFEST).write_text(json.dumps(bundle.to_json(), indent=1), encoding="utf-8")
+        (folder / "README.md").write_text(_readme(bundle, conversion), encoding="utf-8")
+    return replace(bundle, path=out)
+
+
+def _check_support(model: Model, runtime: str, plugin: Any) -> None:
+    if model.precision not in plugin.TRAITS.precisions:
+        raise EdgewrightError(
+            "E210",
+            f"`{runtime}` does not run {model.precision} networks such as `{model.name}`; it runs: "
+            + ", ".join(plugin.TRAITS.precisions),
+            hint="edgewright list",
+        )
+    problems = plugin.supports(model.ir)
+    if not problems:
+        return
+    total = sum(1 for _ in model.ir.graph)
+    shown = ", ".join(f"`{problem.op_type}` (`{problem.node}`)" for problem in problems[:4])
+    more = f" and {len(problems) - 4} more" if len(problems) > 4 else ""
+    raise EdgewrightError(
+        "E210",
+        f"`{runtime}` cannot run {len(problems)} of {total} nodes: {shown}{more}",
+        details=(f"first reason: {problems[0].reason}",),
+        hint="list runtimes that can: edgewright inspect MODEL --runtimes",
+    )
+
+
+def _describe(
+    model: Model, folder: Path, conversion: Conversion, target: Target, plugin: Any, options: dict[str, Any], name: str
+) -> Bundle:
+    files = {
+        path.relative_to(folder).as_posix(): (file_hash(path), path.stat().st_size)
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+    return Bundle(
+        path=folder,
+        name=name,
+        runtime=target.runtime,
+        runtime_version=plugin.version(),
+        precision=conversion.precision or model.precision,
+        spec=model.spec,
+        inputs=model.inputs,
+        outputs=model.outputs,
+        tensor_names=dict(conversion.tensor_names),
+        files=files,
+        cpu=target.cpu,
+        cpu_features=conversion.cpu_features,
+        options=options,
+        history=model.history,
+        origin=model.origin,
+        model_hash=model.hash,
+    )
+
+
+def _readme(bundle: Bundle, conversion: Conversion) -> str:
+    inputs = "\n".join(f"- `{item}`" for item in bundle.inputs)
+    outputs = "\n".join(f"- `{item}`" for item in bundle.outputs)
+    return f"""# {bundle.name}
+
+A network for {bundle.runtime} {bundle.runtime_version} ({bundle.precision}). Without edgewright:
+
+```python
+{conversion.usage.strip()}
+```
+
+Inputs:
+{inputs}
+
+Outputs:
+{outputs}
+
+`bundle.json` says how inputs are prepared (`spec`) and what was done to the network (`history`).
+"""

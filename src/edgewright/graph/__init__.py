@@ -1,0 +1,1 @@
+"""What passes share: shapes, dataflow, cost and rewriting of ONNX graphs."""

@@ -1,0 +1,1 @@
+"""Importers: a file of another format becomes a Model."""

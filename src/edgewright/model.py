@@ -1,0 +1,236 @@
+"""Model: one network in memory, left of convert. Never changed after construction.
+
+A Model is an `onnx_ir.Model` (opset 21, IR version 10), its Spec and its history. Passes work on a clone;
+`with_ir` makes the next Model.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edgewright.errors import EdgewrightError
+from edgewright.options import dump
+from edgewright.spec import METADATA_KEY, Spec
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+#: What every Model holds in memory and every file we write declares. Importers upgrade to it.
+OPSET_VERSION = 21
+IR_VERSION = 10
+#: Domain of edgewright's own operators, each with a function body of standard operators.
+DOMAIN = "edgewright"
+HISTORY_KEY = "edgewright.history"
+#: Above this size weights go to a file beside the .onnx: protobuf ends at 2 GiB.
+EXTERNAL_DATA_BYTES = 1_500_000_000
+
+#: Arrays travel keyed by ONNX tensor name, in the layout of the ONNX graph, always.
+Arrays = Mapping[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """Name, numpy dtype name and shape of a graph input or output; unknown sizes are a name or None."""
+
+    name: str
+    dtype: str
+    shape: tuple[int | str | None, ...]
+
+    def __str__(self) -> str:
+        sizes = ", ".join("?" if size is None else str(size) for size in self.shape)
+        return f"{self.name} {self.dtype}[{sizes}]"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """One thing that was done to a network.
+
+    Attributes:
+        kind: "import", "pass" or "convert".
+        name: The plugin's public name.
+        config: Its options, JSON-ready.
+        lossy: True where outputs may differ by more than float rounding.
+        samples: Group hashes of the samples that were read; verify refuses them as judges.
+        stats: What the step reports of itself, JSON-ready.
+    """
+
+    kind: str
+    name: str
+    config: Mapping[str, Any] = field(default_factory=dict)
+    lossy: bool = False
+    samples: tuple[str, ...] = ()
+    stats: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """The step as a JSON-ready mapping."""
+        return dump(self)
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> Step:
+        """The Step that `to_json` wrote."""
+        return cls(**{**document, "samples": tuple(document.get("samples", ()))})
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """A network: its graph, what its inputs and outputs mean, and what was done to it.
+
+    Attributes:
+        ir: The `onnx_ir.Model`. Treat it as frozen; `clone_ir` gives a copy to work on.
+        spec: Inputs and task.
+        history: Steps, oldest first.
+        name: A short name for reports.
+        origin: Hash of the Model as it was loaded; itself for a fresh one.
+    """
+
+    ir: ir.Model
+    spec: Spec = field(default_factory=Spec)
+    history: tuple[Step, ...] = ()
+    name: str = "model"
+    origin: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.origin:
+            object.__setattr__(self, "origin", self.hash)
+
+    @property
+    def inputs(self) -> tuple[TensorInfo, ...]:
+        """Graph inputs that are fed at run time (initializers excluded), in graph order."""
+        return tuple(_info(v) for v in self.ir.graph.inputs if v.name not in self.ir.graph.initializers)
+
+    @property
+    def outputs(self) -> tuple[TensorInfo, ...]:
+        """Graph outputs, in graph order."""
+        return tuple(_info(value) for value in self.ir.graph.outputs)
+
+    @functools.cached_property
+    def hash(self) -> str:
+        """SHA-256 (hex) over graph, weights and spec; independent of names of files and of metadata."""
+        return _hash(self.ir, self.spec)
+
+    @functools.cached_property
+    def precision(self) -> str:
+        """Narrowest arithmetic in the graph: "int8", "fp16" or "fp32"."""
+        import onnx_ir as ir
+
+        for graph in self._graphs():
+            if any(node.op_type in ("QuantizeLinear", "QLinearConv", "MatMulInteger") for node in graph):
+                return "int8"
+        types = {v.dtype for graph in self._graphs() for v in graph.initializers.values()}
+        return "fp16" if ir.DataType.FLOAT16 in types else "fp32"
+
+    @property
+    def lossy(self) -> bool:
+        """True where some step of the history was lossy."""
+        return any(step.lossy for step in self.history)
+
+    def clone_ir(self) -> ir.Model:
+        """A copy of the graph that a pass may change; weights are shared and must be replaced, not written to."""
+        return self.ir.clone()
+
+    def with_ir(self, ir_model: ir.Model, step: Step | None = None) -> Model:
+        """The Model after `step`: a new graph, the same spec, one more line of history."""
+        return replace(self, ir=ir_model, history=(*self.history, step) if step else self.history)
+
+    def with_spec(self, spec: Spec) -> Model:
+        """The same network with another Spec, as a fresh origin where it had no history."""
+        return replace(self, spec=spec, origin="" if not self.history else self.origin)
+
+    def to_proto(self) -> Any:
+        """The network as an `onnx.ModelProto` with spec and history in its metadata.
+
+        Raises:
+            EdgewrightError: E105 when it is too large for one protobuf message; use `save`.
+        """
+        import onnx_ir as ir
+
+        if self.weight_bytes() > EXTERNAL_DATA_BYTES:
+            raise EdgewrightError("E105", f"`{self.name}` has {self.weight_bytes()} bytes of weights, too many for one file")
+        return ir.to_proto(self._with_metadata())
+
+    def save(self, path: str | Path) -> Path:
+        """Write the network as ONNX, by a temporary file that is renamed; weights beside it above 1.5 GB.
+
+        Raises:
+            EdgewrightError: E105 when the file cannot be written.
+        """
+        import onnx_ir as ir
+
+        path = Path(path)
+        external = f"{path.name}.data" if self.weight_bytes() > EXTERNAL_DATA_BYTES else None
+        part = path.with_name(f".{path.name}.part")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            ir.save(self._with_metadata(), part, external_data=external)
+            part.replace(path)
+        except OSError as problem:
+            raise EdgewrightError("E105", f"`{path}` cannot be written: {problem.strerror or problem}") from None
+        finally:
+            part.unlink(missing_ok=True)
+        return path
+
+    def weight_bytes(self) -> int:
+        """Bytes of all initializers, subgraphs included."""
+        return sum(v.const_value.nbytes for g in self._graphs() for v in g.initializers.values() if v.const_value is not None)
+
+    def _graphs(self) -> Iterator[ir.Graph]:
+        yield self.ir.graph
+        yield from self.ir.graph.subgraphs()
+
+    def _with_metadata(self) -> ir.Model:
+        copy = self.ir.clone()
+        copy.metadata_props[METADATA_KEY] = json.dumps(self.spec.to_json(), sort_keys=True)
+        steps = {"origin": self.origin, "steps": [step.to_json() for step in self.history]}
+        copy.metadata_props[HISTORY_KEY] = json.dumps(steps, sort_keys=True)
+        return copy
+
+
+def _info(value: ir.Value) -> TensorInfo:
+    shape = value.shape
+    sizes: tuple[int | str | None, ...] = ()
+    if shape is not None:
+        sizes = tuple(size if isinstance(size, int) else size.value for size in shape)
+    dtype = value.dtype.numpy().name if value.dtype is not None else "float32"
+    assert value.name is not None
+    return TensorInfo(value.name, dtype, sizes)
+
+
+def _hash(ir_model: ir.Model, spec: Spec) -> str:
+    import onnx_ir as ir
+
+    digest = hashlib.sha256()
+
+    def add(*parts: object) -> None:
+        digest.update("\x1f".join(str(part) for part in parts).encode() + b"\x1e")
+
+    def add_graph(graph: Any) -> None:
+        for value in (*graph.inputs, *graph.outputs):
+            add("io", value.name, value.dtype, value.shape)
+        for name, value in sorted(getattr(graph, "initializers", {}).items()):
+            if value.const_value is not None:
+                add("weight", name, value.const_value.dtype, value.const_value.shape)
+                digest.update(value.const_value.tobytes())
+        for node in graph:
+            add(node.domain, node.op_type, node.overload, *(v.name if v else "" for v in node.inputs), "->",
+                *(v.name for v in node.outputs))  # fmt: skip
+            for name, attribute in sorted(node.attributes.items()):
+                if attribute.type == ir.AttributeType.GRAPH:
+                    add(name, "graph")
+                    add_graph(attribute.value)
+                else:
+                    digest.update(ir.to_proto(attribute).SerializeToString(deterministic=True))
+
+    add(json.dumps(spec.to_json(), sort_keys=True), sorted(ir_model.graph.opset_imports.items()))
+    add_graph(ir_model.graph)
+    for key, function in sorted(ir_model.functions.items()):
+        add("function", *key)
+        add_graph(function)
+    return digest.hexdigest()

@@ -1,0 +1,1 @@
+"""edgewright's own operators: schema, standard-operator body and numpy meaning."""

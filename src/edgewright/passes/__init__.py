@@ -1,0 +1,1 @@
+"""Passes: a graph becomes a smaller or simpler graph."""

@@ -1,0 +1,111 @@
+"""Recipe: the passes that make one candidate, as a name, a TOML file or an object.
+
+    description = "batch-norm folded, constants folded, dead code removed"
+    [[steps]]
+    pass = "fold_batchnorm"
+    [convert.openvino]
+    inference_precision = "f32"
+"""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from edgewright.contracts import RecipeStep
+from edgewright.errors import EdgewrightError
+
+_FOLDER = Path(__file__).parent / "recipes"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Passes in order, and convert options by runtime.
+
+    Attributes:
+        name: Names the candidate: RECIPE-RUNTIME.
+        description: One line for `edgewright list`.
+        steps: Passes with their options, in order.
+        convert: Runtime name -> convert options.
+        runtimes: Runtimes it makes sense for; empty means all.
+        deploy: True where `deploy` tries it without being asked.
+    """
+
+    name: str
+    description: str = ""
+    steps: tuple[RecipeStep, ...] = ()
+    convert: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    runtimes: tuple[str, ...] = ()
+    deploy: bool = True
+
+    @classmethod
+    def named(cls, recipe: str | Path | Recipe) -> Recipe:
+        """The Recipe itself, the built-in one of that name, or the one in a TOML file (a path that ends in .toml).
+
+        Raises:
+            EdgewrightError: E101 unknown name, E104 unreadable file, E320 malformed file.
+        """
+        if isinstance(recipe, Recipe):
+            return recipe
+        text = str(recipe)
+        if text.endswith(".toml"):
+            return cls.read(Path(text))
+        if text not in names():
+            near = difflib.get_close_matches(text, names(), n=1)
+            tail = f"; did you mean `{near[0]}`?" if near else f"; known: {', '.join(names())}"
+            raise EdgewrightError("E101", f"recipe `{text}` is not known{tail}", hint="edgewright list recipes")
+        return cls.read(_FOLDER / f"{text}.toml")
+
+    @classmethod
+    def read(cls, path: Path) -> Recipe:
+        """The Recipe in a TOML file; its name is the file's."""
+        try:
+            document = tomllib.loads(path.read_text(encoding="utf-8"))
+        except OSError as problem:
+            raise EdgewrightError("E104", f"recipe `{path}` cannot be read: {problem.strerror}") from None
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as problem:
+            raise EdgewrightError("E320", f"recipe `{path}` is malformed: {problem}") from None
+        return cls.from_mapping(path.stem, document)
+
+    @classmethod
+    def from_mapping(cls, name: str, document: Mapping[str, Any]) -> Recipe:
+        """The Recipe in a parsed TOML document.
+
+        Raises:
+            EdgewrightError: E320 for an unknown key or a step without `pass`.
+        """
+        unknown = set(document) - {"description", "steps", "convert", "runtimes", "deploy"}
+        if unknown:
+            raise EdgewrightError("E320", f"recipe `{name}` has unknown keys: {', '.join(sorted(unknown))}")
+        steps = []
+        for number, step in enumerate(document.get("steps", ()), 1):
+            if not isinstance(step, Mapping) or not isinstance(step.get("pass"), str):
+                raise EdgewrightError("E320", f'recipe `{name}`: step {number} must name its pass: pass = "NAME"')
+            steps.append(RecipeStep(step["pass"], {key: value for key, value in step.items() if key != "pass"}))
+        return cls(
+            name,
+            str(document.get("description", "")),
+            tuple(steps),
+            dict(document.get("convert", {})),
+            tuple(document.get("runtimes", ())),
+            bool(document.get("deploy", True)),
+        )
+
+    def to_mapping(self) -> dict[str, Any]:
+        """The recipe as `from_mapping` takes it."""
+        return {
+            "description": self.description,
+            "steps": [{"pass": step.name, **step.config} for step in self.steps],
+            "convert": {runtime: dict(options) for runtime, options in self.convert.items()},
+            "runtimes": list(self.runtimes),
+            "deploy": self.deploy,
+        }
+
+
+def names() -> tuple[str, ...]:
+    """Names of the built-in recipes, sorted."""
+    return tuple(sorted(path.stem for path in _FOLDER.glob("*.toml")))

@@ -1,0 +1,417 @@
+"""Records: what the verbs return. Frozen, JSON-ready, each with the surroundings that give its numbers a meaning.
+
+A number without host, CPU features, versions, seed and the bundle's hash is not printable: `Environment` is part of
+every record that holds a measurement.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import importlib.metadata
+import math
+import os
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from edgewright.target import host_cpu_name, host_features
+
+Decision = Literal["pass", "fail", "undecided"]
+Trust = Literal["trusted", "noisy", "invalid"]
+
+
+class Record:
+    """Base of all records: `to_json` gives nested plain values; nan and infinities become strings."""
+
+    def to_json(self) -> dict[str, Any]:
+        """This record as JSON-ready values."""
+        assert dataclasses.is_dataclass(self)
+        return {f.name: _plain(getattr(self, f.name)) for f in dataclasses.fields(self)}
+
+
+def _plain(value: Any) -> Any:
+    if hasattr(value, "to_json"):
+        return value.to_json()
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if hasattr(value, "item") and not isinstance(value, (str, bytes)):
+        value = value.item()
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return value
+
+
+@dataclass(frozen=True)
+class Environment(Record):
+    """Where numbers were made."""
+
+    host: str
+    system: str
+    cpu: str
+    cpu_features: tuple[str, ...]
+    cores: int
+    memory_bytes: int
+    python: str
+    versions: Mapping[str, str]
+
+    @classmethod
+    def here(cls) -> Environment:
+        """The environment of this process."""
+        return _environment()
+
+
+@functools.cache
+def _environment() -> Environment:
+    import psutil
+
+    versions = {}
+    for name in ("edgewright", "numpy", "onnx", "onnx-ir", "onnxruntime", "openvino"):
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return Environment(
+        host=platform.node(),
+        system=f"{platform.system()} {platform.release()} {platform.machine()}",
+        cpu=host_cpu_name(),
+        cpu_features=host_features(),
+        cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+        memory_bytes=psutil.virtual_memory().total,
+        python=platform.python_version(),
+        versions=versions,
+    )
+
+
+# --- verify and locate ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class TensorError(Record):
+    """How far one tensor is from the original's, over all samples compared.
+
+    Attributes:
+        name: ONNX tensor name.
+        rel_l2: Worst relative L2 distance over the samples.
+        sqnr_db: The same in dB (lowest over the samples).
+        cosine: Lowest cosine.
+        max_abs: Largest absolute difference, and where.
+        max_abs_index: Its index in the tensor.
+        worst_sample: Id of the sample with the worst rel_l2.
+        nans: NaNs and infinities in the other tensor that the original does not have.
+        zero_fraction: Part of the other tensor that is exactly 0 (a dead layer shows here).
+        problem: Why it could not be compared ("shape [1, 8] instead of [1, 9]"); a failure, never a perfect 0.
+    """
+
+    name: str
+    rel_l2: float = math.nan
+    sqnr_db: float = math.nan
+    cosine: float = math.nan
+    max_abs: float = math.nan
+    max_abs_index: tuple[int, ...] = ()
+    worst_sample: str = ""
+    nans: int = 0
+    zero_fraction: float = 0.0
+    problem: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gate(Record):
+    """One question with its answer.
+
+    Attributes:
+        name: "agreement", "numeric" or "metric drop".
+        decision: pass, fail or undecided.
+        value: Point estimate.
+        low: Lower confidence bound (equal to value where none applies).
+        high: Upper confidence bound.
+        required: The limit.
+        message: One sentence for people, with value, bounds, limit and number of samples.
+    """
+
+    name: str
+    decision: Decision
+    value: float
+    low: float
+    high: float
+    required: float
+    message: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class VerifyReport(Record):
+    """Whether a bundle gives the original's answers, judged on the shipped files untouched.
+
+    Attributes:
+        bundle_hash: What was judged.
+        origin: Hash of the original Model.
+        decision: fail if a required gate fails, undecided if one is, else pass.
+        gates: In the order they were asked.
+        outputs: Distance of each graph output.
+        samples: Number of judge samples.
+        samples_needed: How many more would decide, at the agreement seen so far; 0 where decided.
+        agreement: What agreement means for this task.
+        metric: The task's metric for the original and the bundle, where labels exist: {"top-1": [original, bundle]}.
+        disagreements: Ids of samples on which they differ, at most 50.
+        seed: Seed of every random choice.
+        environment: Where.
+    """
+
+    bundle_hash: str
+    bundle_name: str
+    origin: str
+    decision: Decision
+    gates: tuple[Gate, ...]
+    outputs: tuple[TensorError, ...]
+    samples: int
+    samples_needed: int
+    agreement: str
+    metric: Mapping[str, tuple[float, float]]
+    disagreements: tuple[str, ...]
+    seed: int
+    environment: Environment
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layer(Record):
+    """One comparable tensor of a located network.
+
+    Attributes:
+        name: ONNX tensor name: the producer's last output.
+        node: Name of the node that makes it, in the original.
+        op_type: Its operator.
+        cumulative: Whole network against whole network.
+        isolated: This stretch alone, fed the original's inputs.
+        noise_floor: rel-L2 between two exact evaluations of the original, up to this tensor.
+        passed: True where both are within the limits of the bundle's precision.
+        covers: Tensors that were fused away since the layer before.
+        differences: Parameters and attributes that are not equal, in words.
+    """
+
+    name: str
+    node: str
+    op_type: str
+    cumulative: TensorError
+    isolated: TensorError
+    noise_floor: float
+    passed: bool
+    covers: tuple[str, ...] = ()
+    differences: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class LocateReport(Record):
+    """Layer by layer, with the first culprit.
+
+    Attributes:
+        bundle_hash: What was examined.
+        layers: In graph order.
+        first: Name of the first layer that fails isolated, or None.
+        cause: The likely cause of the first failure, in words, or None.
+        reproducer: Folder with a one-layer reproducer, or None.
+        fused: Tensors of the original that no longer exist in the bundle.
+        samples: Samples compared.
+        seed: Seed.
+        environment: Where.
+    """
+
+    bundle_hash: str
+    bundle_name: str
+    layers: tuple[Layer, ...]
+    first: str | None
+    cause: str | None
+    reproducer: str | None
+    fused: tuple[str, ...]
+    samples: int
+    seed: int
+    environment: Environment
+
+
+# --- bench and inspect ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Timing(Record):
+    """Milliseconds of one stage; `low` and `high` bound the median (bootstrap, 95 %)."""
+
+    median_ms: float
+    low_ms: float
+    high_ms: float
+    p90_ms: float
+    p99_ms: float
+    mean_ms: float
+    runs: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchResult(Record):
+    """One bundle at one thread count.
+
+    Attributes:
+        bundle_hash: What ran.
+        bundle_name: Its name.
+        runtime: Its runtime and version.
+        precision: Its arithmetic.
+        threads: Threads.
+        infer: The network alone.
+        pre: File to input arrays, where samples are photos.
+        post: Outputs to result.
+        peak_memory_bytes: Peak resident memory of the worker process.
+        load_ms: Opening the bundle in the worker.
+        size_bytes: Bytes of the runtime's files.
+        trust: trusted, noisy or invalid.
+        reasons: Why not trusted.
+        telemetry: What the machine did meanwhile; absent values are "unavailable", never 0.
+        relative: Median time relative to the fastest of the same call and thread count, (ratio, low, high).
+        seed: Seed of the random order.
+        environment: Where.
+    """
+
+    bundle_hash: str
+    bundle_name: str
+    runtime: str
+    precision: str
+    threads: int
+    infer: Timing
+    pre: Timing | None
+    post: Timing | None
+    peak_memory_bytes: int
+    load_ms: float
+    size_bytes: int
+    trust: Trust
+    reasons: tuple[str, ...]
+    telemetry: Mapping[str, Any]
+    relative: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    seed: int = 0
+    environment: Environment = field(default_factory=Environment.here)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerCost(Record):
+    """What one node costs.
+
+    Attributes:
+        name: The node's first output.
+        node: The node's name.
+        op_type: Its operator.
+        shape: Shape of that output.
+        macs: Multiply-adds; 0 for what only moves or compares.
+        parameter_bytes: Weights read.
+        activation_bytes: Inputs read plus outputs written, without weights.
+        time_ms: Measured time, where the runtime gives one.
+        bound: "compute" or "memory" by the measured roofline, where known.
+        efficiency: Reached part of the roofline, 0..1, where known.
+    """
+
+    name: str
+    node: str
+    op_type: str
+    shape: tuple[int | str | None, ...]
+    macs: int | None
+    parameter_bytes: int
+    activation_bytes: int | None
+    time_ms: float | None = None
+    bound: str | None = None
+    efficiency: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class InspectReport(Record):
+    """A network's layers and totals.
+
+    Attributes:
+        model_hash: Which network.
+        name: Its name.
+        inputs: As text, `image float32[1, 3, 224, 224]`.
+        outputs: As text.
+        parameters: Number of weights.
+        macs: Multiply-adds of one run at batch 1.
+        layers: In graph order.
+        operators: Operator -> count.
+        runtimes: Runtime -> reasons why it cannot run it (empty: it can).
+        peak_gflops: Measured float32 peak of `threads` threads, or None.
+        bandwidth_gbs: Measured memory bandwidth, or None.
+    """
+
+    model_hash: str
+    name: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    parameters: int
+    weight_bytes: int
+    macs: int
+    layers: tuple[LayerCost, ...]
+    operators: Mapping[str, int]
+    runtimes: Mapping[str, tuple[str, ...]]
+    runtime: str | None = None
+    threads: int = 1
+    peak_gflops: float | None = None
+    bandwidth_gbs: float | None = None
+    environment: Environment = field(default_factory=Environment.here)
+
+
+# --- deploy -------------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidate(Record):
+    """One recipe on one runtime, and what became of it.
+
+    Attributes:
+        name: RECIPE-RUNTIME.
+        recipe: The recipe's name; "original" is the unmodified network.
+        runtime: The runtime's public name.
+        state: "chosen", "verified" (within the budget, slower), "rejected" or "failed" (could not be made).
+        reason: Why it was not chosen, in one sentence; for the chosen one, why it was.
+        bundle: Folder, relative to the run's folder, where one was made.
+        verify: The verdict, where it came that far.
+        bench: Measurements, one per thread count, where it came that far.
+    """
+
+    name: str
+    recipe: str
+    runtime: str
+    state: Literal["chosen", "verified", "rejected", "failed"]
+    reason: str
+    bundle: str | None = None
+    size_bytes: int | None = None
+    precision: str | None = None
+    verify: VerifyReport | None = None
+    bench: tuple[BenchResult, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeployOutcome(Record):
+    """What `deploy` tried and what it hands back.
+
+    Attributes:
+        model_name: The network.
+        origin: Hash of the original Model.
+        chosen: Name of the chosen candidate, or None where none is within the budget.
+        candidates: All of them, fastest first, then rejected, then failed.
+        speedup: Time of the fastest unmodified candidate over the chosen one's, (ratio, low, high).
+        budget: The limits that were asked for: {"min_agreement": 0.98, ...}.
+        threads: Thread count that decided.
+        samples: Role -> number of samples.
+        skipped: Unreadable samples, (id, reason).
+        command: The command line that reproduces this.
+        seed: Seed.
+        environment: Where.
+    """
+
+    model_name: str
+    origin: str
+    chosen: str | None
+    candidates: tuple[Candidate, ...]
+    speedup: tuple[float, float, float] | None
+    budget: Mapping[str, Any]
+    threads: int
+    samples: Mapping[str, int]
+    skipped: tuple[tuple[str, str], ...]
+    command: str
+    seed: int
+    environment: Environment
+    notes: tuple[str, ...] = ()

@@ -1,0 +1,1 @@
+"""Runtimes: a Model becomes files, the files become a Session."""

@@ -1,0 +1,1 @@
+"""Tasks: what the outputs of one network mean."""
