@@ -30,6 +30,8 @@ FORMAT = 1
 MANIFEST = "bundle.json"
 EVIDENCE = "evidence"
 _LARGEST_MANIFEST_BYTES = 64 * 2**20
+_REMEDY = "make it again: edgewright convert MODEL"
+_TEXTS = ("name", "runtime", "runtime_version", "precision", "cpu", "origin", "model_hash")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,9 +122,14 @@ class Bundle:
         document = _read_manifest(path)
         try:
             bundle = cls._from_manifest(path, document)
-        except (KeyError, TypeError, ValueError, AttributeError) as problem:
+            seal = bundle.to_json()["seal"]
+        except EdgewrightError as problem:
+            raise EdgewrightError("E221", f"manifest `{path / MANIFEST}` is malformed: {problem.message}") from None
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as problem:
             raise EdgewrightError("E221", f"manifest `{path / MANIFEST}` is malformed: {problem!r}") from None
-        bundle._check_files(str(document.get("hash")))
+        if document.get("seal") != seal:
+            raise EdgewrightError("E220", f"manifest of bundle `{path}` was changed after it was made", hint=_REMEDY)
+        bundle._check_files()
         absent = sorted(set(bundle.cpu_features) - set(host_features()))
         if absent:
             warnings.warn(
@@ -152,17 +159,26 @@ class Bundle:
             raise EdgewrightError("E105", f"evidence in `{folder}` cannot be written: {problem.strerror}") from None
 
     def evidence(self, kind: str) -> tuple[dict[str, Any], ...]:
-        """Results of `kind` that quote this bundle's hash, oldest first."""
+        """Results of `kind` that quote this bundle's hash, oldest first.
+
+        Raises:
+            EdgewrightError: E221 for a file among them that is no JSON object.
+        """
         documents = []
         for path in sorted((self.path / EVIDENCE).glob(f"{kind}-*.json")):
-            document = json.loads(path.read_text(encoding="utf-8"))
-            if document.get("bundle_hash") == self.hash:
-                documents.append(document)
+            try:
+                document = json.loads(path.read_text(encoding="utf-8"))
+                if document.get("bundle_hash") == self.hash:
+                    documents.append(document)
+            except (OSError, ValueError, RecursionError, AttributeError) as problem:
+                raise EdgewrightError(
+                    "E221", f"evidence `{path}` is malformed: {problem}", hint=f"rm '{path}'"
+                ) from None
         return tuple(documents)
 
     def to_json(self) -> dict[str, Any]:
-        """The manifest."""
-        return {
+        """The manifest, sealed with the hash of its own content (`hash` covers only what decides the answers)."""
+        content = {
             "format": FORMAT,
             "hash": self.hash,
             "name": self.name,
@@ -182,41 +198,42 @@ class Bundle:
             "history": [step.to_json() for step in self.history],
             "tensor_names": dict(self.tensor_names),
         }
+        return {"seal": hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest(), **content}
 
     @classmethod
     def _from_manifest(cls, path: Path, document: Mapping[str, Any]) -> Bundle:
         return cls(
             path=path,
-            name=str(document["name"]),
-            runtime=str(document["runtime"]),
-            runtime_version=str(document["runtime_version"]),
-            precision=str(document["precision"]),
-            spec=Spec.from_json(document["spec"], where=str(path / MANIFEST)),
-            inputs=tuple(TensorInfo(name, dtype, tuple(shape)) for name, dtype, shape in document["inputs"]),
-            outputs=tuple(TensorInfo(name, dtype, tuple(shape)) for name, dtype, shape in document["outputs"]),
-            tensor_names=dict(document["tensor_names"]),
-            files={name: (entry["sha256"], int(entry["size_bytes"])) for name, entry in document["files"].items()},
-            cpu=str(document["cpu"]),
-            cpu_features=tuple(document["cpu_features"]),
-            options=dict(document["options"]),
-            history=tuple(Step.from_json(step) for step in document["history"]),
-            origin=str(document["origin"]),
-            model_hash=str(document["model_hash"]),
+            **{name: _text(document[name]) for name in _TEXTS},
+            spec=Spec.from_json(_table(document["spec"]), where=str(path / MANIFEST)),
+            inputs=tuple(_tensor_info(item) for item in document["inputs"]),
+            outputs=tuple(_tensor_info(item) for item in document["outputs"]),
+            tensor_names={name: _text(other) for name, other in _table(document["tensor_names"]).items()},
+            files={name: _file_entry(name, entry) for name, entry in _table(document["files"]).items()},
+            cpu_features=tuple(_text(feature) for feature in document["cpu_features"]),
+            options=dict(_table(document["options"])),
+            history=tuple(Step.from_json(_table(step)) for step in document["history"]),
         )
 
-    def _check_files(self, recorded_hash: str) -> None:
-        remedy = "make it again: edgewright convert MODEL"
+    def _check_files(self) -> None:
         for name, (sha, size) in self.files.items():
-            pure = PurePosixPath(name)
-            if pure.is_absolute() or ".." in pure.parts or not (self.path / name).resolve().is_relative_to(self.path.resolve()):
-                raise EdgewrightError("E220", f"bundle `{self.path}` names a file outside itself: `{name}`", hint=remedy)
             file = self.path / name
-            if not file.is_file():
-                raise EdgewrightError("E220", f"bundle `{self.path}` lacks its file `{name}`", hint=remedy)
-            if file.stat().st_size != size or file_hash(file) != sha:
-                raise EdgewrightError("E220", f"file `{name}` of bundle `{self.path}` was changed after it was made", hint=remedy)
-        if recorded_hash != self.hash:
-            raise EdgewrightError("E220", f"manifest of bundle `{self.path}` was changed after it was made", hint=remedy)
+            try:
+                if not file.resolve().is_relative_to(self.path.resolve()):
+                    raise EdgewrightError(
+                        "E220", f"bundle `{self.path}` names a file outside itself: `{name}`", hint=_REMEDY
+                    )
+                if not file.is_file():
+                    raise EdgewrightError("E220", f"bundle `{self.path}` lacks its file `{name}`", hint=_REMEDY)
+                changed = file.stat().st_size != size or file_hash(file) != sha
+            except (OSError, ValueError) as problem:  # ValueError: a name that no file can have
+                raise EdgewrightError(
+                    "E220", f"file `{name}` of bundle `{self.path}` cannot be read: {problem}", hint=_REMEDY
+                ) from None
+            if changed:
+                raise EdgewrightError(
+                    "E220", f"file `{name}` of bundle `{self.path}` was changed after it was made", hint=_REMEDY
+                )
 
 
 @contextmanager
@@ -237,13 +254,27 @@ def staging(path: str | Path, *, overwrite: bool = False) -> Iterator[Path]:
     try:
         folder.chmod(0o755)
         yield folder
-        if path.exists():
-            shutil.rmtree(path)
-        folder.rename(path)
+        _swap(folder, path)
     except OSError as problem:
         raise EdgewrightError("E105", f"output `{path}` cannot be written: {problem.strerror or problem}") from None
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _swap(folder: Path, path: Path) -> None:
+    """Put `folder` at `path`; what was there goes only once the new one is in place."""
+    if not path.exists():
+        folder.rename(path)
+        return
+    old = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    path.rename(old / "old")
+    try:
+        folder.rename(path)
+    except OSError:
+        (old / "old").rename(path)
+        raise
+    finally:
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def file_hash(path: Path) -> str:
@@ -254,7 +285,9 @@ def file_hash(path: Path) -> str:
 
 def _read_manifest(path: Path) -> Mapping[str, Any]:
     if not path.is_dir():
-        raise EdgewrightError("E104", f"bundle folder `{path}` does not exist", hint="edgewright convert MODEL --out DIR")
+        raise EdgewrightError(
+            "E104", f"bundle folder `{path}` does not exist", hint="edgewright convert MODEL --out DIR"
+        )
     manifest = path / MANIFEST
     if not manifest.is_file():
         raise EdgewrightError("E221", f"folder `{path}` is no bundle: it has no {MANIFEST}")
@@ -262,9 +295,38 @@ def _read_manifest(path: Path) -> Mapping[str, Any]:
         raise EdgewrightError("E221", f"manifest `{manifest}` is larger than {_LARGEST_MANIFEST_BYTES} bytes")
     try:
         document = json.loads(manifest.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as problem:
+    except (OSError, ValueError, RecursionError) as problem:  # ValueError: not UTF-8, not JSON, absurd numbers
         raise EdgewrightError("E221", f"manifest `{manifest}` cannot be read: {problem}") from None
     if not isinstance(document, Mapping) or document.get("format") != FORMAT:
         got = document.get("format") if isinstance(document, Mapping) else None
         raise EdgewrightError("E221", f"manifest `{manifest}` has format {got!r}, this version reads {FORMAT}")
     return document
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r} must be text")
+    return value
+
+
+def _table(value: Any) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise TypeError(f"{value!r} must be a table")
+    return value
+
+
+def _tensor_info(item: Any) -> TensorInfo:
+    name, dtype, shape = item
+    if not isinstance(shape, list) or not all(size is None or type(size) in (int, str) for size in shape):
+        raise TypeError(f"shape {shape!r} must be a list of sizes and names")
+    return TensorInfo(_text(name), _text(dtype), tuple(shape))
+
+
+def _file_entry(name: str, entry: Any) -> tuple[str, int]:
+    pure = PurePosixPath(name)
+    if not pure.parts or pure.is_absolute() or ".." in pure.parts:
+        raise ValueError(f"file name {name!r} leads outside the bundle")
+    size = _table(entry)["size_bytes"]
+    if type(size) is not int or size < 0:
+        raise TypeError(f"size {size!r} of {name!r} must be a number of bytes")
+    return _text(entry["sha256"]), size

@@ -7,13 +7,13 @@ checked by `tests/test_contract.py`. Every plugin module has a docstring whose f
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 
-from edgewright.model import Arrays, Model
+from edgewright.model import Arrays, Model, TensorInfo
 from edgewright.progress import Progress
 from edgewright.spec import Spec
 from edgewright.target import Target
@@ -203,6 +203,7 @@ class OpenedBundle(Protocol):
 
     path: Path
     tensor_names: Mapping[str, str]
+    outputs: tuple[TensorInfo, ...]
     options: Mapping[str, Any]
     precision: str
 
@@ -251,7 +252,13 @@ class Task(Protocol):
     Options: type
     AGREEMENT: str  # what agreement means here, for people: "same top-1 class"
     PROPORTION: bool  # True: a single sample agrees or not (exact binomial bounds); False: bootstrap over samples
-    METRIC: str  # name of the primary metric, e.g. "top-1"
+    METRIC: str  # name of the primary metric, e.g. "top-1"; "" where there is none, and labels are of no use
+
+    def classes(self, spec: Spec, outputs: Sequence[TensorInfo]) -> tuple[str, ...] | None:
+        """Names of the classes that a label may be, indices where unnamed, () where unknown; None: labels are no classes.
+
+        Where they are, class folders and leading class indices in file names give labels.
+        """
 
     def postprocess(self, outputs: Arrays, spec: Spec) -> Any:
         """The result for one sample."""
@@ -271,16 +278,3 @@ class Task(Protocol):
 
     def draw(self, image: Image.Image, result: Any, spec: Spec) -> Image.Image:
         """The photo with the result on it."""
-
-
-# --- recipes ------------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class RecipeStep:
-    """One pass of a recipe with its options."""
-
-    name: str
-    config: Mapping[str, Any] = field(default_factory=dict)
-
-

@@ -35,6 +35,8 @@ def build(kind: type[T], values: Mapping[str, Any], *, where: str) -> T:
     Raises:
         EdgewrightError: E103 for an unknown key, a missing field or a value of the wrong type.
     """
+    if not isinstance(values, Mapping):
+        raise EdgewrightError("E103", f"`{where}` must be a table of options, not {type(values).__name__}")
     hints = typing.get_type_hints(kind)
     fields = {f.name: f for f in dataclasses.fields(kind) if f.init}  # type: ignore[arg-type]
     for key in values:
@@ -79,7 +81,7 @@ def _parse(hint: Any, value: Any, where: str) -> Any:
         return _parse_union(args, value, where)
     if origin in (tuple, list):
         return _parse_sequence(origin, args, value, where)
-    if origin in (dict, Mapping) or hint is dict or str(origin) == "<class 'collections.abc.Mapping'>":
+    if origin in (dict, Mapping) or hint is dict:
         if isinstance(value, Mapping):
             return {key: _parse(args[1] if args else Any, item, f"{where}.{key}") for key, item in value.items()}
         raise _wrong(where, value, "a table")

@@ -16,10 +16,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from edgewright.contracts import RecipeStep
 from edgewright.errors import EdgewrightError
 
 _FOLDER = Path(__file__).parent / "recipes"
+
+
+@dataclass(frozen=True)
+class RecipeStep:
+    """One pass of a recipe with its options."""
+
+    name: str
+    config: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

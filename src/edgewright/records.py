@@ -14,8 +14,9 @@ import os
 import platform
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
+from edgewright.options import build
 from edgewright.target import host_cpu_name, host_features
 
 Decision = Literal["pass", "fail", "undecided"]
@@ -29,6 +30,15 @@ class Record:
         """This record as JSON-ready values."""
         assert dataclasses.is_dataclass(self)
         return {f.name: _plain(getattr(self, f.name)) for f in dataclasses.fields(self)}
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> Self:
+        """The record that `to_json` wrote.
+
+        Raises:
+            EdgewrightError: E103 when the document is not such a record.
+        """
+        return build(cls, document, where=cls.__name__)
 
 
 def _plain(value: Any) -> Any:

@@ -1,14 +1,15 @@
 """Session: an opened network. One way to run every runtime, inner tensors included.
 
-    with ew.open(bundle, threads=2) as session:
-        outputs = session.run({"image": x})
-        inner = session.run({"image": x}, outputs=["/stem/conv"])
+with ew.open(bundle, threads=2) as session:
+    outputs = session.run({"image": x})
+    inner = session.run({"image": x}, outputs=["/stem/conv"])
 """
 
 from __future__ import annotations
 
 import shutil
 import tempfile
+import weakref
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
@@ -78,7 +79,9 @@ class Session:
     def __init__(self, bundle: Bundle, *, threads: int, cut: Cut | None = None, temporary: Path | None = None) -> None:
         self.bundle = bundle
         self.threads = threads
-        self._temporary = temporary
+        # Also when a session is dropped without close: the folder goes with the object, or with the process.
+        self._remove_files = weakref.finalize(self, shutil.rmtree, temporary, ignore_errors=True) if temporary else None
+        self._closed = False
         self._cut = cut
         self._plugin = registry.get("runtimes", bundle.runtime)
         self._taps: dict[tuple[str, ...], Runner] = {}
@@ -96,30 +99,38 @@ class Session:
 
         Raises:
             EdgewrightError: E230 for an input that is missing, unknown or of the wrong dtype or shape, E231 for a
-                tensor that the runtime cannot show.
+                tensor that the runtime cannot show, E233 after `close`.
         """
+        if self._closed:
+            raise EdgewrightError("E233", f"the session over `{self.bundle.name}` was closed", hint="open it again")
         self._check(inputs)
-        if outputs is None or tuple(outputs) == self.outputs:
+        wanted = self.outputs if outputs is None else (outputs,) if isinstance(outputs, str) else tuple(outputs)
+        if wanted == self.outputs:
             return self._runner.run(inputs)
-        wanted = tuple(outputs)
         if set(wanted) <= set(self.outputs):
             results = self._runner.run(inputs)
             return {name: results[name] for name in wanted}
         return self._tapped(wanted).run(inputs)
 
     def close(self) -> None:
-        """Free the runtime's threads and memory and any temporary files."""
-        for runner in (self._runner, *self._taps.values()):
-            runner.close()
-        self._taps.clear()
-        if self._temporary:
-            shutil.rmtree(self._temporary, ignore_errors=True)
-            self._temporary = None
+        """Free the runtime's threads and memory and any temporary files; closing twice does nothing."""
+        if self._closed:
+            return
+        self._closed = True
+        try:
+            for runner in (self._runner, *self._taps.values()):
+                runner.close()
+        finally:
+            self._taps.clear()
+            if self._remove_files:
+                self._remove_files()
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     def _tapped(self, wanted: tuple[str, ...]) -> Runner:
@@ -143,22 +154,33 @@ class Session:
         names = [info.name for info in self.inputs]
         if set(inputs) != set(names):
             raise EdgewrightError(
-                "E230", f"inputs given: {_list(inputs)}; the network takes: {_list(names)}", hint="edgewright inspect BUNDLE"
+                "E230",
+                f"inputs given: {_list(inputs)}; the network takes: {_list(names)}",
+                hint="edgewright inspect BUNDLE",
             )
         for info in self.inputs:
             if info.dtype:
-                _check_array(info, inputs[info.name])
+                check_array(info, inputs[info.name])
 
 
-def _check_array(info: TensorInfo, array: Any) -> None:
+def check_array(info: TensorInfo, array: Any) -> None:
+    """Refuse an array that does not fit the input `info`.
+
+    Raises:
+        EdgewrightError: E230 with what it is and what the network takes.
+    """
     if not isinstance(array, np.ndarray) or array.dtype.name != info.dtype:
         got = array.dtype.name if isinstance(array, np.ndarray) else type(array).__name__
         raise EdgewrightError("E230", f"input `{info.name}` is {got}, but the network takes {info.dtype}")
+    if not array.dtype.isnative:  # numpy names it like the native type, runtimes read its bytes as they lie
+        raise EdgewrightError("E230", f"input `{info.name}` has the byte order of another machine ({array.dtype.str})")
     fits = len(array.shape) == len(info.shape) and all(
         not isinstance(want, int) or want == got for want, got in zip(info.shape, array.shape, strict=True)
     )
     if not fits:
-        raise EdgewrightError("E230", f"input `{info.name}` has shape {list(array.shape)}, but the network takes {info}")
+        raise EdgewrightError(
+            "E230", f"input `{info.name}` has shape {list(array.shape)}, but the network takes {info}"
+        )
 
 
 def _list(names: Any) -> str:

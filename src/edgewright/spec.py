@@ -1,6 +1,6 @@
 """Spec: what a network's inputs expect and what its outputs mean.
 
-Owns the description only. `samples.py` turns files into arrays by it, the task modules turn outputs into results.
+Owns the description only. `samples` turns files into arrays by it, the task modules turn outputs into results.
 
     >>> spec = Spec(inputs={"image": ImageInput(size=(224, 224))}, task="classify")
     >>> Spec.from_json(spec.to_json()) == spec
@@ -10,24 +10,33 @@ Owns the description only. `samples.py` turns files into arrays by it, the task 
 from __future__ import annotations
 
 import json
+import math
 import tomllib
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from edgewright.errors import EdgewrightError
 from edgewright.options import build, dump
 
+if TYPE_CHECKING:
+    from edgewright.model import Model, TensorInfo
+
 #: Key under which a Spec travels inside an ONNX file's metadata.
 METADATA_KEY = "edgewright.spec"
+#: Input types that an image may be fed as: float values, or the 8-bit pixels themselves.
+IMAGE_DTYPES = ("float32", "float16", "uint8")
+_DTYPE_NAMES = ", ".join(IMAGE_DTYPES)
+_LARGEST_SIDE = 16384
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImageInput:
     """How a photo becomes one input: f32[N, C, H, W] (or `nhwc`).
 
-    Value of each channel: `(pixel - mean) / std`, pixel in 0..255 whatever the file's bit depth.
+    Value of each channel: `(pixel - mean) / std`, pixel in 0..255 whatever the file's bit depth. `samples.images` says
+    exactly how pixels are made.
 
     Attributes:
         size: Height and width in pixels.
@@ -57,15 +66,19 @@ class ImageInput:
 
     def __post_init__(self) -> None:
         channels = 1 if self.colour == "gray" else 3
-        if min(self.size) < 1 or max(self.size) > 16384:
-            raise EdgewrightError("E303", f"input size {self.size} is outside 1..16384 pixels")
+        if min(self.size) < 1 or max(self.size) > _LARGEST_SIDE:
+            raise EdgewrightError("E303", f"input size {self.size} is outside 1..{_LARGEST_SIDE} pixels")
         if not 0 < self.crop_fraction <= 1:
             raise EdgewrightError("E303", f"`crop_fraction` is {self.crop_fraction}, but must be above 0 and at most 1")
         for name, values in (("mean", self.mean), ("std", self.std)):
             if len(values) not in (1, channels):
                 raise EdgewrightError("E303", f"`{name}` has {len(values)} values, but must have 1 or {channels}")
+            if not all(math.isfinite(value) for value in values):
+                raise EdgewrightError("E303", f"`{name}` holds a value that is not finite")
         if any(value == 0 for value in self.std):
             raise EdgewrightError("E303", "`std` holds a zero")
+        if not 0 <= self.pad_value <= 255:
+            raise EdgewrightError("E303", f"`pad_value` is {self.pad_value}, but must be 0..255")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,6 +104,20 @@ class Spec:
     def takes_photos(self) -> bool:
         """True where at least one input is made from a photo."""
         return any(item.kind == "image" for item in self.inputs.values())
+
+    def check(self, inputs: Sequence[TensorInfo]) -> None:
+        """Refuse a Spec whose inputs are not the network's; `inputs` empty means that they are not known.
+
+        Raises:
+            EdgewrightError: E303 for an input the network does not have, or an image that its input cannot hold.
+        """
+        known = {info.name: info for info in inputs}
+        for name, item in self.inputs.items() if known else ():
+            if name not in known:
+                names = ", ".join(f"`{other}`" for other in known)
+                raise EdgewrightError("E303", f"the spec has an input `{name}`, but the network takes {names}")
+            if isinstance(item, ImageInput):
+                _check_image(item, known[name])
 
     def to_json(self) -> dict[str, Any]:
         """The spec as a JSON-ready mapping; `from_json` turns it back."""
@@ -142,4 +169,145 @@ class Spec:
             raise EdgewrightError("E303", f"spec file `{path}` is malformed: {problem}") from None
         if not isinstance(document, Mapping):
             raise EdgewrightError("E303", f"spec file `{path}` must hold a table")
-        return cls.from_json(document, where=str(path))
+        return cls.from_json(_read_labels(document, path.parent), where=str(path))
+
+
+def template(model: Model) -> str:
+    """A commented spec file (TOML) for a network: what `edgewright spec init` writes.
+
+    What the network's own Spec says is kept. The rest is read from shapes; whatever is a guess says `# please check`.
+    """
+    inputs = [_input_lines(info, model.spec.inputs.get(info.name)) for info in model.inputs]
+    known = bool(model.spec.inputs) or model.spec.task != "tensor"
+    task, guessed = model.spec.task, False
+    if not known:
+        images = [info for info in model.inputs if _guess_image(info)]
+        guessed = (
+            len(images) == 1 and len(model.inputs) == 1 and len(model.outputs) == 1 and _is_scores(model.outputs[0])
+        )
+        task = "classify" if guessed else "tensor"
+    outputs = ", ".join(str(info) for info in model.outputs)
+    options = [f"{key} = {_toml(value)}" for key, value in model.spec.options.items() if value is not None]
+    if task == "classify" and "labels" not in model.spec.options:
+        options.append(
+            '# labels = ["tench", "goldfish"]   # names of all classes in order; or labels_file = "classes.txt"'
+        )
+    return "\n".join(
+        [
+            f"# What the network `{model.name}` expects and gives. Agreement cannot see a wrong mean or std:",
+            "# fill this in from the code that trained or published the network.",
+            "",
+            f"# outputs: {outputs}",
+            f"task = {_toml(task)}" + ("   # please check" if not known else ""),
+            "",
+            "[options]",
+            *options,
+            *(line for lines in inputs for line in ("", *lines)),
+            "",
+        ]
+    )
+
+
+def _input_lines(info: TensorInfo, item: InputSpec | None) -> list[str]:
+    head = [f"# network input: {info}", f"[inputs.{_toml(info.name)}]"]
+    check = "" if item else "   # please check"
+    if item is None:
+        item = _guess_image(info) or TensorInput()
+    if not isinstance(item, ImageInput):
+        return [*head, f'kind = "tensor"   # arrays come ready-made in .npz files{check}']
+    about = {
+        "size": "height, width",
+        "resize": "crop, stretch or letterbox",
+        "crop_fraction": "part of the shorter side that `crop` keeps",
+        "interpolation": "nearest, bilinear, bicubic or area",
+        "antialias": "true: Pillow's way; false: OpenCV's and torch's old way",
+        "colour": "rgb, bgr or gray",
+        "mean": "of pixels 0..255, one value or one for each channel",
+        "std": "value = (pixel - mean) / std",
+        "layout": "nchw or nhwc",
+        "pad_value": "grey of `letterbox` bars, 0..255",
+    }
+    fields = dump(item)
+    sized = not check or all(isinstance(side, int) for side in _sides(info, item))
+    lines = [f'kind = "image"{check}']
+    for name, comment in about.items():
+        certain = name == "layout" or (name == "size" and sized)
+        lines.append(f"{name} = {_toml(fields[name])}   # {comment}{'' if certain or not check else '; please check'}")
+    return [*head, *lines]
+
+
+def _guess_image(info: TensorInfo) -> ImageInput | None:
+    """An image input where rank and channels look like one, sizes taken from the shape; 224 where it has none."""
+    if len(info.shape) != 4 or info.dtype not in IMAGE_DTYPES:
+        return None
+    layout: Literal["nchw", "nhwc"] = "nchw" if info.shape[1] in (1, 3) else "nhwc"
+    channels = info.shape[1] if layout == "nchw" else info.shape[3]
+    if channels not in (1, 3):
+        return None
+    item = ImageInput(size=(224, 224), colour="rgb" if channels == 3 else "gray", layout=layout)
+    if info.dtype == "uint8":
+        item = replace(item, mean=(0.0,), std=(1.0,))
+    height, width = (
+        side if isinstance(side, int) and 1 <= side <= _LARGEST_SIDE else 224 for side in _sides(info, item)
+    )
+    return replace(item, size=(height, width))
+
+
+def _is_scores(info: TensorInfo) -> bool:
+    """True for an output of one row of scores: [N, C] or [N, C, 1, 1] with more than one class."""
+    classes = info.shape[1] if len(info.shape) in (2, 4) else None
+    return isinstance(classes, int) and classes > 1 and all(size == 1 for size in info.shape[2:])
+
+
+def _sides(info: TensorInfo, item: ImageInput) -> tuple[int | str | None, int | str | None]:
+    height_axis = 2 if item.layout == "nchw" else 1
+    return info.shape[height_axis], info.shape[height_axis + 1]
+
+
+def _check_image(item: ImageInput, info: TensorInfo) -> None:
+    if len(info.shape) != 4:
+        raise EdgewrightError("E303", f"input `{info.name}` is an image in the spec, but the network takes {info}")
+    if info.dtype not in IMAGE_DTYPES:
+        raise EdgewrightError(
+            "E303", f"input `{info.name}` is an image, but the network takes {info}; known: {_DTYPE_NAMES}"
+        )
+    if info.dtype == "uint8" and (set(item.mean), set(item.std)) != ({0.0}, {1.0}):
+        raise EdgewrightError("E303", f"input `{info.name}` takes uint8 pixels, so `mean` must be 0 and `std` 1")
+    channels = 1 if item.colour == "gray" else 3
+    made = (channels, *item.size) if item.layout == "nchw" else (*item.size, channels)
+    if info.shape[0] not in (1, None) and isinstance(info.shape[0], int):
+        raise EdgewrightError("E303", f"the network takes {info}, but samples are fed one at a time (batch 1)")
+    if any(isinstance(want, int) and want != got for want, got in zip(info.shape[1:], made, strict=True)):
+        raise EdgewrightError(
+            "E303",
+            f"the spec makes images {item.layout} [1, {', '.join(map(str, made))}], but the network takes {info}",
+        )
+
+
+def _toml(value: Any) -> str:
+    """A value as TOML. JSON's strings, numbers and arrays are TOML's, but for the delete character."""
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{_toml(str(key))} = {_toml(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, (list, tuple)):
+        return "[" + ", ".join(_toml(item) for item in value) + "]"
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def _read_labels(document: Mapping[str, Any], folder: Path) -> Mapping[str, Any]:
+    """The document with `options.labels_file` replaced by the lines of that text file, so that a Spec is whole."""
+    options = document.get("options")
+    if not isinstance(options, Mapping) or "labels_file" not in options:
+        return document
+    name = options["labels_file"]
+    if not isinstance(name, str) or "labels" in options:
+        raise EdgewrightError("E303", "`labels_file` must name one text file, and stands in the place of `labels`")
+    try:
+        lines = (folder / name).read_text(encoding="utf-8-sig").splitlines()
+    except OSError as problem:
+        raise EdgewrightError("E104", f"labels file `{folder / name}` cannot be read: {problem.strerror}") from None
+    except UnicodeDecodeError:
+        raise EdgewrightError("E303", f"labels file `{folder / name}` is not UTF-8 text") from None
+    while lines and not lines[-1].strip():
+        lines.pop()
+    rest = {key: value for key, value in options.items() if key != "labels_file"}
+    return {**document, "options": {**rest, "labels": [line.strip() for line in lines]}}

@@ -1,1 +1,0 @@
-"""Reference applications, built on the verbs alone."""

@@ -1,0 +1,153 @@
+"""bench: how fast bundles are, with intervals and a verdict on the measurement itself.
+
+One worker process per bundle and thread count; the parent interleaves them and stops those that wait. This package owns
+the only clocks of the code base.
+
+    results = ew.bench([bundle, other], samples, ew.BenchPlan(threads=(1, 2)))
+    print(table.markdown(results))
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edgewright import registry
+from edgewright.bench import inputs, telemetry
+from edgewright.bench.outcome import results_of
+from edgewright.bench.plan import BenchPlan
+from edgewright.bench.schedule import Entry, measure
+from edgewright.bundle import Bundle
+from edgewright.errors import EdgewrightError
+from edgewright.model import TensorInfo
+from edgewright.progress import SILENT, Progress
+from edgewright.records import BenchResult
+
+if TYPE_CHECKING:
+    from edgewright.contracts import SampleSource
+
+__all__ = ["BenchPlan", "bench"]
+
+_DEFAULT_PLAN = BenchPlan()
+
+#: Told of a bundle that could not be measured: (bundle, threads, error).
+OnFailure = Callable[[Bundle, int, EdgewrightError], None]
+
+
+def bench(
+    bundles: Sequence[Bundle | str | Path] | Bundle | str | Path,
+    samples: SampleSource | None = None,
+    plan: BenchPlan = _DEFAULT_PLAN,
+    *,
+    on_failure: OnFailure | None = None,
+    progress: Progress = SILENT,
+) -> tuple[BenchResult, ...]:
+    """Times of every bundle at every thread count of the plan, in this order: by thread count, then as given.
+
+    All bundles of one thread count are measured interleaved, round by round in random order, on the judge samples (on
+    seeded random arrays where there are none, and the telemetry says so). Each result is also added to its bundle's
+    evidence. A name that occurs twice gets " #2".
+
+    Args:
+        bundles: Bundles or their folders.
+        samples: Photos or arrays; only the role judge is read.
+        plan: Thread counts and when it is enough.
+        on_failure: Told of a bundle that cannot be measured, which is then left out of the results; by default the
+            first failure ends the whole measurement.
+        progress: Told after every round.
+
+    Raises:
+        EdgewrightError: E103 for no bundles or more threads than cores, E301 or E230 for samples that are missing or do
+            not fit, E401 for a worker that died, E2xx for a bundle that cannot be opened.
+    """
+    opened = _opened(bundles)
+    cores = len(telemetry.available_cores())
+    if max(plan.threads) > cores:
+        raise EdgewrightError(
+            "E103", f"`threads` is {max(plan.threads)}, but only {cores} cores may be used", hint=f"--threads {cores}"
+        )
+    measured: list[tuple[Bundle, BenchResult]] = []
+    with tempfile.TemporaryDirectory(prefix="edgewright-bench-") as name:
+        folder = Path(name)
+        templates = _templates(opened, samples, plan, folder)
+        for threads in plan.threads:
+            measured += _measure_group(
+                templates, threads, plan=plan, folder=folder, on_failure=on_failure, progress=progress
+            )
+    for bundle, result in measured:
+        _keep(bundle, result, progress)
+    return tuple(result for _, result in measured)
+
+
+def unique_names(names: Sequence[str]) -> list[str]:
+    """The names, a repeated one with " #2", " #3" and so on."""
+    found: list[str] = []
+    for name in names:
+        number, candidate = 1, name
+        while candidate in found:
+            number += 1
+            candidate = f"{name} #{number}"
+        found.append(candidate)
+    return found
+
+
+def _opened(bundles: Sequence[Bundle | str | Path] | Bundle | str | Path) -> tuple[Bundle, ...]:
+    given = (bundles,) if isinstance(bundles, (Bundle, str, Path)) else tuple(bundles)
+    if not given:
+        raise EdgewrightError("E103", "no bundles were given to measure", hint="edgewright convert MODEL --out DIR")
+    return tuple(item if isinstance(item, Bundle) else Bundle.open(item) for item in given)
+
+
+def _templates(
+    bundles: Sequence[Bundle], samples: SampleSource | None, plan: BenchPlan, folder: Path
+) -> tuple[Entry, ...]:
+    """An entry per bundle, nothing measured yet; bundles with the same inputs share one file of arrays."""
+    written: dict[tuple[TensorInfo, ...], inputs.Inputs] = {}
+    entries = []
+    for bundle, name in zip(bundles, unique_names([bundle.name for bundle in bundles]), strict=True):
+        if bundle.inputs not in written:
+            path = folder / f"inputs-{len(written)}.npz"
+            written[bundle.inputs] = inputs.prepare(
+                bundle.inputs, samples, path, limit=plan.max_samples, seed=plan.seed
+            )
+        own = written[bundle.inputs]
+        photos = own.photos if bundle.spec.takes_photos else ()
+        post = samples is not None and bool(registry.get("tasks", bundle.spec.task).METRIC)
+        entries.append(Entry(bundle=bundle, name=name, inputs=own.path, note=own.note, photos=photos, post=post))
+    return tuple(entries)
+
+
+def _measure_group(
+    templates: Sequence[Entry],
+    threads: int,
+    *,
+    plan: BenchPlan,
+    folder: Path,
+    on_failure: OnFailure | None,
+    progress: Progress,
+) -> list[tuple[Bundle, BenchResult]]:
+    """Bundle and result of those that could be measured at `threads` threads."""
+    entries = [entry.fresh() for entry in templates]
+    lost: list[Entry] = []
+
+    def lose(entry: Entry, error: EdgewrightError) -> None:
+        if on_failure is None:
+            raise error
+        on_failure(entry.bundle, threads, error)
+        lost.append(entry)
+
+    before = telemetry.state()
+    measure(entries, threads, plan, folder, lose=lose, progress=progress)
+    machine = {"before": before, "after": telemetry.state(), "machine": telemetry.machine()}
+    kept = [entry for entry in entries if entry not in lost]
+    return list(zip([entry.bundle for entry in kept], results_of(kept, threads, plan, machine), strict=True))
+
+
+def _keep(bundle: Bundle, result: BenchResult, progress: Progress) -> None:
+    """Add the result to the bundle's evidence; a folder that cannot be written does not cost the measurement."""
+    try:
+        bundle.add_evidence("bench", result.to_json())
+    except EdgewrightError as error:
+        progress.note(f"the measurement of `{result.bundle_name}` is not kept in its bundle: {error.message}")

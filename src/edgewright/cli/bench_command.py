@@ -1,0 +1,62 @@
+"""`edgewright bench`: bundles measured side by side."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from edgewright.cli.common import Terminal, edgewright_command, open_samples
+from edgewright.errors import EdgewrightError
+
+
+@edgewright_command(name="bench", short_help="Bundles measured side by side")
+@click.argument("bundles", nargs=-1, required=True)
+@click.option("--samples", metavar="PATH", help="Photos or .npz to run on; random inputs otherwise.")
+@click.option("--sweep", metavar="1,2,4", help="Thread counts to measure, instead of --threads.")
+@click.option("--max-seconds", type=float, help="Time limit for each bundle and thread count.")
+@click.option("--markdown", metavar="FILE", help="Also write the table as Markdown.")
+@click.option("--seed", type=int, default=0, show_default=True)
+def command(
+    terminal: Terminal, bundles: tuple[str, ...], samples: str | None, sweep: str | None, max_seconds: float | None,
+    markdown: str | None, seed: int,
+) -> int:  # fmt: skip
+    """Measure BUNDLES side by side: one process each, interleaved in random order, until the median is known to 2 %."""
+    from edgewright.bench import BenchPlan, bench
+    from edgewright.bench.table import markdown as as_markdown
+    from edgewright.bundle import Bundle
+
+    opened = tuple(Bundle.open(path) for path in bundles)
+    settings: dict[str, Any] = {"threads": _sweep(sweep) or (terminal.options.threads,), "seed": seed}
+    if max_seconds is not None:
+        settings["max_seconds"] = max_seconds
+    plan = BenchPlan(**settings)
+    if terminal.options.dry_run:
+        terminal.emit({"would_measure": list(bundles), "threads": list(plan.threads)},
+                      lambda console: console.print(f"would measure {', '.join(bundles)} at {plan.threads} threads"))  # fmt: skip
+        return 0
+    inputs = open_samples(terminal, samples, opened[0].spec) if samples else None
+    with terminal.progress() as progress:
+        results = bench(opened, inputs, plan, progress=progress)
+    table = as_markdown(results)
+    terminal.emit({"results": [result.to_json() for result in results]}, lambda console: console.print(table, markup=False))
+    for result in results:
+        for reason in result.reasons:
+            terminal.say(f"{result.trust}: {result.bundle_name}, {result.threads} thread(s): {reason}")
+    if markdown:
+        try:
+            Path(markdown).write_text(table + "\n", encoding="utf-8")
+        except OSError as problem:
+            raise EdgewrightError("E105", f"`{markdown}` cannot be written: {problem.strerror}") from None
+    return 1 if any(result.trust == "invalid" for result in results) else 0
+
+
+def _sweep(text: str | None) -> tuple[int, ...]:
+    try:
+        counts = tuple(int(part) for part in (text or "").split(",") if part)
+    except ValueError:
+        raise EdgewrightError("E103", f"`--sweep {text}` must be whole numbers such as 1,2,4") from None
+    if any(count < 1 for count in counts):
+        raise EdgewrightError("E103", f"`--sweep {text}` holds a number below 1")
+    return counts

@@ -1,0 +1,230 @@
+"""What every command shares: global options, `--set`, output for people and machines, progress bars."""
+
+from __future__ import annotations
+
+import functools
+import json
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from edgewright.cli.short_options import expand
+from edgewright.errors import EdgewrightError, EdgewrightWarning
+from edgewright.progress import SILENT, Progress
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from edgewright.model import Model
+    from edgewright.samples import Samples
+
+_GLOBAL_OPTIONS = (
+    click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout."),
+    click.option("-q", "--quiet", is_flag=True, help="Only results and errors."),
+    click.option("-v", "--verbose", is_flag=True, help="Say more."),
+    click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing."),
+    click.option("--set", "sets", multiple=True, metavar="PLUGIN.KEY=VALUE", help="Set an option of a plugin. Repeatable."),
+    click.option("--threads", type=click.IntRange(1), default=None, help="Threads a runtime may use.  [default: 1]"),
+)
+
+
+@dataclass(frozen=True)
+class GlobalOptions:
+    """Options that every command takes, before or after its name."""
+
+    as_json: bool = False
+    quiet: bool = False
+    verbose: bool = False
+    dry_run: bool = False
+    sets: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    threads: int = 1
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any], outer: GlobalOptions | None = None) -> GlobalOptions:
+        """The options in `values`, on top of those given before the command's name."""
+        outer = outer or cls()
+        return replace(
+            outer,
+            as_json=values["as_json"] or outer.as_json,
+            quiet=values["quiet"] or outer.quiet,
+            verbose=values["verbose"] or outer.verbose,
+            dry_run=values["dry_run"] or outer.dry_run,
+            sets=_parse_sets(values["sets"], outer.sets),
+            threads=values["threads"] or outer.threads,
+        )
+
+
+def global_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the global options to a command; they arrive as keyword arguments."""
+    return functools.reduce(lambda decorated, option: option(decorated), reversed(_GLOBAL_OPTIONS), function)
+
+
+class Command(click.Command):
+    """A command that also takes plugin options by their short names: `--weights FILE` for `--set darknet.weights=FILE`."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        known = {name for parameter in self.params for name in (*parameter.opts, *parameter.secondary_opts)}
+        return super().parse_args(ctx, expand(args, known | {"--help"}))
+
+
+def edgewright_command(**settings: Any) -> Callable[[Callable[..., Any]], click.Command]:
+    """Make a command of a function `f(terminal, **arguments)`; the function's docstring is the help text."""
+
+    def decorate(function: Callable[..., Any]) -> click.Command:
+        names = {"as_json", "quiet", "verbose", "dry_run", "sets", "threads"}
+
+        @functools.wraps(function)
+        def call(**values: Any) -> Any:
+            outer = click.get_current_context().obj
+            options = GlobalOptions.of({name: values.pop(name) for name in names}, outer)
+            terminal = Terminal(options)
+            with terminal.shown_warnings():
+                return function(terminal, **values)
+
+        made: click.Command = click.command(cls=Command, **settings)(global_options(call))
+        shared = len(_GLOBAL_OPTIONS)
+        made.params = [*made.params[shared:], *made.params[:shared]]  # a command's own options come first in its help
+        return made
+
+    return decorate
+
+
+class Terminal:
+    """Where a command's output goes: tables for people or one JSON document for machines, with the same data."""
+
+    def __init__(self, options: GlobalOptions) -> None:
+        self.options = options
+
+    @functools.cached_property
+    def console(self) -> Console:
+        """Data for people: stdout."""
+        from rich.console import Console
+
+        return Console(highlight=False, soft_wrap=not sys.stdout.isatty(), width=None if sys.stdout.isatty() else 140)
+
+    @functools.cached_property
+    def errors(self) -> Console:
+        """Everything that is not data: stderr."""
+        from rich.console import Console
+
+        return Console(stderr=True, highlight=False, soft_wrap=True)
+
+    def emit(self, document: Any, render: Callable[[Console], None]) -> None:
+        """Print a result: `document` with --json, else what `render` prints."""
+        if self.options.as_json:
+            plain = document.to_json() if hasattr(document, "to_json") else document
+            click.echo(json.dumps(plain, indent=1, default=str, ensure_ascii=False))
+        else:
+            render(self.console)
+
+    def say(self, message: str) -> None:
+        """One line on stderr, unless --quiet."""
+        if not self.options.quiet:
+            self.errors.print(message, markup=False)
+
+    def next(self, line: str) -> None:
+        """The last line a person reads: the exact next command."""
+        if not self.options.quiet and not self.options.as_json:
+            self.errors.print(f"\nnext: {line}", markup=False)
+
+    @contextmanager
+    def progress(self) -> Iterator[Progress]:
+        """Progress bars on a terminal; lines elsewhere with --verbose; silence with --quiet or --json."""
+        if self.options.quiet:
+            yield SILENT
+        elif self.errors.is_terminal:
+            from edgewright.cli.bars import Bars
+
+            with Bars(self.errors) as bars:
+                yield bars
+        else:
+            yield _Lines(self)
+
+    @contextmanager
+    def shown_warnings(self) -> Iterator[None]:
+        """Print edgewright's own warnings as one line each."""
+
+        def show(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
+            if issubclass(category, EdgewrightWarning):
+                self.errors.print(f"warning: {message}", markup=False)
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            warnings.simplefilter("always", EdgewrightWarning)
+            warnings.showwarning = show  # type: ignore[assignment]
+            yield
+
+
+class _Lines:
+    """Progress where no terminal is attached: the notes, and with --verbose each task's name once."""
+
+    def __init__(self, terminal: Terminal) -> None:
+        self._terminal = terminal
+        self._last = ""
+
+    def update(self, task: str, done: int, total: int | None) -> None:
+        """Name a task when it begins."""
+        if task != self._last and self._terminal.options.verbose:
+            self._terminal.say(task)
+        self._last = task
+
+    def note(self, message: str) -> None:
+        """Print the note."""
+        if self._terminal.options.verbose or not self._terminal.options.as_json:
+            self._terminal.say(message)
+
+
+def load_network(terminal: Terminal, source: str, spec: str | None) -> Model:
+    """The Model that a command's first argument names."""
+    from edgewright.load import load, plugin_of
+
+    return load(source, spec=spec, options=terminal.options.sets.get(plugin_of(source), {}))
+
+
+def open_samples(terminal: Terminal, path: str | None, network: Any, **options: Any) -> Samples:
+    """The samples that `--samples` names.
+
+    Raises:
+        EdgewrightError: E301 when none were given.
+    """
+    from edgewright.samples import Samples
+
+    if path is None:
+        raise EdgewrightError("E301", "no samples were given", hint="add --samples PHOTOS (a folder, .npz or labels.csv)")
+    with terminal.progress() as progress:
+        samples = Samples.open(path, network, progress=progress, **options)
+    for name, reason in samples.skipped[:5]:
+        terminal.say(f"warning: `{name}` was left out: {reason}")
+    if len(samples.skipped) > 5:
+        terminal.say(f"warning: {len(samples.skipped) - 5} more were left out; --json lists them")
+    return samples
+
+
+def is_bundle(path: str) -> bool:
+    """True where `path` is a bundle's folder."""
+    return (Path(path) / "bundle.json").is_file()
+
+
+def fail(error: EdgewrightError, as_json: bool) -> int:
+    """Print an error the way --json or a person expects it; its exit code."""
+    if as_json:
+        click.echo(json.dumps({"error": error.to_json()}, indent=1, ensure_ascii=False))
+    click.echo(str(error), err=True)
+    return error.exit_code
+
+
+def _parse_sets(texts: tuple[str, ...], outer: Mapping[str, Mapping[str, str]]) -> dict[str, dict[str, str]]:
+    sets = {plugin: dict(values) for plugin, values in outer.items()}
+    for text in texts:
+        target, equals, value = text.partition("=")
+        plugin, dot, key = target.rpartition(".")
+        if not equals or not dot or not plugin or not key:
+            raise EdgewrightError("E103", f"`--set {text}` must look like PLUGIN.KEY=VALUE", hint="edgewright list passes")
+        sets.setdefault(plugin, {})[key.replace("-", "_")] = value
+    return sets

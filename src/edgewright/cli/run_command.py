@@ -1,0 +1,52 @@
+"""`edgewright run`: a bundle or model on samples, results on stdout."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from edgewright.cli.common import Terminal, edgewright_command, is_bundle, load_network, open_samples
+from edgewright.errors import EdgewrightError
+
+
+@edgewright_command(name="run", short_help="Run a bundle or model on photos")
+@click.argument("network")
+@click.argument("inputs", nargs=-1, required=True)
+@click.option("--spec", metavar="FILE", help="Spec of a model.")
+@click.option("--runtime", help="Runtime for a model.  [default: onnxruntime]")
+@click.option("--draw", metavar="DIR", help="Write each photo with its result drawn on it.")
+def command(
+    terminal: Terminal, network: str, inputs: tuple[str, ...], spec: str | None, runtime: str | None, draw: str | None
+) -> int:
+    """Run NETWORK (a bundle's folder, a model file or zoo:NAME) on photos, folders or .npz files."""
+    from edgewright import registry
+    from edgewright.bundle import Bundle
+    from edgewright.session import open as open_session
+
+    source: Any = Bundle.open(network) if is_bundle(network) else load_network(terminal, network, spec)
+    task = registry.get("tasks", source.spec.task)
+    rows: list[dict[str, Any]] = []
+    with open_session(source, runtime=runtime, threads=terminal.options.threads) as session:
+        for item in inputs:
+            samples = open_samples(terminal, item, source, roles="judge", labels="none")
+            for sample in samples:
+                result = task.postprocess(session.run(sample.arrays), source.spec)
+                rows.append({"sample": sample.id, "result": result.to_json()})
+                if not terminal.options.as_json:
+                    terminal.console.print(f"{sample.id}: {result}", markup=False)
+                if draw:
+                    _draw(task, samples, sample.id, result, source.spec, Path(draw))
+    if terminal.options.as_json:
+        terminal.emit({"results": rows}, lambda console: None)
+    return 0
+
+
+def _draw(task: Any, samples: Any, name: str, result: Any, spec: Any, folder: Path) -> None:
+    picture = task.draw(samples.photo(name), result, spec)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        picture.save(folder / f"{Path(name).stem}.png")
+    except OSError as problem:
+        raise EdgewrightError("E105", f"drawing in `{folder}` cannot be written: {problem.strerror or problem}") from None

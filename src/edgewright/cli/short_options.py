@@ -1,0 +1,48 @@
+"""Short names of plugin options: `--weights FILE` where exactly one plugin has an option `weights`."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+
+from edgewright import registry
+from edgewright.errors import EdgewrightError
+
+
+@functools.cache
+def short_options() -> dict[str, tuple[str, ...]]:
+    """Option name as typed (`--inference-precision`) -> the plugins that have such an option."""
+    found: dict[str, list[str]] = {}
+    for kind, attribute in (("importers", "Options"), ("zoo", "Options"), ("passes", "Config"), ("runtimes", "Options")):
+        for name in registry.names(kind):
+            for option in dataclasses.fields(getattr(registry.peek(kind, name), attribute)):
+                found.setdefault("--" + option.name.replace("_", "-"), []).append(name)
+    return {option: tuple(plugins) for option, plugins in found.items()}
+
+
+def expand(args: list[str], known: set[str]) -> list[str]:
+    """`args` with every unknown long option that one plugin has turned into `--set PLUGIN.KEY=VALUE`.
+
+    Raises:
+        EdgewrightError: E103 where several plugins have it, or its value is missing.
+    """
+    expanded: list[str] = []
+    rest = iter(args)
+    for arg in rest:
+        if arg == "--":
+            return [*expanded, arg, *rest]
+        option, equals, value = arg.partition("=")
+        if not option.startswith("--") or option in known or option not in short_options():
+            expanded.append(arg)
+            continue
+        plugins = short_options()[option]
+        key = option.removeprefix("--").replace("-", "_")
+        if len(plugins) > 1:
+            choices = " or ".join(f"--set {plugin}.{key}=VALUE" for plugin in plugins)
+            raise EdgewrightError("E103", f"`{option}` could belong to: {', '.join(plugins)}", hint=choices)
+        if not equals:
+            value = next(rest, "")
+            if not value or value.startswith("--"):
+                raise EdgewrightError("E103", f"`{option}` needs a value", hint=f"{option} VALUE")
+        expanded += ["--set", f"{plugins[0]}.{key}={value}"]
+    return expanded

@@ -1,0 +1,172 @@
+"""The folder of one deploy: makes each candidate's bundle once, and remembers what was made from what."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import traceback
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgewright import registry
+from edgewright.bundle import Bundle
+from edgewright.compress import compress
+from edgewright.convert import convert
+from edgewright.errors import EdgewrightError
+from edgewright.files import write_whole
+from edgewright.model import Model
+from edgewright.progress import Progress
+from edgewright.recipe import Recipe
+from edgewright.records import Candidate, Environment, VerifyReport
+from edgewright.target import Target
+from edgewright.verify import verify
+
+if TYPE_CHECKING:
+    from edgewright.samples import Samples
+
+_FAILURE_LOG = "failures.log"
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One candidate before it is made."""
+
+    recipe: Recipe
+    target: Target
+
+    @property
+    def name(self) -> str:
+        """RECIPE-RUNTIME, as in reports and folder names."""
+        return f"{self.recipe.name}-{self.target.runtime}"
+
+
+class Run:
+    """The folder of one deploy: makes each candidate's bundle once and remembers verdicts."""
+
+    def __init__(
+        self, out: Path, model: Model, samples: Samples, overrides: Mapping[str, Mapping[str, Any]], seed: int, progress: Progress
+    ) -> None:
+        self.out, self.model, self.samples, self.overrides, self.seed = out, model, samples, overrides, seed
+        self.progress = progress
+        self._compressed: tuple[str, Model] | None = None
+        self.bundles: dict[str, Bundle] = {}
+        self._hashes: dict[tuple[str, str], str] = {}
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+            self._state = self._read_state()
+            for leftover in (out / "bundles").glob(".*"):  # staging folders of a run that was killed
+                shutil.rmtree(leftover)
+        except OSError as problem:
+            raise EdgewrightError("E105", f"run folder `{out}` cannot be used: {problem.strerror}") from None
+        self._save_state()
+
+    def judge(self, item: Planned, budget: Mapping[str, Any], done: int, total: int) -> Candidate:
+        """Make and verify one candidate; a problem becomes its reason instead of ending the run."""
+        self.progress.update(f"make and verify {item.name}", done, total)
+        blank = Candidate(name=item.name, recipe=item.recipe.name, runtime=item.target.runtime, state="failed", reason="")
+        try:
+            bundle = self._make(item)
+            blank = replace(
+                blank, bundle=f"bundles/{item.name}", size_bytes=bundle.size_bytes, precision=bundle.precision, state="rejected"
+            )
+            twin = self._hashes.setdefault((bundle.runtime, bundle.hash), item.name)
+            if twin != item.name:
+                return replace(blank, reason=f"the same files as {twin}")
+            verdict = self._verify(bundle, budget)
+        except EdgewrightError as problem:
+            return replace(blank, reason=f"{problem.message} [{problem.code}]")
+        except Exception as problem:
+            self._log(item.name)
+            return replace(blank, reason=f"a bug: {type(problem).__name__}: {problem} (see {_FAILURE_LOG})")
+        if verdict.decision != "pass":
+            return replace(blank, verify=verdict, reason=_why_not(verdict))
+        return replace(blank, verify=verdict, state="verified", reason=verdict.gates[-1].message)
+
+    def _make(self, item: Planned) -> Bundle:
+        folder = self.out / "bundles" / item.name
+        key = self._key(item)
+        if self._state["candidates"].get(item.name) == key and folder.is_dir():
+            try:
+                bundle = Bundle.open(folder)
+                self.progress.note(f"{item.name}: made before, taken up again")
+            except EdgewrightError as problem:
+                self.progress.note(f"{item.name}: made again, since {problem.message}")
+            else:
+                self.bundles[item.name] = bundle
+                return bundle
+        network = self._compress(item)
+        options = item.recipe.convert.get(item.target.runtime, {})
+        options = {**options, **self.overrides.get(item.target.runtime, {})}
+        bundle = convert(network, item.target, folder, options=options, name=item.name, overwrite=True)
+        self.bundles[item.name] = bundle
+        self._state["candidates"][item.name] = key
+        self._save_state()
+        return bundle
+
+    def _compress(self, item: Planned) -> Model:
+        form = registry.peek("runtimes", item.target.runtime).quant_format(item.target)
+        key = f"{item.recipe.name} {form}"
+        if self._compressed is None or self._compressed[0] != key:
+            passes = {step.name for step in item.recipe.steps}
+            overrides = {name: values for name, values in self.overrides.items() if name in passes}
+            network = compress(
+                self.model, item.recipe, self.samples, target=item.target, overrides=overrides, seed=self.seed,
+                progress=self.progress,
+            )  # fmt: skip
+            self._compressed = (key, network)
+        return self._compressed[1]
+
+    def _verify(self, bundle: Bundle, budget: Mapping[str, Any]) -> VerifyReport:
+        asked = {**budget, "samples": self.samples.role("judge").hash, "seed": self.seed}
+        for document in bundle.evidence("deploy-verify"):
+            if document.get("asked") == asked:
+                return VerifyReport.from_json(document["verdict"])
+        verdict = verify(
+            self.model, bundle, self.samples, min_agreement=budget["min_agreement"], max_drop=budget["max_drop"],
+            threads=budget["threads"], seed=self.seed, progress=self.progress,
+        )  # fmt: skip
+        bundle.add_evidence("deploy-verify", {"asked": asked, "verdict": verdict.to_json()})
+        return verdict
+
+    def _key(self, item: Planned) -> str:
+        plugin = registry.peek("runtimes", item.target.runtime)
+        reads = any(registry.peek("passes", step.name).NEEDS_SAMPLES for step in item.recipe.steps)
+        content = [
+            self.model.hash, item.recipe.to_mapping(), self.overrides, item.target.cpu, item.target.features, plugin.version(),
+            Environment.here().versions.get("edgewright"), self.samples.hash if reads else "", self.seed,
+        ]  # fmt: skip
+        return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
+
+    def _read_state(self) -> dict[str, Any]:
+        path = self.out / "run.json"
+        if not path.exists():
+            if any(self.out.iterdir()):
+                raise EdgewrightError("E105", f"folder `{self.out}` holds something that is no run", hint="choose another --out")
+            return {"origin": self.model.hash, "candidates": {}}
+        try:
+            state = json.loads(path.read_text(encoding="utf-8"))
+            origin, known = state["origin"], dict(state["candidates"])
+        except (ValueError, KeyError, TypeError):
+            raise EdgewrightError("E105", f"`{path}` is malformed", hint=f"rm -r {self.out}") from None
+        if origin != self.model.hash:
+            raise EdgewrightError(
+                "E105", f"folder `{self.out}` holds a run of another network ({origin[:12]})", hint="choose another --out"
+            )
+        return {"origin": origin, "candidates": known}
+
+    def _save_state(self) -> None:
+        write_whole(self.out / "run.json", json.dumps(self._state, indent=1))
+
+    def _log(self, name: str) -> None:
+        with (self.out / _FAILURE_LOG).open("a", encoding="utf-8") as stream:
+            stream.write(f"{name}\n{traceback.format_exc()}\n")
+
+
+def _why_not(verdict: VerifyReport) -> str:
+    gate = next(gate for gate in verdict.gates if gate.decision != "pass")
+    if verdict.decision == "undecided" and verdict.samples_needed:
+        return f"undecided: {gate.message}"
+    return gate.message

@@ -1,0 +1,115 @@
+"""locate: layer by layer, where does a bundle leave the original, and why?
+
+    report = ew.locate(model, bundle, samples)
+    report.first, report.cause   # "/stem/conv", "the output is 0.5 x the original's"
+
+Two errors for each tensor that both networks have by name: *isolated* (this stretch of the bundle alone, fed the
+original's values) and *cumulative* (the whole bundle). The first layer that fails isolated is the culprit. Inner
+tensors are read in chunks under a memory budget; the bundle's files are never changed.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from edgewright import original, session
+from edgewright.bundle import Bundle
+from edgewright.contracts import Sample, SampleSource
+from edgewright.errors import EdgewrightError
+from edgewright.locate import causes, parameters, reproducer as cases
+from edgewright.locate.stages import Plan, Stage, plan
+from edgewright.locate.walk import Failure, Walk
+from edgewright.model import Model
+from edgewright.progress import SILENT, Progress
+from edgewright.records import Environment, Layer, LocateReport, TensorError
+
+_MIB = 2**20
+
+
+def locate(
+    model: Model,
+    bundle: Bundle | str | Path,
+    samples: SampleSource,
+    *,
+    max_samples: int = 2,
+    memory_bytes: int = 512 * _MIB,
+    threads: int = 1,
+    reproducer: Path | None = None,
+    seed: int = 0,
+    progress: Progress = SILENT,
+) -> LocateReport:
+    """Every comparable layer with its errors, and the first culprit; also appended to the bundle's evidence.
+
+    Args:
+        model: The network that the bundle was made from: the original, or the compressed one to examine only what came
+            after it.
+        bundle: What to examine, or its folder; every file's hash is checked first.
+        samples: The first `max_samples` of the role judge are read.
+        max_samples: Samples to compare, 1 or more.
+        memory_bytes: Memory for inner tensors.
+        threads: Threads of each network.
+        reproducer: A folder to make for the first failing layer: its network, inputs, expected and actual values.
+        seed: Recorded; nothing here is random.
+        progress: Told of each chunk of layers.
+
+    Raises:
+        EdgewrightError: E103 for a count below 1, E105 when `reproducer` exists, E222 when the bundle was made from
+            another network, E301 without judge samples.
+    """
+    _check(max_samples, memory_bytes, reproducer)
+    bundle = original.open_bundle(bundle)
+    original.require_origin(model, bundle)
+    chosen = tuple(itertools.islice(original.judges(samples), max_samples))
+    if not chosen:
+        raise EdgewrightError("E301", "none of the judge samples could be read")
+    shared = {*bundle.tensor_names, *(info.name for info in bundle.outputs)}
+    stages = plan(model, shared, chosen[0].arrays)
+    differences = parameters.differences(model, bundle, stages.stages)
+    walk = Walk(model, bundle, stages, chosen, differences, budget_bytes=memory_bytes, threads=threads, progress=progress)
+    walk.run()
+    layers = tuple(_layer(stage, walk, differences) for stage in stages.stages)
+    failure = walk.failure
+    report = LocateReport(
+        bundle_hash=bundle.hash,
+        bundle_name=bundle.name,
+        layers=layers,
+        first=failure.stage.name if failure else None,
+        cause=causes.explain(failure, walk.limits) if failure else None,
+        reproducer=str(cases.write(reproducer, failure)) if failure and reproducer else None,
+        fused=stages.fused,
+        samples=len(chosen),
+        seed=seed,
+        environment=Environment.here(),
+    )
+    bundle.add_evidence("locate", report.to_json())
+    return report
+
+
+def _layer(stage: Stage, walk: Walk, differences: Any) -> Layer:
+    isolated, cumulative = walk.isolated[stage.name], walk.cumulative[stage.name]
+    noise = walk.noise.get(stage.name, 0.0)
+    within = not cumulative.problem and cumulative.rel_l2 <= walk.limits.cumulative_at(noise)
+    return Layer(
+        name=stage.name,
+        node=stage.node,
+        op_type=stage.op_type,
+        cumulative=cumulative,
+        isolated=isolated,
+        noise_floor=noise,
+        passed=stage.name not in walk.failing and within,
+        covers=stage.covers,
+        differences=differences.get(stage.name, ()),
+    )
+
+
+def _check(max_samples: int, memory_bytes: int, reproducer: Path | None) -> None:
+    if max_samples < 1:
+        raise EdgewrightError("E103", f"`max_samples` is {max_samples}, but must be at least 1")
+    if memory_bytes < _MIB:
+        raise EdgewrightError("E103", f"`memory_bytes` is {memory_bytes}, but must be at least {_MIB}")
+    if reproducer is not None and reproducer.exists() and (not reproducer.is_dir() or any(reproducer.iterdir())):
+        raise EdgewrightError("E105", f"reproducer `{reproducer}` exists already", hint=f"rm -r {reproducer}")

@@ -1,1 +1,0 @@
-"""edgewright's own operators: schema, standard-operator body and numpy meaning."""

@@ -1,0 +1,184 @@
+"""The original network as the judge: which runtime stands for it, how far float rounding goes, what is within limits.
+
+Owns what `verify` and `locate` must agree on: the limits by precision, the noise floor, the choice of samples.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgewright import metrics, registry, session
+from edgewright.bundle import Bundle
+from edgewright.contracts import Sample, SampleSource
+from edgewright.errors import EdgewrightError
+from edgewright.model import Model
+
+#: rel-L2 that float32 rounding alone may reach in one layer. A batch-norm epsilon of 1e-4 for 1e-5 makes 2.8e-5.
+FP32_REL_L2 = 1e-5
+#: Whole networks amplify rounding: the limit is this often the distance of two exact evaluations of the original.
+NOISE_FACTOR = 10.0
+#: Two exact evaluations that differ by more than this (60 dB) are no rounding: one of them is wrong.
+ORIGINAL_REL_L2 = 1e-3
+#: Samples on which the exact runtime is itself checked against the reference.
+NOISE_SAMPLES = 2
+
+#: Lowest SQNR in dB by arithmetic: (one layer fed the original's values, whole network). None: only the decoded results
+#: judge. Source: docs/architecture.md, "Tolerances"; bf16 has 3 bits less than fp16, 18 dB.
+SQNR_MIN_DB: dict[str, tuple[float, float | None]] = {
+    "fp16": (50.0, 35.0),
+    "bf16": (32.0, 17.0),
+    "int8": (25.0, None),
+    "int8 per tensor": (20.0, None),
+    "lossy": (20.0, None),  # pruned or distilled: other weights on purpose
+}
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Largest rel-L2 of one layer alone and of the whole network; `cumulative` None where only results judge."""
+
+    precision: str
+    isolated: float
+    cumulative: float | None
+
+    def isolated_at(self, noise: float) -> float:
+        """The limit of a layer whose own rounding noise is `noise`: cancellation can exceed any fixed limit."""
+        return max(self.isolated, NOISE_FACTOR * noise) if self.exact else self.isolated
+
+    def cumulative_at(self, noise: float) -> float:
+        """The limit of the whole network up to a tensor whose noise floor is `noise`."""
+        if self.cumulative is None:
+            return math.inf
+        return max(self.cumulative, NOISE_FACTOR * noise) if self.exact else self.cumulative
+
+    @property
+    def exact(self) -> bool:
+        """True where float32 rounding is the only excuse."""
+        return self.precision == "fp32"
+
+
+def limits(bundle: Bundle) -> Limits:
+    """What the bundle's arithmetic and history allow."""
+    kind = bundle.precision
+    if kind == "fp32":
+        if not bundle.lossy:
+            return Limits("fp32", FP32_REL_L2, FP32_REL_L2)
+        kind = "lossy"
+    elif kind == "int8" and any(step.config.get("per_channel") is False for step in bundle.history):
+        kind = "int8 per tensor"
+    layer, network = SQNR_MIN_DB.get(kind, SQNR_MIN_DB["lossy"])
+    return Limits(kind, _ratio(layer), None if network is None else _ratio(network))
+
+
+def open_bundle(bundle: Bundle | str | Path) -> Bundle:
+    """The bundle as it is on disk now, every hash checked: what is judged is what ships."""
+    return Bundle.open(bundle.path if isinstance(bundle, Bundle) else bundle)
+
+
+def require_origin(model: Model, bundle: Bundle) -> None:
+    """Refuse a bundle that was made from another network than `model`.
+
+    Raises:
+        EdgewrightError: E222.
+    """
+    if bundle.origin != model.origin:
+        raise EdgewrightError(
+            "E222",
+            f"bundle `{bundle.path}` was made from the network {bundle.origin[:12]}, "
+            f"but `{model.name}` is {model.origin[:12]}",
+            hint="give the network and the spec that the bundle was made from: edgewright convert MODEL --out DIR",
+        )
+
+
+def require_original(model: Model, bundle: Bundle) -> None:
+    """Refuse to judge `bundle` by anything but the network it comes from, uncompressed and for the same task.
+
+    Raises:
+        EdgewrightError: E222 for another network or a compressed copy, E303 for another task.
+    """
+    require_origin(model, bundle)
+    if model.lossy:
+        steps = ", ".join(step.name for step in model.history if step.lossy)
+        raise EdgewrightError(
+            "E222",
+            f"`{model.name}` is itself a compressed copy ({steps}) of the network {model.origin[:12]}; "
+            "only the original can judge",
+        )
+    if bundle.spec.task != model.spec.task:
+        raise EdgewrightError(
+            "E303",
+            f"bundle `{bundle.path}` is for the task `{bundle.spec.task}`, `{model.name}` for `{model.spec.task}`",
+        )
+
+
+def judges(samples: SampleSource) -> SampleSource:
+    """The judge role of `samples`.
+
+    Raises:
+        EdgewrightError: E301 when it is empty.
+    """
+    chosen = samples.role("judge")
+    if not len(chosen):
+        raise EdgewrightError(
+            "E301",
+            f"none of {len(samples)} samples has the role judge",
+            hint="give more samples, or force the role of a folder that was split by hand: roles=judge",
+        )
+    return chosen
+
+
+def refuse_used(samples: SampleSource, bundle: Bundle) -> None:
+    """Refuse samples that the compression has read: they cannot judge its result.
+
+    Raises:
+        EdgewrightError: E304, naming how many and the first.
+    """
+    used = bundle.samples_used.intersection(samples.groups)
+    if not used:
+        return
+    overlapping = [sample.id for sample in samples if sample.group in used]
+    first = f", first: `{overlapping[0]}`" if overlapping else ""
+    raise EdgewrightError(
+        "E304",
+        f"{max(len(overlapping), len(used))} of {len(samples)} judge samples were used to make `{bundle.path}`{first}",
+        hint="judge with samples that the compression has not seen; roles by content hash keep them apart",
+    )
+
+
+def reference_runtime() -> str | None:
+    """Name of the installed runtime that defines the operators (exact, never deployed); None where there is none."""
+    for name in registry.installed("runtimes"):
+        traits = registry.peek("runtimes", name).TRAITS
+        if traits.exact_float and not traits.deployable:
+            return name
+    return None
+
+
+def noise_floor(model: Model, samples: Sequence[Sample] | SampleSource, *, threads: int = 1) -> Mapping[str, float]:
+    """rel-L2 between two exact evaluations of the original, by graph output, the worst of `NOISE_SAMPLES` samples.
+
+    Empty where no second exact runtime can run the network.
+    """
+    name = reference_runtime()
+    exact = session.exact_runtime()
+    if name is None or name == exact or registry.peek("runtimes", name).supports(model.ir):
+        return {}
+    floor: dict[str, float] = {}
+    with (
+        session.open(model, runtime=exact, threads=threads) as one,
+        session.open(model, runtime=name, threads=threads) as other,
+    ):
+        for sample in itertools.islice(samples, NOISE_SAMPLES):
+            first, second = one.run(sample.arrays), other.run(sample.arrays)
+            for output, value in first.items():
+                distance = metrics.tensor_error(output, value, second.get(output)).rel_l2
+                floor[output] = max(floor.get(output, 0.0), math.inf if math.isnan(distance) else distance)
+    return floor
+
+
+def _ratio(sqnr_db: float) -> float:
+    return float(10 ** (-sqnr_db / 20))

@@ -1,0 +1,207 @@
+"""Charts of the report page as inline SVG; colours come from the page's style sheet."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+from edgewright.records import Candidate, DeployOutcome, InspectReport, LocateReport
+
+if TYPE_CHECKING:
+    from markupsafe import Markup
+
+_WIDTH, _HEIGHT = 560, 300
+_LEFT, _RIGHT, _TOP, _BOTTOM = 62, 16, 16, 44
+
+
+def trade_off(outcome: DeployOutcome) -> Markup | None:
+    """Agreement with the original (with bounds) against latency: one mark a measured candidate; None for fewer than 2."""
+    points = [(item, gate) for item in outcome.candidates if item.bench and (gate := _gate(item))]
+    if len(points) < 2:
+        return None
+    required = float(outcome.budget.get("min_agreement") or 0)
+    times = [item.bench[0].infer.median_ms for item, _ in points]
+    first, last = min(times) * 0.9, max(times) * 1.1
+    x = _scale(first, last, _LEFT, _WIDTH - _RIGHT)
+    lowest = min([gate.low for _, gate in points] + [required])
+    y = _scale(math.floor(lowest * 20 - 0.2) / 20, 1.0, _HEIGHT - _BOTTOM, _TOP + 10)
+    parts = [*_frame("median latency, ms", "agreement"), *_x_ticks(x, first, last)]
+    for tick in _nice(math.floor(lowest * 20 - 0.2) / 20, 1.0, 5):
+        parts.append(f'<line class="grid" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y(tick):.1f}" y2="{y(tick):.1f}"/>')
+        parts.append(f'<text class="tick" x="{_LEFT - 8}" y="{y(tick) + 4:.1f}" text-anchor="end">{100 * tick:.0f} %</text>')
+    parts.append(f'<line class="limit" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y(required):.1f}" y2="{y(required):.1f}"/>')
+    parts.append(
+        f'<text class="limit-label" x="{_LEFT + 6}" y="{y(required) - 6:.1f}">required {100 * required:.1f} %</text>'
+    )
+    placed: list[tuple[float, float]] = []
+    for (item, gate), time_ms in zip(points, times, strict=True):
+        cx, cy = x(time_ms), y(gate.value)
+        parts.append(f'<g class="mark {item.state}"><title>{escape(_tip(item))}</title>')
+        parts.append(f'<line class="whisker" x1="{cx:.1f}" x2="{cx:.1f}" y1="{y(gate.low):.1f}" y2="{y(gate.high):.1f}"/>')
+        parts.append(f'<circle cx="{cx:.1f}" cy="{cy:.1f}" r="6"/>')
+        anchor, dx = ("end", -10) if cx > _WIDTH * 0.7 else ("start", 10)
+        ly = cy + 4
+        while any(abs(ly - oy) < 14 and abs(cx - ox) < 170 for ox, oy in placed):
+            ly += 15
+        placed.append((cx, ly))
+        parts.append(f'<text class="name" x="{cx + dx:.1f}" y="{ly:.1f}" text-anchor="{anchor}">{escape(item.name)}</text></g>')
+    return _svg(parts, _HEIGHT, "Agreement with the original against latency")
+
+
+def latency(outcome: DeployOutcome) -> Markup | None:
+    """Median latency of each measured candidate as a bar with its 95 % interval; None where nothing was measured."""
+    items = sorted((c for c in outcome.candidates if c.bench), key=lambda c: c.bench[0].infer.median_ms)
+    if not items:
+        return None
+    row, left = 30, 190
+    height = _TOP + row * len(items) + _BOTTOM
+    top = max(item.bench[0].infer.high_ms for item in items) * 1.15
+    x = _scale(0, top, left, _WIDTH - 60)
+    parts = []
+    for tick in _nice(0, top, 5):
+        parts.append(f'<line class="grid" x1="{x(tick):.1f}" x2="{x(tick):.1f}" y1="{_TOP}" y2="{height - _BOTTOM}"/>')
+        parts.append(
+            f'<text class="tick" x="{x(tick):.1f}" y="{height - _BOTTOM + 18}" text-anchor="middle">{_number(tick)}</text>'
+        )
+    for index, item in enumerate(items):
+        timing = item.bench[0].infer
+        y = _TOP + index * row
+        parts.append(f'<g class="mark {item.state}"><title>{escape(_tip(item))}</title>')
+        parts.append(f'<text class="name" x="{left - 10}" y="{y + 19}" text-anchor="end">{escape(item.name)}</text>')
+        parts.append(f'<rect x="{left}" y="{y + 5}" width="{x(timing.median_ms) - left:.1f}" height="{row - 12}" rx="3"/>')
+        middle = y + row / 2 - 1
+        parts.append(
+            f'<line class="whisker" x1="{x(timing.low_ms):.1f}" x2="{x(timing.high_ms):.1f}" y1="{middle}" y2="{middle}"/>'
+        )
+        parts.append(f'<text class="value" x="{x(timing.high_ms) + 8:.1f}" y="{y + 19}">{_number(timing.median_ms)}</text></g>')
+    parts.append(f'<text class="axis" x="{(left + _WIDTH - 60) / 2}" y="{height - 6}" text-anchor="middle">median latency, ms</text>')
+    return _svg(parts, height, "Median latency by candidate")
+
+
+def layers(locate: LocateReport | None, inspection: InspectReport | None) -> Markup | None:
+    """Error (dB, isolated and cumulative) and time by layer, in graph order; None where there is neither."""
+    if locate is None or not locate.layers:
+        return None
+    width, height = 1140, 250 if inspection is None else 400
+    names = [layer.name for layer in locate.layers]
+    step = (width - _LEFT - _RIGHT) / len(names)
+    parts = _error_panel(locate, step, width)
+    if inspection is not None:
+        parts += _time_panel(names, inspection, step, width)
+    return _svg(parts, height, "Error and time by layer", width)
+
+
+def _error_panel(locate: LocateReport, step: float, width: int) -> list[str]:
+    cumulative = [_decibel(layer.cumulative.sqnr_db) for layer in locate.layers]
+    isolated = [_decibel(layer.isolated.sqnr_db) for layer in locate.layers]
+    finite = [v for v in (*cumulative, *isolated) if v is not None and v < 160] or [100.0]
+    low, high = min(0.0, min(finite)), max(finite) * 1.08
+    y = _scale(low, high, 200, _TOP)
+    parts = []
+    for tick in _nice(low, high, 5):
+        parts.append(f'<line class="grid" x1="{_LEFT}" x2="{width - _RIGHT}" y1="{y(tick):.1f}" y2="{y(tick):.1f}"/>')
+        parts.append(f'<text class="tick" x="{_LEFT - 8}" y="{y(tick) + 4:.1f}" text-anchor="end">{tick:.0f}</text>')
+    for index, (layer, value) in enumerate(zip(locate.layers, isolated, strict=True)):
+        top = y(high if value is None or value >= 160 else value)
+        tip = f"{layer.name} ({layer.op_type}): isolated {_db(value)}, cumulative {_db(cumulative[index])}"
+        style = "passed" if layer.passed else "failed"
+        parts.append(
+            f'<rect class="layer {style}" x="{_LEFT + index * step:.2f}" y="{top:.1f}" width="{max(step - 1, 0.6):.2f}" '
+            f'height="{max(200 - top, 0):.1f}"><title>{escape(tip)}</title></rect>'
+        )
+    line = " ".join(
+        f"{_LEFT + (index + 0.5) * step:.1f},{y(high if value is None or value >= 160 else value):.1f}"
+        for index, value in enumerate(cumulative)
+    )
+    parts.append(f'<polyline class="cumulative" points="{line}"/>')
+    parts.append('<text class="axis" transform="translate(14 110) rotate(-90)" text-anchor="middle">SQNR, dB</text>')
+    parts.append(f'<text class="tick" x="{_LEFT}" y="218">first layer</text>')
+    parts.append(f'<text class="tick" x="{width - _RIGHT}" y="218" text-anchor="end">last layer</text>')
+    return parts
+
+
+def _time_panel(names: Sequence[str], inspection: InspectReport, step: float, width: int) -> list[str]:
+    costs = {layer.name: layer for layer in inspection.layers}
+    times = [costs[name].time_ms or 0.0 if name in costs else 0.0 for name in names]
+    top = max(times, default=0.0) * 1.1 or 1.0
+    y = _scale(0, top, 380, 250)
+    parts = []
+    for tick in _nice(0, top, 4):
+        parts.append(f'<line class="grid" x1="{_LEFT}" x2="{width - _RIGHT}" y1="{y(tick):.1f}" y2="{y(tick):.1f}"/>')
+        parts.append(f'<text class="tick" x="{_LEFT - 8}" y="{y(tick) + 4:.1f}" text-anchor="end">{_number(tick)}</text>')
+    for index, (name, value) in enumerate(zip(names, times, strict=True)):
+        cost = costs.get(name)
+        bound = (cost.bound or "unknown") if cost else "unknown"
+        parts.append(
+            f'<rect class="time {escape(bound)}" x="{_LEFT + index * step:.2f}" y="{y(value):.1f}" width="{max(step - 1, 0.6):.2f}" '
+            f'height="{380 - y(value):.1f}"><title>{escape(name)}: {_number(value)} ms, bound by {escape(bound)}</title></rect>'
+        )
+    parts.append('<text class="axis" transform="translate(14 315) rotate(-90)" text-anchor="middle">time, ms</text>')
+    return parts
+
+
+def _gate(item: Candidate) -> Any:
+    if item.verify is None:
+        return None
+    return next((gate for gate in item.verify.gates if gate.name == "agreement"), None)
+
+
+def _tip(item: Candidate) -> str:
+    timing = item.bench[0].infer
+    return f"{item.name}: {_number(timing.median_ms)} ms ({_number(timing.low_ms)} to {_number(timing.high_ms)}); {item.reason}"
+
+
+def _scale(low: float, high: float, start: float, end: float) -> Any:
+    span = (high - low) or 1.0
+    return lambda value: start + (value - low) / span * (end - start)
+
+
+def _nice(low: float, high: float, count: int) -> list[float]:
+    """About `count` round numbers from low to high."""
+    raw = (high - low) / count or 1.0
+    unit = 10 ** math.floor(math.log10(raw))
+    step = next((m * unit for m in (1, 2, 5, 10) if m * unit >= raw), 10 * unit)
+    first = math.ceil(low / step - 1e-9)
+    return [round(i * step, 10) for i in range(first, math.floor(high / step + 1e-9) + 1)]
+
+
+def _x_ticks(x: Any, first: float, last: float) -> list[str]:
+    parts = []
+    for tick in _nice(first, last, 6):
+        parts.append(f'<line class="grid" x1="{x(tick):.1f}" x2="{x(tick):.1f}" y1="{_TOP}" y2="{_HEIGHT - _BOTTOM}"/>')
+        parts.append(
+            f'<text class="tick" x="{x(tick):.1f}" y="{_HEIGHT - _BOTTOM + 18}" text-anchor="middle">{_number(tick)}</text>'
+        )
+    return parts
+
+
+def _frame(x_label: str, y_label: str) -> list[str]:
+    middle_x, middle_y = (_LEFT + _WIDTH - _RIGHT) / 2, (_TOP + _HEIGHT - _BOTTOM) / 2
+    return [
+        f'<text class="axis" x="{middle_x}" y="{_HEIGHT - 6}" text-anchor="middle">{x_label}</text>',
+        f'<text class="axis" transform="translate(14 {middle_y}) rotate(-90)" text-anchor="middle">{y_label}</text>',
+    ]
+
+
+def _decibel(value: float) -> float | None:
+    """A level that can be drawn: None where the layers are equal or could not be compared."""
+    if math.isnan(value):
+        return 0.0
+    return None if value == math.inf else max(value, 0.0)
+
+
+def _db(value: float | None) -> str:
+    return "equal" if value is None else f"{value:.1f} dB"
+
+
+def _number(value: float) -> str:
+    return f"{value:.0f}" if value >= 100 or value == int(value) else f"{value:.1f}" if value >= 10 else f"{value:.3g}"
+
+
+def _svg(parts: Sequence[str], height: float, label: str, width: int = _WIDTH) -> Markup:
+    from markupsafe import Markup
+
+    body = "\n".join(parts)
+    return Markup(f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{escape(label)}">{body}</svg>')  # noqa: S704

@@ -1,0 +1,150 @@
+"""OpenVINO networks: made from ONNX, given stable names, cut into parts."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgewright.contracts import Cut
+from edgewright.errors import EdgewrightError
+from edgewright.graph.cut import unknown_tensor
+from edgewright.model import EXTERNAL_DATA_BYTES
+from edgewright.runtimes.openvino.failures import failure
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+
+def inlined(ir_model: ir.Model) -> ir.Model:
+    """A copy without functions and metadata (which OpenVINO would copy into the XML, as element names)."""
+    from onnx_ir.passes.common import InlinePass
+
+    copy = ir_model.clone()
+    copy.metadata_props.clear()
+    if copy.functions:
+        copy = InlinePass()(copy).model
+    return copy
+
+
+@contextmanager
+def as_source(ir_model: ir.Model) -> Iterator[bytes | Path]:
+    """What `Core.read_model` reads: bytes, or above protobuf's limit a temporary file with its weights beside it."""
+    import onnx_ir as ir
+
+    values = ir_model.graph.initializers.values()
+    if sum(value.const_value.nbytes for value in values if value.const_value is not None) <= EXTERNAL_DATA_BYTES:
+        yield ir.to_proto(ir_model).SerializeToString()
+        return
+    with tempfile.TemporaryDirectory(prefix="edgewright-") as folder:
+        path = Path(folder) / "model.onnx"
+        ir.save(ir_model, path, external_data="model.onnx.data")
+        yield path
+
+
+def name_operations(network: Any) -> None:
+    """Give every operation a name that depends on the network alone, so that equal networks make equal files.
+
+    OpenVINO numbers what it makes by a counter of the process. Commas are left out: they separate the names of fused
+    operations where OpenVINO lists them.
+    """
+    taken: set[str] = set()
+    for number, operation in enumerate(network.get_ordered_ops()):
+        kind = operation.get_type_name()
+        tensors = sorted(name for port in operation.outputs() for name in port.get_names())
+        stem = tensors[0].replace(",", ";") if tensors and kind != "Result" else f"{kind}_{number}"
+        name = stem if stem not in taken else f"{stem}#{number}"
+        taken.add(name)
+        operation.set_friendly_name(name)
+        for body in _bodies(operation):
+            name_operations(body)
+
+
+def _bodies(operation: Any) -> list[Any]:
+    """Networks inside an operation: the branches of an If, the body of a loop."""
+    kind = operation.get_type_name()
+    if kind == "If":
+        return [operation.get_then_body(), operation.get_else_body()]
+    return [operation.get_function()] if kind in ("Loop", "TensorIterator") else []
+
+
+def _ports(network: Any) -> dict[str, Any]:
+    """Outputs of operations by tensor name."""
+    operations = [operation for operation in network.get_ordered_ops() if operation.get_type_name() != "Result"]
+    return {name: port for operation in operations for port in operation.outputs() for name in port.get_names()}
+
+
+def surviving(network: Any, ir_model: ir.Model) -> dict[str, str]:
+    """ONNX tensor name -> its name in the file; OpenVINO keeps ONNX's names of what it does not fold away."""
+    ports = _ports(network)
+    values = (*ir_model.graph.inputs, *(value for node in ir_model.graph for value in node.outputs))
+    return {value.name: value.name for value in values if value.name in ports}
+
+
+def fragment(network: Any, cut: Cut) -> Any:
+    """The part of `network` that `cut` names; changes `network`.
+
+    Raises:
+        EdgewrightError: E231 for a tensor that is not there, or inputs that do not determine the outputs.
+    """
+    import openvino
+
+    ports = _ports(network)
+    for name in (*(cut.inputs or ()), *cut.outputs):
+        if name not in ports:
+            raise unknown_tensor(name, ports, where="the OpenVINO network")
+    parameters = list(network.get_parameters()) if cut.inputs is None else []
+    for name in dict.fromkeys(cut.inputs or ()):
+        port = ports[name]
+        if port.get_node().get_type_name() != "Parameter":
+            port = ports[name] = _opened(port, name)
+        parameters.append(port.get_node())
+    outputs = [ports[name] for name in dict.fromkeys(cut.outputs)]
+    _require_closed(outputs, parameters)
+    results = [openvino.opset13.result(port) for port in outputs]
+    try:
+        return openvino.Model(results, parameters)
+    except RuntimeError as problem:
+        raise failure("cutting", problem) from None
+
+
+def _opened(port: Any, name: str) -> Any:
+    """A new parameter's output in the place of `port`: everything that read `port` reads it."""
+    import openvino
+
+    parameter = openvino.opset13.parameter(port.get_partial_shape(), port.get_element_type(), name=name)
+    for reader in port.get_target_inputs():
+        reader.replace_source_output(parameter.output(0))
+    port.set_names(port.get_names() - {name})
+    parameter.output(0).set_names({name})
+    return parameter.output(0)
+
+
+def _require_closed(outputs: list[Any], parameters: list[Any]) -> None:
+    """Refuse a cut that needs a network input which it does not list."""
+    listed = {operation.get_friendly_name() for operation in parameters}
+    seen: set[str] = set()
+    missing: set[str] = set()
+    stack = [port.get_node() for port in outputs]
+    while stack:
+        operation = stack.pop()
+        name = operation.get_friendly_name()
+        if name in seen:
+            continue
+        seen.add(name)
+        if operation.get_type_name() == "Parameter" and name not in listed:
+            missing.add(name)
+        stack.extend(source.get_node() for source in operation.input_values())
+    if missing:
+        names = ", ".join(f"`{name}`" for name in sorted(missing))
+        raise EdgewrightError(
+            "E231", f"the cut's {len(parameters)} inputs do not determine its outputs: {names} must be given too"
+        )
+
+
+def label(operation: Any) -> str:
+    """A name for people: the first tensor that the operation makes, else its own name."""
+    tensors = [name for port in operation.outputs() for name in sorted(port.get_names())]
+    return str(tensors[0] if tensors else operation.get_friendly_name())
