@@ -112,8 +112,8 @@ class Bundle:
         """The bundle in the folder `path`, every hash checked.
 
         Raises:
-            EdgewrightError: E104 no such folder, E221 no or a malformed manifest, E220 a file that is missing, altered or
-                outside the folder.
+            EdgewrightError: E104 no such folder, E221 no or a malformed manifest, E220 a manifest that was edited, or
+                a file that is missing, altered or outside the folder.
 
         Warns:
             EdgewrightWarning: This CPU lacks a feature that the bundle needs.
@@ -122,16 +122,16 @@ class Bundle:
         document = _read_manifest(path)
         try:
             bundle = cls._from_manifest(path, document)
-            seal = bundle.to_json()["seal"]
+            sealed = document["seal"] == _seal(document) and document["hash"] == bundle.hash
         except EdgewrightError as problem:
             raise EdgewrightError("E221", f"manifest `{path / MANIFEST}` is malformed: {problem.message}") from None
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as problem:
             raise EdgewrightError("E221", f"manifest `{path / MANIFEST}` is malformed: {problem!r}") from None
-        if document.get("seal") != seal:
+        if not sealed:
             raise EdgewrightError("E220", f"manifest of bundle `{path}` was changed after it was made", hint=_REMEDY)
         bundle._check_files()
         absent = sorted(set(bundle.cpu_features) - set(host_features()))
-        if absent:
+        if absent and host_features():  # none at all: this system does not tell
             warnings.warn(
                 f"bundle `{path}` was made for a CPU with {', '.join(absent)}, which this one lacks: "
                 "its answers or its speed may differ",
@@ -198,7 +198,7 @@ class Bundle:
             "history": [step.to_json() for step in self.history],
             "tensor_names": dict(self.tensor_names),
         }
-        return {"seal": hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest(), **content}
+        return {"seal": _seal(content), **content}
 
     @classmethod
     def _from_manifest(cls, path: Path, document: Mapping[str, Any]) -> Bundle:
@@ -301,6 +301,12 @@ def _read_manifest(path: Path) -> Mapping[str, Any]:
         got = document.get("format") if isinstance(document, Mapping) else None
         raise EdgewrightError("E221", f"manifest `{manifest}` has format {got!r}, this version reads {FORMAT}")
     return document
+
+
+def _seal(document: Mapping[str, Any]) -> str:
+    """SHA-256 (hex) over everything in the manifest but the seal itself."""
+    content = {key: value for key, value in document.items() if key != "seal"}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def _text(value: Any) -> str:

@@ -249,13 +249,14 @@ class Task(Protocol):
     A result is what `postprocess` makes of the outputs of one sample (batch 1), a dataclass with `to_json`.
     """
 
+    EXTRA: str | None
     Options: type
     AGREEMENT: str  # what agreement means here, for people: "same top-1 class"
     PROPORTION: bool  # True: a single sample agrees or not (exact binomial bounds); False: bootstrap over samples
     METRIC: str  # name of the primary metric, e.g. "top-1"; "" where there is none, and labels are of no use
 
     def classes(self, spec: Spec, outputs: Sequence[TensorInfo]) -> tuple[str, ...] | None:
-        """Names of the classes that a label may be, indices where unnamed, () where unknown; None: labels are no classes.
+        """Classes that a label may be, by name: indices where unnamed, () where unknown; None: labels are no classes.
 
         Where they are, class folders and leading class indices in file names give labels.
         """

@@ -10,6 +10,7 @@ machine. Activations that stay in a cache can beat the memory roof; efficiency e
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -101,4 +102,218 @@ def inspect(
     usable = roof if precision == _ROOF_PRECISION else None
     layers = _placed(layers, times, model, usable)
     progress.update("inspect", 3, 3)
-    return _report(network, model, layers, runtime, threads, roof, _support(model) if runtimes and model else {})
+    support = _support(model) if runtimes and model else {}
+    return _report(network, model, layers, runtime=runtime, threads=threads, roof=roof, support=support)
+
+
+def _opened(network: Model | Bundle | str | Path) -> Model | Bundle:
+    if isinstance(network, (Model, Bundle)):
+        return network
+    return Bundle.open(network) if (Path(network) / MANIFEST).is_file() else load(network)
+
+
+def _model_inside(bundle: Bundle) -> Model | None:
+    """The network of a bundle whose runtime runs ONNX files; None where the graph is in another format."""
+    for name in bundle.files:
+        if name.endswith(".onnx"):
+            return load(bundle.file(name), spec=bundle.spec)
+    return None
+
+
+def _timing_runtime(network: Model | Bundle, runtime: str | None, roofline: bool) -> str | None:
+    """The runtime that times the layers, or None: a bundle's own where it can, a model's where it was asked for."""
+    if isinstance(network, Bundle):
+        if runtime not in (None, network.runtime):
+            raise EdgewrightError("E103", f"bundle `{network.path}` is for `{network.runtime}`, not for `{runtime}`")
+        named, runtime = runtime is not None, network.runtime
+    else:
+        named, runtime = runtime is not None, runtime or (exact_runtime() if roofline else None)
+    if runtime is None or registry.get("runtimes", runtime).TRAITS.profiles:
+        return runtime
+    if not named:
+        return None
+    able = [name for name in registry.installed("runtimes") if registry.peek("runtimes", name).TRAITS.profiles]
+    raise EdgewrightError("E103", f"runtime `{runtime}` cannot time its layers; those that can: {', '.join(able)}")
+
+
+def _costs(model: Model) -> tuple[LayerCost, ...]:
+    from edgewright.graph import cost
+
+    return cost.layers(model.ir)
+
+
+def _feed(infos: Sequence[TensorInfo], samples: SampleSource | None) -> Arrays:
+    if samples is None:
+        return bench_inputs.random_arrays(infos, limit=1, seed=0)[0]
+    return bench_inputs.sample_arrays(infos, samples, limit=1)[0]
+
+
+def _times(network: Model | Bundle, runtime: str, feed: Arrays, threads: int) -> tuple[dict[str, float], str]:
+    """Milliseconds by tensor, and the arithmetic that they were measured in."""
+    plugin = registry.get("runtimes", runtime)
+    if isinstance(network, Bundle):
+        return plugin.profile(network, feed, threads=threads, runs=_PROFILE_RUNS), network.precision
+    with tempfile.TemporaryDirectory(prefix="edgewright-") as folder:
+        bundle = convert(network, runtime, Path(folder) / "bundle")
+        return plugin.profile(bundle, feed, threads=threads, runs=_PROFILE_RUNS), bundle.precision
+
+
+# --- times and roofs on layers ----------------------------------------------------------------------------------------
+
+
+def _placed(
+    layers: Sequence[LayerCost], times: Mapping[str, float], model: Model | None, roof: _Roof | None
+) -> tuple[LayerCost, ...]:
+    """The layers with times and bounds, followed by times that belong to no layer (changes of memory layout)."""
+    if not times or model is None:
+        alone = [_bounded(layer, None, roof, macs=layer.macs, moved=_all_bytes(layer)) for layer in layers]
+        return (*alone, *(_extra(name, time) for name, time in times.items()))
+    placed = {layer.name: layer for layer in layers}
+    for last, nodes in _fused(model.ir, times).items():
+        members = [layer for node in nodes if (layer := placed.get(node.outputs[0].name or ""))]
+        if not members:
+            continue
+        heaviest = max(members, key=lambda layer: (layer.macs or 0, layer.name == last))
+        work = [member.macs for member in members]
+        macs = None if None in work else sum(count for count in work if count)
+        moved = _moved_bytes(nodes, members, placed) or _all_bytes(heaviest)
+        placed[heaviest.name] = _bounded(heaviest, times[last], roof, macs=macs, moved=moved)
+    extra = [_extra(name, time) for name, time in times.items() if name not in placed]
+    return (*placed.values(), *extra)
+
+
+def _fused(ir_model: ir.Model, times: Mapping[str, float]) -> dict[str, list[ir.Node]]:
+    """Timed tensor -> the nodes whose work its time includes, the one that makes it among them.
+
+    Those are the nodes before it that have no time of their own and that no earlier timed tensor includes.
+    """
+    groups: dict[str, list[ir.Node]] = {}
+    taken: set[str] = set()
+    for node in ir_model.graph:
+        name = node.outputs[0].name
+        if name is None or name not in times:
+            continue
+        groups[name] = []
+        waiting = [node]
+        while waiting:
+            member = waiting.pop()
+            own = member.outputs[0].name
+            if own is None or own in taken or (own in times and own != name):
+                continue
+            taken.add(own)
+            groups[name].append(member)
+            waiting += [producer for value in member.inputs if value and (producer := value.producer())]
+    return groups
+
+
+def _bounded(
+    layer: LayerCost, time_ms: float | None, roof: _Roof | None, *, macs: int | None, moved: int | None
+) -> LayerCost:
+    """The layer with its time, and with what bounds the `macs` and `moved` bytes that it stands for."""
+    if roof is None or moved is None or macs is None:
+        return replace(layer, time_ms=time_ms)
+    floor_ms, bound = roof.floor_ms(macs, moved)
+    efficiency = min(1.0, floor_ms / time_ms) if time_ms else None
+    return replace(layer, time_ms=time_ms, bound=bound, efficiency=efficiency)
+
+
+def _moved_bytes(nodes: Sequence[ir.Node], members: Sequence[LayerCost], layers: Mapping[str, LayerCost]) -> int | None:
+    """Bytes that a fused chain has to move: its weights, what it reads from outside and what it hands outside.
+
+    What is handed on inside the chain stays in registers. None where a size is not known.
+    """
+    inside = set(nodes)
+    read = {value for node in nodes for value in node.inputs if value and value.producer() not in inside}
+    made = [value for node in nodes for value in node.outputs]
+    written = [v for v in made if v.is_graph_output() or any(user not in inside for user in v.consumers())]
+    moved = [value for value in read if not value.is_initializer()] + written
+    sizes = [_value_bytes(value, layers) for value in moved]
+    known = [size for size in sizes if size is not None]
+    if len(known) < len(sizes):
+        return None
+    return sum(known) + sum(member.parameter_bytes for member in members)
+
+
+def _value_bytes(value: ir.Value, layers: Mapping[str, LayerCost]) -> int | None:
+    """Bytes of a tensor at batch 1: a graph input by its own shape, an inner one by its layer's."""
+    layer = layers.get(value.name or "")
+    if layer is not None:
+        shape: Sequence[Any] = layer.shape
+    elif value.is_graph_input() and value.shape is not None:
+        shape = [1 if axis == 0 and not isinstance(size, int) else size for axis, size in enumerate(value.shape)]
+    else:
+        return None
+    if not all(isinstance(size, int) for size in shape):
+        return None
+    item_bytes = value.dtype.itemsize if value.dtype is not None else 4
+    return math.ceil(math.prod(shape) * item_bytes)
+
+
+def _all_bytes(layer: LayerCost) -> int | None:
+    return None if layer.activation_bytes is None else layer.activation_bytes + layer.parameter_bytes
+
+
+def _extra(name: str, time_ms: float) -> LayerCost:
+    return LayerCost(
+        name=name, node="", op_type="", shape=(), macs=None, parameter_bytes=0, activation_bytes=None, time_ms=time_ms
+    )
+
+
+# --- the report -------------------------------------------------------------------------------------------------------
+
+
+def _support(model: Model) -> dict[str, tuple[str, ...]]:
+    """Every runtime -> why it cannot run the network; empty where it can."""
+    found: dict[str, tuple[str, ...]] = {}
+    for name in registry.names("runtimes"):
+        plugin = registry.peek("runtimes", name)
+        absent = registry.missing(plugin.EXTRA)
+        if absent:
+            found[name] = (f'not installed: pip install "edgewright[{plugin.EXTRA}]"',)
+        elif model.precision not in plugin.TRAITS.precisions:
+            found[name] = (f"does not run {model.precision}; it runs {', '.join(plugin.TRAITS.precisions)}",)
+        else:
+            found[name] = tuple(
+                f"`{problem.op_type}` (`{problem.node}`): {problem.reason}" for problem in plugin.supports(model.ir)
+            )
+    return found
+
+
+def _report(
+    network: Model | Bundle,
+    model: Model | None,
+    layers: tuple[LayerCost, ...],
+    *,
+    runtime: str | None,
+    threads: int,
+    roof: _Roof | None,
+    support: Mapping[str, tuple[str, ...]],
+) -> InspectReport:
+    operators: Counter[str] = Counter()
+    totals: dict[str, Any] = {"parameters": None, "weight_bytes": None, "macs": None}
+    if model is not None:
+        operators.update(node.op_type for node in model.ir.graph.all_nodes())
+        totals = {
+            "parameters": sum(value.const_value.size for value in _weights(model)),
+            "weight_bytes": sum(value.const_value.nbytes for value in _weights(model)),
+            "macs": sum(layer.macs or 0 for layer in layers),
+        }
+    return InspectReport(
+        model_hash=network.hash if isinstance(network, Model) else network.model_hash,
+        name=network.name,
+        inputs=tuple(str(info) for info in network.inputs),
+        outputs=tuple(str(info) for info in network.outputs),
+        layers=layers,
+        operators=dict(operators.most_common()),
+        runtimes=dict(support),
+        runtime=runtime,
+        threads=threads,
+        peak_gflops=roof.peak_gflops if roof else None,
+        bandwidth_gbs=roof.bandwidth_gbs if roof else None,
+        **totals,
+    )
+
+
+def _weights(model: Model) -> list[Any]:
+    graphs = (model.ir.graph, *model.ir.graph.subgraphs())
+    return [value for graph in graphs for value in graph.initializers.values() if value.const_value is not None]

@@ -68,12 +68,25 @@ def suffixes() -> dict[str, str]:
     }
 
 
+def plugin_of(source: str | Path) -> str:
+    """Public name of the importer or zoo family that would load `source`; its options are set under this name.
+
+    Raises:
+        EdgewrightError: E101 or E104 as `load` does.
+    """
+    if str(source).startswith(ZOO):
+        name = str(source).removeprefix(ZOO)
+        families = zoo_names()
+        if name not in families:
+            raise registry.unknown("zoo model", name, tuple(families))
+        return families[name]
+    return _importer(Path(source))
+
+
 def _from_zoo(name: str, given: Mapping[str, Any]) -> Model:
-    families = zoo_names()
-    if name not in families:
-        raise registry.unknown("zoo model", name, tuple(families))
-    plugin = registry.get("zoo", families[name])
-    model: Model = plugin.load(name, _options(plugin, given, families[name]))
+    family = plugin_of(f"{ZOO}{name}")
+    plugin = registry.get("zoo", family)
+    model: Model = plugin.load(name, _options(plugin, given, family))
     return model
 
 

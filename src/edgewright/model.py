@@ -203,34 +203,66 @@ def _info(value: ir.Value) -> TensorInfo:
     return TensorInfo(value.name, dtype, sizes)
 
 
-def _hash(ir_model: ir.Model, spec: Spec) -> str:
-    import onnx_ir as ir
+class _Digest:
+    """SHA-256 over a graph. What follows from the rest (types and sizes of outputs) and what is for people (doc strings,
+    node names, metadata) stays out, so that saving, loading and shape inference change nothing."""
 
-    digest = hashlib.sha256()
+    def __init__(self) -> None:
+        self.sha = hashlib.sha256()
 
-    def add(*parts: object) -> None:
-        digest.update("\x1f".join(str(part) for part in parts).encode() + b"\x1e")
+    def text(self, *parts: object) -> None:
+        self.sha.update(json.dumps([str(part) for part in parts]).encode())
 
-    def add_graph(graph: Any) -> None:
-        for value in (*graph.inputs, *graph.outputs):
-            add("io", value.name, value.dtype, value.shape)
+    def graph(self, graph: Any) -> None:
+        for value in graph.inputs:
+            self.text("input", value.name, value.type, value.shape)
+        self.text("outputs", *(value.name for value in graph.outputs))
         for name, value in sorted(getattr(graph, "initializers", {}).items()):
             if value.const_value is not None:
-                add("weight", name, value.const_value.dtype, value.const_value.shape)
-                digest.update(value.const_value.tobytes())
+                self.text("weight", name)
+                self.tensor(value.const_value)
         for node in graph:
-            add(node.domain, node.op_type, node.overload, *(v.name if v else "" for v in node.inputs), "->",
-                *(v.name for v in node.outputs))  # fmt: skip
+            inputs = [value.name if value is not None else "" for value in node.inputs]
+            outputs = [value.name for value in node.outputs]
+            while outputs and not outputs[-1]:
+                outputs.pop()  # outputs that are left out at the end are not written to files
+            self.text(node.domain, node.op_type, node.overload, *inputs, "->", *outputs)
             for name, attribute in sorted(node.attributes.items()):
-                if attribute.type == ir.AttributeType.GRAPH:
-                    add(name, "graph")
-                    add_graph(attribute.value)
-                else:
-                    digest.update(ir.to_proto(attribute).SerializeToString(deterministic=True))
+                self.attribute(name, attribute)
 
-    add(json.dumps(spec.to_json(), sort_keys=True), sorted(ir_model.graph.opset_imports.items()))
-    add_graph(ir_model.graph)
+    def attribute(self, name: str, attribute: ir.Attr) -> None:
+        import onnx_ir as ir
+
+        kind = ir.AttributeType
+        self.text(name, attribute.type)
+        if attribute.is_ref() or attribute.type not in (kind.GRAPH, kind.GRAPHS, kind.TENSOR, kind.TENSORS):
+            proto = ir.to_proto(attribute)
+            proto.ClearField("doc_string")
+            self.sha.update(proto.SerializeToString(deterministic=True))
+        elif attribute.type in (kind.GRAPH, kind.GRAPHS):
+            for graph in (attribute.value,) if attribute.type == kind.GRAPH else attribute.value:
+                self.graph(graph)
+        else:
+            for tensor in (attribute.value,) if attribute.type == kind.TENSOR else attribute.value:
+                self.tensor(tensor)
+
+    def tensor(self, tensor: Any) -> None:
+        import onnx_ir as ir
+
+        self.text(tensor.dtype, tensor.shape)
+        if tensor.dtype == ir.DataType.STRING:
+            self.text(*tensor.string_data())
+        elif tensor.dtype.bitwidth < 8:
+            self.sha.update(tensor.tobytes())
+        else:  # without a copy: weights may be larger than memory
+            self.sha.update(np.ascontiguousarray(tensor.numpy()).reshape(-1).view(np.uint8))
+
+
+def _hash(ir_model: ir.Model, spec: Spec) -> str:
+    digest = _Digest()
+    digest.text(json.dumps(spec.to_json(), sort_keys=True), sorted(ir_model.graph.opset_imports.items()))
+    digest.graph(ir_model.graph)
     for key, function in sorted(ir_model.functions.items()):
-        add("function", *key)
-        add_graph(function)
-    return digest.hexdigest()
+        digest.text("function", *key, *function.attributes)
+        digest.graph(function)
+    return digest.sha.hexdigest()

@@ -1,11 +1,11 @@
 """Typed options: plain mappings (TOML, JSON, `--set`) into frozen dataclasses and back.
 
-    >>> from dataclasses import dataclass
-    >>> @dataclass(frozen=True)
-    ... class Config:
-    ...     bits: int = 8
-    >>> build(Config, {"bits": "7"}, where="quantize")
-    Config(bits=7)
+>>> from dataclasses import dataclass
+>>> @dataclass(frozen=True)
+... class Config:
+...     bits: int = 8
+>>> build(Config, {"bits": "7"}, where="quantize")
+Config(bits=7)
 """
 
 from __future__ import annotations
@@ -45,7 +45,8 @@ def build(kind: type[T], values: Mapping[str, Any], *, where: str) -> T:
             known = ", ".join(f"`{name}`" for name in fields) or "none"
             raise EdgewrightError(
                 "E103",
-                f"`{where}` has no option `{key}`" + (f"; did you mean `{near[0]}`?" if near else f"; it takes: {known}"),
+                f"`{where}` has no option `{key}`"
+                + (f"; did you mean `{near[0]}`?" if near else f"; it takes: {known}"),
             )
     given = {key: _parse(hints[key], value, f"{where}.{key}") for key, value in values.items()}
     for name, field in fields.items():
@@ -132,7 +133,7 @@ def _parse_scalar(hint: Any, value: Any, where: str) -> Any:
             raise _wrong(where, value, "a number")
         try:
             number = hint(value)
-        except ValueError:
+        except (ValueError, OverflowError):
             raise _wrong(where, value, "a whole number" if hint is int else "a number") from None
         if hint is int and isinstance(value, float) and value != number:
             raise _wrong(where, value, "a whole number")

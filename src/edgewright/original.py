@@ -126,7 +126,7 @@ def judges(samples: SampleSource) -> SampleSource:
         raise EdgewrightError(
             "E301",
             f"none of {len(samples)} samples has the role judge",
-            hint="give more samples, or force the role of a folder that was split by hand: roles=judge",
+            hint="give more samples, or let a folder that was split by hand judge as a whole: --roles judge",
         )
     return chosen
 

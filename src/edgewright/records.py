@@ -162,7 +162,7 @@ class VerifyReport(Record):
         gates: In the order they were asked.
         outputs: Distance of each graph output.
         samples: Number of judge samples.
-        samples_needed: How many more would decide, at the agreement seen so far; 0 where decided.
+        samples_needed: How many more would decide, at the agreement seen so far; 0 where decided, -1 where none would.
         agreement: What agreement means for this task.
         metric: The task's metric for the original and the bundle, where labels exist: {"top-1": [original, bundle]}.
         disagreements: Ids of samples on which they differ, at most 50.
@@ -337,8 +337,9 @@ class InspectReport(Record):
         name: Its name.
         inputs: As text, `image float32[1, 3, 224, 224]`.
         outputs: As text.
-        parameters: Number of weights.
-        macs: Multiply-adds of one run at batch 1.
+        parameters: Number of weights; None for a bundle whose files do not hold the ONNX graph.
+        weight_bytes: Their bytes, or None.
+        macs: Multiply-adds of one run at batch 1, or None.
         layers: In graph order.
         operators: Operator -> count.
         runtimes: Runtime -> reasons why it cannot run it (empty: it can).
@@ -350,9 +351,9 @@ class InspectReport(Record):
     name: str
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
-    parameters: int
-    weight_bytes: int
-    macs: int
+    parameters: int | None
+    weight_bytes: int | None
+    macs: int | None
     layers: tuple[LayerCost, ...]
     operators: Mapping[str, int]
     runtimes: Mapping[str, tuple[str, ...]]

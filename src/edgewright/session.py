@@ -25,7 +25,7 @@ from edgewright.errors import EdgewrightError
 from edgewright.model import Arrays, Model, TensorInfo
 
 
-def open(  # noqa: A001 - the verb of the public API, always used as ew.open
+def open(
     network: Bundle | Model | str | Path, *, runtime: str | None = None, threads: int = 1, cut: Cut | None = None
 ) -> Session:
     """A Session over a bundle (or its folder), or over a Model through any installed runtime.

@@ -15,13 +15,10 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal, Protocol
 
 from edgewright.errors import EdgewrightError
 from edgewright.options import build, dump
-
-if TYPE_CHECKING:
-    from edgewright.model import Model, TensorInfo
 
 #: Key under which a Spec travels inside an ONNX file's metadata.
 METADATA_KEY = "edgewright.spec"
@@ -29,6 +26,42 @@ METADATA_KEY = "edgewright.spec"
 IMAGE_DTYPES = ("float32", "float16", "uint8")
 _DTYPE_NAMES = ", ".join(IMAGE_DTYPES)
 _LARGEST_SIDE = 16384
+
+
+class TensorFacts(Protocol):
+    """What is asked of a network's input or output; `model.TensorInfo` is one."""
+
+    @property
+    def name(self) -> str:
+        """ONNX name."""
+
+    @property
+    def dtype(self) -> str:
+        """Numpy's name of the type."""
+
+    @property
+    def shape(self) -> tuple[int | str | None, ...]:
+        """Sizes; unknown ones are a name or None."""
+
+
+class NetworkFacts(Protocol):
+    """What `template` asks of a network; `model.Model` is one."""
+
+    @property
+    def name(self) -> str:
+        """A short name."""
+
+    @property
+    def spec(self) -> Spec:
+        """What is known already."""
+
+    @property
+    def inputs(self) -> Sequence[TensorFacts]:
+        """Inputs in graph order."""
+
+    @property
+    def outputs(self) -> Sequence[TensorFacts]:
+        """Outputs in graph order."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,7 +138,7 @@ class Spec:
         """True where at least one input is made from a photo."""
         return any(item.kind == "image" for item in self.inputs.values())
 
-    def check(self, inputs: Sequence[TensorInfo]) -> None:
+    def check(self, inputs: Sequence[TensorFacts]) -> None:
         """Refuse a Spec whose inputs are not the network's; `inputs` empty means that they are not known.
 
         Raises:
@@ -172,7 +205,7 @@ class Spec:
         return cls.from_json(_read_labels(document, path.parent), where=str(path))
 
 
-def template(model: Model) -> str:
+def template(model: NetworkFacts) -> str:
     """A commented spec file (TOML) for a network: what `edgewright spec init` writes.
 
     What the network's own Spec says is kept. The rest is read from shapes; whatever is a guess says `# please check`.
@@ -186,7 +219,7 @@ def template(model: Model) -> str:
             len(images) == 1 and len(model.inputs) == 1 and len(model.outputs) == 1 and _is_scores(model.outputs[0])
         )
         task = "classify" if guessed else "tensor"
-    outputs = ", ".join(str(info) for info in model.outputs)
+    outputs = _comment(", ".join(str(info) for info in model.outputs))
     options = [f"{key} = {_toml(value)}" for key, value in model.spec.options.items() if value is not None]
     if task == "classify" and "labels" not in model.spec.options:
         options.append(
@@ -194,7 +227,7 @@ def template(model: Model) -> str:
         )
     return "\n".join(
         [
-            f"# What the network `{model.name}` expects and gives. Agreement cannot see a wrong mean or std:",
+            f"# What the network `{_comment(model.name)}` expects and gives. Agreement cannot see a wrong mean or std:",
             "# fill this in from the code that trained or published the network.",
             "",
             f"# outputs: {outputs}",
@@ -208,8 +241,8 @@ def template(model: Model) -> str:
     )
 
 
-def _input_lines(info: TensorInfo, item: InputSpec | None) -> list[str]:
-    head = [f"# network input: {info}", f"[inputs.{_toml(info.name)}]"]
+def _input_lines(info: TensorFacts, item: InputSpec | None) -> list[str]:
+    head = [f"# network input: {_comment(str(info))}", f"[inputs.{_toml(info.name)}]"]
     check = "" if item else "   # please check"
     if item is None:
         item = _guess_image(info) or TensorInput()
@@ -236,7 +269,7 @@ def _input_lines(info: TensorInfo, item: InputSpec | None) -> list[str]:
     return [*head, *lines]
 
 
-def _guess_image(info: TensorInfo) -> ImageInput | None:
+def _guess_image(info: TensorFacts) -> ImageInput | None:
     """An image input where rank and channels look like one, sizes taken from the shape; 224 where it has none."""
     if len(info.shape) != 4 or info.dtype not in IMAGE_DTYPES:
         return None
@@ -253,18 +286,18 @@ def _guess_image(info: TensorInfo) -> ImageInput | None:
     return replace(item, size=(height, width))
 
 
-def _is_scores(info: TensorInfo) -> bool:
+def _is_scores(info: TensorFacts) -> bool:
     """True for an output of one row of scores: [N, C] or [N, C, 1, 1] with more than one class."""
     classes = info.shape[1] if len(info.shape) in (2, 4) else None
     return isinstance(classes, int) and classes > 1 and all(size == 1 for size in info.shape[2:])
 
 
-def _sides(info: TensorInfo, item: ImageInput) -> tuple[int | str | None, int | str | None]:
+def _sides(info: TensorFacts, item: ImageInput) -> tuple[int | str | None, int | str | None]:
     height_axis = 2 if item.layout == "nchw" else 1
     return info.shape[height_axis], info.shape[height_axis + 1]
 
 
-def _check_image(item: ImageInput, info: TensorInfo) -> None:
+def _check_image(item: ImageInput, info: TensorFacts) -> None:
     if len(info.shape) != 4:
         raise EdgewrightError("E303", f"input `{info.name}` is an image in the spec, but the network takes {info}")
     if info.dtype not in IMAGE_DTYPES:
@@ -282,6 +315,11 @@ def _check_image(item: ImageInput, info: TensorInfo) -> None:
             "E303",
             f"the spec makes images {item.layout} [1, {', '.join(map(str, made))}], but the network takes {info}",
         )
+
+
+def _comment(text: str) -> str:
+    """Text without control characters: a line break in a tensor's name must not end the comment."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
 
 
 def _toml(value: Any) -> str:

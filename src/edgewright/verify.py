@@ -62,6 +62,8 @@ def verify(
     judges = original.judges(samples)
     original.refuse_used(judges, bundle)
     task = registry.get("tasks", model.spec.task)
+    if max_drop is not None and not task.METRIC:
+        raise EdgewrightError("E305", f"task `{model.spec.task}` has no metric, so there is no drop to limit")
     noise = original.noise_floor(model, judges, threads=threads)
     needs = task.METRIC if max_drop is not None else None
     seen = _compare(model, bundle, judges, task, threads=threads, progress=progress, labelled_for=needs)
@@ -263,6 +265,7 @@ def _agreement_gate(
     else:
         low, high = _agreement_bounds(model, seen, task, seed)
         more = _more_by_width(value, low, high, required, seen.count)
+        low = min(low, 1 - metrics.unseen_share(seen.count))
     decision: Decision = "pass" if low >= required else "fail" if high < required else "undecided"
     text = (
         f"agreement ({task.AGREEMENT}) is {_percent(value)} (bounds {_percent(low)} to {_percent(high)}), "
@@ -285,8 +288,7 @@ def _agreement_bounds(model: Model, seen: _Seen, task: Any, seed: int) -> tuple[
     def resampled(indices: np.ndarray) -> float:
         return float(task.agreement([seen.expected[i] for i in indices], [seen.got[i] for i in indices], model.spec))
 
-    low, high = metrics.bootstrap_paired(seen.count, resampled, resamples=RESAMPLES, seed=seed)
-    return min(low, 1 - metrics.unseen_share(seen.count)), high
+    return metrics.bootstrap_paired(seen.count, resampled, resamples=RESAMPLES, seed=seed)
 
 
 def _drop_gate(model: Model, bundle: Bundle, seen: _Seen, task: Any, *, limit: float, settled: bool, seed: int) -> Gate:
@@ -316,13 +318,13 @@ def _drop_gate(model: Model, bundle: Bundle, seen: _Seen, task: Any, *, limit: f
 
 def _more_by_width(value: float, low: float, high: float, required: float, count: int) -> int | None:
     """How many more samples narrow the bounds down to one side of `required`; widths fall as 1 / sqrt(samples)."""
-    if low >= required or high < required:
-        return 0
     distance = abs(value - required)
     if not distance:
         return None
     width = value - low if value > required else high - value
-    total = max(math.ceil(count * (width / distance) ** 2), metrics.trials_needed(required) if 0 < required < 1 else 0)
+    total = math.ceil(count * (width / distance) ** 2)
+    if value > required:  # above, no bound is better than that of as many samples without any difference
+        total = max(total, metrics.trials_needed(required))
     return max(total - count, 1)
 
 
@@ -340,7 +342,7 @@ def _overall(gates: Sequence[Gate]) -> Decision:
 def _metric(model: Model, bundle: Bundle, seen: _Seen, task: Any) -> dict[str, tuple[float, float]]:
     """The task's scores of (original, bundle) over the samples that have a label."""
     known = [i for i, label in enumerate(seen.labels) if label is not None]
-    if not known:
+    if not known or not task.METRIC:
         return {}
     labels = [seen.labels[i] for i in known]
     before = task.metric([seen.expected[i] for i in known], labels, model.spec)

@@ -4,8 +4,8 @@
     pip install --no-deps --target DIR efficientnet-lite-pytorch    # Apache-2.0; only this script needs it
     PYTHONPATH=DIR python tests/golden/efficientnet_lite.py
 
-`from_name` is used and never `set_swish`, which would replace ReLU6 in the Lite networks. Entries are NAME/CASE; `cases` below
-is shared with the test, so inputs are remade and not stored.
+`from_name` is used and never `set_swish`, which would replace ReLU6 in the Lite nets. Entries are NAME/CASE; `cases`
+below is shared with the test, so inputs are remade and not stored.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ WEIGHT_SEED = 7
 
 
 def cases(size: int) -> dict[str, np.ndarray]:
-    """Inputs f32[1, 3, size, size] by name: noise of three seeds, and where scikit-image is installed a photo's crop."""
+    """Inputs f32[1, 3, size, size] by name: noise of three seeds; where scikit-image is installed, a photo's crop."""
     images = {f"seed{seed}": np.random.default_rng(seed).integers(0, 256, (size, size, 3)) for seed in range(3)}
     skimage = importlib.util.find_spec("skimage")
     if skimage is not None and skimage.submodule_search_locations:
@@ -42,7 +42,9 @@ def cases(size: int) -> dict[str, np.ndarray]:
 
         with Image.open(Path(skimage.submodule_search_locations[0]) / "data" / "chelsea.png") as photo:
             images["chelsea"] = np.asarray(photo.convert("RGB"))[20 : 20 + size, 100 : 100 + size].astype(np.int64)
-    return {name: ((image.transpose(2, 0, 1)[None] - 127.0) / 128.0).astype(np.float32) for name, image in images.items()}
+    return {
+        name: ((image.transpose(2, 0, 1)[None] - 127.0) / 128.0).astype(np.float32) for name, image in images.items()
+    }
 
 
 def _logits(network, inputs) -> dict[str, np.ndarray]:

@@ -25,8 +25,8 @@ from edgewright.errors import EdgewrightError
 
 #: Matrices of this many rows and columns: 8 MB of operands stay in the second and third level cache.
 _MATRIX = 1024
-#: Bytes of each array that is streamed; the caches of one core are far smaller. Where a virtual machine shows the whole
-#: third-level cache of its host (hundreds of MB), part of this may still be served by it: then the figure is an upper bound.
+#: Bytes of each array that is streamed; the caches of one core are far smaller. Where a virtual machine has the whole
+#: third-level cache of its host (hundreds of MB), that may serve a part of them: the figure is then an upper bound.
 _ARRAY_BYTES = 256 * 2**20
 #: Where memory is short, arrays take this part of what is free.
 _ARRAY_PART = 0.1
@@ -40,8 +40,8 @@ _TIMEOUT_SECONDS = 120.0
 def peak_gflops(threads: int) -> float:
     """Highest float32 rate reached, in 1e9 operations per second (a multiply-add is 2), on `threads` threads.
 
-    The best of two libraries' matrix products (numpy's BLAS, ONNX Runtime): what software reaches here, a lower bound of
-    what the CPU could do.
+    The best of two libraries' matrix products (numpy's BLAS, ONNX Runtime): what software reaches here, a lower bound
+    of what the CPU could do.
     Source: Williams, Waterman and Patterson 2009, "Roofline".
 
     Raises:
@@ -54,7 +54,8 @@ def peak_gflops(threads: int) -> float:
 def bandwidth_gbs(threads: int) -> float:
     """Highest memory bandwidth reached, in 1e9 bytes per second, on `threads` threads.
 
-    The better of copying (bytes read plus bytes written) and of a dot product (bytes read) of arrays that exceed the caches.
+    The better of copying (bytes read plus bytes written) and of a dot product (bytes read), of arrays that exceed the
+    caches.
     Source: McCalpin 1995, STREAM, for what counts as a byte.
 
     Raises:
@@ -92,10 +93,9 @@ def _onnxruntime_product(left: np.ndarray, right: np.ndarray, threads: int) -> C
     import onnx.parser
     import onnxruntime
 
-    text = (
-        f'<ir_version: 10, opset_import: ["" : 21]> product (float[{_MATRIX},{_MATRIX}] a, float[{_MATRIX},{_MATRIX}] b)'
-        f" => (float[{_MATRIX},{_MATRIX}] c) {{ c = MatMul(a, b) }}"
-    )
+    matrix = f"float[{_MATRIX},{_MATRIX}]"
+    head = '<ir_version: 10, opset_import: ["" : 21]>'
+    text = f"{head} product ({matrix} a, {matrix} b) => ({matrix} c) {{ c = MatMul(a, b) }}"
     settings = onnxruntime.SessionOptions()
     settings.intra_op_num_threads = threads
     model = onnx.parser.parse_model(text).SerializeToString()

@@ -18,7 +18,7 @@ class BenchPlan:
         threads: Thread counts, each measured as an interleaved group of its own.
         min_runs: Fewest timed runs of each bundle, unless `max_seconds` is over before.
         max_runs: Most timed runs of each bundle.
-        min_seconds: Fewest seconds of timed runs, unless there are `max_runs` before: disturbances last longer than runs.
+        min_seconds: Fewest seconds of timed runs, unless there are `max_runs` before: disturbances outlast runs.
         max_seconds: Seconds of timed runs of each bundle at each thread count; at least one run is always made.
         half_width: Enough runs are made when the bootstrap half-width of the median is below this part of the median.
         warmup: Runs of each bundle that are thrown away before its first timed one.

@@ -41,7 +41,8 @@ def counters(*, proc: Path = PROC, sys: Path = SYS) -> Counters:
     for line in stat:
         fields = line.split()
         if fields and fields[0] == "cpu":
-            found |= {f"cpu_{name}": int(value) for name, value in zip(_CPU_COLUMNS, fields[1:], strict=False)}
+            columns = zip(_CPU_COLUMNS, fields[1:], strict=False)
+            found |= {f"cpu_{name}": int(value) for name, value in columns if value.isdigit()}
     found["context_switches"] = _value(stat, "ctxt")
     for resource in ("cpu", "memory", "io"):
         found[f"pressure_{resource}_us"] = _pressure(_lines(proc / "pressure" / resource))
@@ -75,9 +76,9 @@ def add(total: Mapping[str, float | str] | None, more: Mapping[str, float | str]
 
 def state(*, proc: Path = PROC, sys: Path = SYS) -> dict[str, Any]:
     """What holds at this moment: load, run queue, memory, frequencies in MHz, temperatures in degrees Celsius."""
-    stat, load = _lines(proc / "stat"), _lines(proc / "loadavg")
+    stat, load = _lines(proc / "stat"), re.match(r"(\d+\.\d+)\s", _text(proc / "loadavg"))
     found: dict[str, Any] = {
-        "load_1_minute": float(load[0].split()[0]) if load else UNAVAILABLE,
+        "load_1_minute": float(load[1]) if load else UNAVAILABLE,
         "procs_running": _value(stat, "procs_running"),
         "procs_blocked": _value(stat, "procs_blocked"),
     }

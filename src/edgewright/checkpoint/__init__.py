@@ -23,6 +23,8 @@ from edgewright.errors import EdgewrightError
 
 __all__ = ["read"]
 
+#: A legacy file's magic number without a PROTO opcode before it, as text.
+_PROTOCOL_1 = b"L%dL\n" % torch_file.MAGIC_NUMBER
 #: First bytes of files that people take for checkpoints, and what reads them.
 _OTHERS: tuple[tuple[bytes, str], ...] = (
     (b"\x89HDF", "an HDF5 file (Keras)"),
@@ -65,7 +67,7 @@ def _read(data: mmap.mmap, where: str) -> dict[str, np.ndarray]:
     start = data[:32]
     if start.startswith(b"PK\x03\x04"):
         tensors = torch_file.read_zip(data, where)
-    elif start.startswith(b"\x80") and len(start) > 1 and start[1] <= 5:  # PROTO opcode and a known protocol
+    elif (start.startswith(b"\x80") and len(start) > 1 and start[1] <= 5) or start.startswith(_PROTOCOL_1):
         tensors = torch_file.read_legacy(data, where)
     elif start[8:9] == b"{":
         tensors = safetensors.read(data, where)

@@ -105,7 +105,7 @@ def damaged(where: str, what: str) -> EdgewrightError:
 def printable(name: str, limit: int = 120) -> str:
     """A name from a file as it may be shown on a terminal: no control characters, bounded."""
     text = name[: limit + 1].encode("unicode_escape").decode("ascii")
-    return text if len(text) <= limit else f"{text[:limit]}..."
+    return text if len(text) <= limit else f"{text[:limit]}…"
 
 
 def kind(value: Any) -> str:
@@ -276,6 +276,10 @@ def _encode(limits: Limits, text: Any, encoding: Any = "") -> bytes:
         raise damaged(limits.where, "bytes are malformed") from None
 
 
+def _no_bytes(limits: Limits) -> bytes:
+    return b""  # how protocol 2 writes bytes of length 0; anything more is refused by the number of arguments
+
+
 def _numpy_type(limits: Limits, code: Any, *_: Any) -> NumpyType:
     if not isinstance(code, str) or code not in dtypes.NUMPY_CODES:
         shown = printable(code) if isinstance(code, str) else type(code).__name__
@@ -315,6 +319,7 @@ KNOWN: dict[str, Callable[..., Any] | None] = {
     "torch.Size": _size,
     "torch.device": _device,
     "_codecs.encode": _encode,
+    "__builtin__.bytes": _no_bytes,
     "numpy.dtype": _numpy_type,
     "numpy.ndarray": None,
     **{f"numpy.{core}.multiarray.scalar": _numpy_scalar for core in ("core", "_core")},

@@ -24,7 +24,7 @@ MAGIC_NUMBER = 0x1950A86A20F9469CFC6C
 PROTOCOL_VERSION = 1001
 #: Deepest nesting of dicts and lists, most values in them, most tensors, and longest dotted key.
 MAX_DEPTH = 64
-MAX_VALUES = 4_000_000
+MAX_VALUES = 1_000_000
 MAX_TENSORS = 200_000
 MAX_KEY_LENGTH = 1024
 #: All tensors together may take this many times the file: 16-bit floats double, tied weights count once per name.

@@ -133,6 +133,11 @@ class Terminal:
         if not self.options.quiet and not self.options.as_json:
             self.errors.print(f"\nnext: {line}", markup=False)
 
+    def gate(self, error: EdgewrightError) -> int:
+        """Say on stderr that a gate failed or is undecided, after its result was printed; the exit code."""
+        click.echo(f"\n{error}", err=True)
+        return error.exit_code
+
     @contextmanager
     def progress(self) -> Iterator[Progress]:
         """Progress bars on a terminal; lines elsewhere with --verbose; silence with --quiet or --json."""

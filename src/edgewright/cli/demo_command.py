@@ -20,6 +20,6 @@ def command(terminal: Terminal, out: str) -> int:
     terminal.say(f"EfficientNet-Lite0 from its package, photos from scikit-image: {DISCLAIMER}")
     with terminal.progress() as progress:
         outcome = demo(out, threads=terminal.options.threads, progress=progress)
-    show(terminal, outcome, out)
+    code = show(terminal, outcome, "zoo:efficientnet-lite0", "PHOTOS", out)
     terminal.say(f"({DISCLAIMER}: a handful of photos proves little)")
-    return 0 if outcome.chosen else 1
+    return code

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgewright.cli.common import Terminal, edgewright_command, load_network, open_samples
+from edgewright.errors import EdgewrightError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -57,19 +58,23 @@ def command(  # noqa: PLR0917 - click passes by name
             threads=terminal.options.threads, cpu=cpu, out=folder, overrides=_overrides(terminal),
             command="edgewright " + shlex.join(sys.argv[1:]), seed=seed, progress=progress,
         )  # fmt: skip
-    show(terminal, outcome, folder)
-    return 0 if outcome.chosen else 1
+    return show(terminal, outcome, model, samples or "", folder)
 
 
-def show(terminal: Terminal, outcome: DeployOutcome, folder: str) -> None:
-    """Print an outcome, where its report is, and what to do next."""
+def show(terminal: Terminal, outcome: DeployOutcome, model: str, samples: str, folder: str) -> int:
+    """Print an outcome, where its report is, and what to do next; the exit code."""
     terminal.emit(outcome, lambda console: print_outcome(console, outcome))
     terminal.say(f"\nreport: {folder}/report.html")
     chosen = next((item for item in outcome.candidates if item.name == outcome.chosen), None)
     if chosen:
         terminal.next(f"edgewright run {folder}/{chosen.bundle} PHOTO")
-    else:
-        terminal.next(f"edgewright locate MODEL {folder}/bundles/NAME --samples PATH   # find the first layer that differs")
+        return 0
+    judged = [item for item in outcome.candidates if item.verify]
+    undecided = all(item.verify and item.verify.decision == "undecided" for item in judged)
+    message = f"no candidate of `{outcome.model_name}` is within the budget ({len(outcome.candidates)} tried)"
+    details = tuple(f"{item.name}: {item.reason}" for item in outcome.candidates)
+    hint = f"edgewright locate {model} {folder}/{judged[0].bundle} --samples {samples}" if judged else "edgewright doctor"
+    return terminal.gate(EdgewrightError("E311" if judged and undecided else "E310", message, details=details, hint=hint))
 
 
 def print_outcome(console: Console, outcome: DeployOutcome) -> None:
@@ -102,6 +107,8 @@ def _sentence(outcome: DeployOutcome) -> str:
     if outcome.speedup is None:
         return f"chosen: [bold]{outcome.chosen}[/]"
     ratio, low, high = outcome.speedup
+    if low <= 1.0 and not outcome.chosen.startswith("original-"):
+        return f"chosen: [bold]{outcome.chosen}[/]: as fast as the unmodified network ({low:.2f} to {high:.2f} x)"
     if outcome.chosen.startswith("original-"):
         return f"chosen: [bold]{outcome.chosen}[/]: nothing that was tried beats the unmodified network within the budget"
     return f"chosen: [bold]{outcome.chosen}[/]: {ratio:.2f} x the unmodified network's speed ({low:.2f} to {high:.2f})"

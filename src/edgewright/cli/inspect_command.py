@@ -45,8 +45,7 @@ def command(
 def _render(console: Console, report: InspectReport, every: bool) -> None:
     from rich.table import Table
 
-    console.print(f"[bold]{report.name}[/]  {report.parameters / 1e6:.2f} M parameters, {report.weight_bytes / 1e6:.1f} MB, "
-                  f"{report.macs / 1e6:.1f} M multiply-adds")  # fmt: skip
+    console.print(f"[bold]{report.name}[/]" + _totals(report))
     for label, texts in (("in ", report.inputs), ("out", report.outputs)):
         for text in texts:
             console.print(f"  {label} {text}", markup=False)
@@ -73,3 +72,13 @@ def _render(console: Console, report: InspectReport, every: bool) -> None:
     console.print(table)
     if len(shown) < len(report.layers):
         console.print(f"  the costliest {len(shown)} of {len(report.layers)} layers; --layers shows all")
+
+
+def _totals(report: InspectReport) -> str:
+    """Weights and work in words; nothing where the bundle's files do not hold the ONNX graph."""
+    if report.parameters is None or report.weight_bytes is None or report.macs is None:
+        return ""
+    return (
+        f"  {report.parameters / 1e6:.2f} M parameters, {report.weight_bytes / 1e6:.1f} MB, "
+        f"{report.macs / 1e6:.1f} M multiply-adds"
+    )

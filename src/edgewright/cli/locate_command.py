@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from edgewright.cli.common import Terminal, edgewright_command, load_network, open_samples
+from edgewright.errors import EdgewrightError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -45,7 +46,13 @@ def command(  # noqa: PLR0917 - click passes by name
     terminal.emit(report, lambda console: _render(console, report, every))
     if report.reproducer:
         terminal.say(f"\nreproducer: {report.reproducer}")
-    return 1 if any(not layer.passed for layer in report.layers) else 0
+    failing = [layer for layer in report.layers if not layer.passed]
+    if not failing:
+        return 0
+    first = report.first or failing[0].name
+    message = f"{len(failing)} of {len(report.layers)} layers of `{bundle}` are outside the limits, `{first}` is the first"
+    hint = f"edgewright locate {model} {bundle} --samples {samples} --reproducer case/"
+    return terminal.gate(EdgewrightError("E310", message, hint=None if report.reproducer else hint))
 
 
 def _render(console: Console, report: LocateReport, every: bool) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from edgewright.cli.common import Terminal, edgewright_command, load_network, open_samples
+from edgewright.errors import EdgewrightError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -42,9 +43,14 @@ def command(  # noqa: PLR0917 - click passes by name
             threads=terminal.options.threads, seed=seed, progress=progress,
         )  # fmt: skip
     terminal.emit(report, lambda console: _render(console, report))
-    if report.decision != "pass":
-        terminal.next(f"edgewright locate {model} {bundle} --samples {samples}")
-    return 0 if report.decision == "pass" else 1
+    if report.decision == "pass":
+        return 0
+    gate = next(gate for gate in report.gates if gate.decision == report.decision)
+    if report.decision == "undecided":
+        hint = f"edgewright verify {model} {bundle} --samples MORE_PHOTOS"
+        return terminal.gate(EdgewrightError("E311", f"bundle `{bundle}` is undecided: {gate.message}", hint=hint))
+    hint = f"edgewright locate {model} {bundle} --samples {samples}"
+    return terminal.gate(EdgewrightError("E310", f"bundle `{bundle}` fails: {gate.message}", hint=hint))
 
 
 def _render(console: Console, report: VerifyReport) -> None:

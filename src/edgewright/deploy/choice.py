@@ -56,7 +56,7 @@ def rank(judged: Sequence[Candidate], measured: Mapping[str, BenchResult], chose
         if result is None:
             ranked.append(item)
         elif item.name == chosen:
-            ranked.append(replace(item, state="chosen", bench=(result,), reason=f"fastest within the budget; {item.reason}"))
+            ranked.append(replace(item, state="chosen", bench=(result,), reason="fastest within the budget"))
         elif item.state == "verified" and chosen is not None:
             ranked.append(replace(item, bench=(result,), reason=_slower(result, measured[chosen], chosen)))
         else:

@@ -83,7 +83,7 @@ class Run:
             return replace(blank, reason=f"a bug: {type(problem).__name__}: {problem} (see {_FAILURE_LOG})")
         if verdict.decision != "pass":
             return replace(blank, verify=verdict, reason=_why_not(verdict))
-        return replace(blank, verify=verdict, state="verified", reason=verdict.gates[-1].message)
+        return replace(blank, verify=verdict, state="verified", reason="verified")
 
     def _make(self, item: Planned) -> Bundle:
         folder = self.out / "bundles" / item.name
@@ -166,7 +166,10 @@ class Run:
 
 
 def _why_not(verdict: VerifyReport) -> str:
-    gate = next(gate for gate in verdict.gates if gate.decision != "pass")
+    gate = next(gate for gate in verdict.gates if gate.decision == verdict.decision)
     if verdict.decision == "undecided" and verdict.samples_needed:
-        return f"undecided: {gate.message}"
+        return (
+            f"undecided: {verdict.samples} samples are too few for {gate.name} of {100 * gate.required:g} %; "
+            f"about {verdict.samples_needed} more would decide"
+        )
     return gate.message

@@ -159,7 +159,7 @@ def lift_constants(ir_model: ir.Model) -> int:
                 continue
             output = node.outputs[0]
             assert output.name is not None
-            new = ir.Value(name=output.name, type=ir.TensorType(tensor.dtype), shape=tensor.shape, const_value=tensor)  # type: ignore[arg-type]
+            new = ir.Value(name=output.name, type=ir.TensorType(tensor.dtype), shape=tensor.shape, const_value=tensor)
             output.replace_all_uses_with(new)
             graph.remove(node, safe=True)
             graph.register_initializer(new)

@@ -21,11 +21,15 @@ def static_shape(value: ir.Value | None) -> tuple[int, ...] | None:
     return sizes if all(isinstance(size, int) for size in sizes) else None
 
 
-def infer(ir_model: ir.Model) -> None:
+def infer(ir_model: ir.Model, *, keep_known: bool = False) -> None:
     """Give every value of the graph and its subgraphs the type and shape that follow from the graph's inputs.
 
-    What was there before is dropped first, because a pass may have changed it. What inference cannot know (operators
-    that have no schema) keeps what it had. Declared shapes of the main graph's inputs and outputs stay.
+    What was there before is dropped first, because a pass may have changed it. Operators without a schema, of which
+    inference knows nothing, keep what they had. Declared shapes of the main graph's inputs and outputs stay.
+
+    Args:
+        ir_model: Changed in place.
+        keep_known: Keep what was there wherever inference finds out less: for graphs that no pass has changed.
 
     Raises:
         EdgewrightError: E212 when the graph contradicts itself.
@@ -42,16 +46,34 @@ def infer(ir_model: ir.Model) -> None:
         values = {value.name: value for node in known for value in node.outputs}
         declared = set(graph.outputs) if graph is ir_model.graph else set()
         for node in graph:
+            keep = keep_known or node.domain not in ("", "ai.onnx")
             for value in node.outputs:
-                _update(value, values.get(value.name), declared=value in declared)
+                _update(value, values.get(value.name), declared=value in declared, keep=keep)
 
 
-def _update(value: ir.Value, known: ir.Value | None, *, declared: bool) -> None:
-    if known is None or known.type is None:
-        return
-    value.type = known.type
+def _update(value: ir.Value, found: ir.Value | None, *, declared: bool, keep: bool) -> None:
+    if found is not None and found.type is not None:
+        value.type = found.type
+    elif not keep:
+        value.type = value.type if declared else None
     if not declared or value.shape is None:
-        value.shape = known.shape
+        value.shape = _merged(None if found is None else found.shape, value.shape if keep else None)
+
+
+def _merged(first: ir.Shape | None, second: ir.Shape | None) -> ir.Shape | None:
+    """The sizes of `first`, where it lacks one filled up from `second`."""
+    import onnx_ir as ir
+
+    if first is None or second is None or len(first) != len(second):
+        chosen = first if first is not None else second
+        return None if chosen is None else ir.Shape([_size(size) for size in chosen])
+    return ir.Shape([_size(a) if _size(a) is not None else _size(b) for a, b in zip(first, second, strict=True)])
+
+
+def _size(size: int | ir.SymbolicDim) -> int | str | None:
+    name = size if isinstance(size, int) else size.value
+    # Names such as unk__3 are made up anew by every inference and say nothing.
+    return None if isinstance(name, str) and name.startswith("unk__") else name
 
 
 def _skeleton(ir_model: ir.Model) -> ir.Model:

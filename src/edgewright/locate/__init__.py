@@ -11,21 +11,19 @@ tensors are read in chunks under a memory budget; the bundle's files are never c
 from __future__ import annotations
 
 import itertools
-import math
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from edgewright import original, session
+from edgewright import original
 from edgewright.bundle import Bundle
-from edgewright.contracts import Sample, SampleSource
+from edgewright.contracts import SampleSource
 from edgewright.errors import EdgewrightError
-from edgewright.locate import causes, parameters, reproducer as cases
-from edgewright.locate.stages import Plan, Stage, plan
-from edgewright.locate.walk import Failure, Walk
+from edgewright.locate import causes, parameters
+from edgewright.locate import reproducer as cases
+from edgewright.locate.stages import Stage, plan
+from edgewright.locate.walk import Walk
 from edgewright.model import Model
 from edgewright.progress import SILENT, Progress
-from edgewright.records import Environment, Layer, LocateReport, TensorError
+from edgewright.records import Environment, Layer, LocateReport
 
 _MIB = 2**20
 
@@ -68,18 +66,21 @@ def locate(
         raise EdgewrightError("E301", "none of the judge samples could be read")
     shared = {*bundle.tensor_names, *(info.name for info in bundle.outputs)}
     stages = plan(model, shared, chosen[0].arrays)
-    differences = parameters.differences(model, bundle, stages.stages)
-    walk = Walk(model, bundle, stages, chosen, differences, budget_bytes=memory_bytes, threads=threads, progress=progress)
+    differences = parameters.compare(model, bundle, stages.stages)
+    walk = Walk(
+        model, bundle, stages, chosen, differences.values, budget_bytes=memory_bytes, threads=threads, progress=progress
+    )
     walk.run()
     layers = tuple(_layer(stage, walk, differences) for stage in stages.stages)
     failure = walk.failure
+    cause = causes.explain(failure, walk.limits) if failure else None
     report = LocateReport(
         bundle_hash=bundle.hash,
         bundle_name=bundle.name,
         layers=layers,
         first=failure.stage.name if failure else None,
-        cause=causes.explain(failure, walk.limits) if failure else None,
-        reproducer=str(cases.write(reproducer, failure)) if failure and reproducer else None,
+        cause=cause,
+        reproducer=str(cases.write(reproducer, failure, bundle, cause)) if failure and reproducer else None,
         fused=stages.fused,
         samples=len(chosen),
         seed=seed,
@@ -89,10 +90,13 @@ def locate(
     return report
 
 
-def _layer(stage: Stage, walk: Walk, differences: Any) -> Layer:
+def _layer(stage: Stage, walk: Walk, differences: parameters.Differences) -> Layer:
     isolated, cumulative = walk.isolated[stage.name], walk.cumulative[stage.name]
     noise = walk.noise.get(stage.name, 0.0)
     within = not cumulative.problem and cumulative.rel_l2 <= walk.limits.cumulative_at(noise)
+    found = differences.values.get(stage.name, ())
+    if stage.name in walk.failing and stage.name in differences.operators:
+        found = (*found, differences.operators[stage.name])
     return Layer(
         name=stage.name,
         node=stage.node,
@@ -102,7 +106,7 @@ def _layer(stage: Stage, walk: Walk, differences: Any) -> Layer:
         noise_floor=noise,
         passed=stage.name not in walk.failing and within,
         covers=stage.covers,
-        differences=differences.get(stage.name, ()),
+        differences=found,
     )
 
 

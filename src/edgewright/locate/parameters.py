@@ -1,7 +1,7 @@
 """Parameters and attributes of two networks, compared exactly: what a numeric gate alone would miss.
 
-A leaky slope matters only where values are negative; compared by value it is found everywhere. This needs a bundle whose
-file is ONNX, and a stretch whose nodes correspond one to one; what was folded or fused is judged by its numbers.
+A leaky slope matters only where values are negative; compared by value it is found everywhere. This needs a bundle
+whose file is ONNX, and a stretch whose nodes correspond one to one; what was folded or fused is judged by its numbers.
 """
 
 from __future__ import annotations
@@ -115,7 +115,9 @@ def _array_differences(label: str, before: np.ndarray, after: np.ndarray) -> Ite
     if before.dtype != after.dtype and before.dtype.kind == "f":
         with np.errstate(over="ignore"):
             before = before.astype(after.dtype)  # the same number in a narrower type is no difference
-    unequal = (before != after) & ~((before != before) & (after != after))  # NaN equals NaN here
+    unequal = before != after
+    if before.dtype.kind == "f":
+        unequal &= ~(np.isnan(before) & np.isnan(after))
     if unequal.any():
         distance = np.where(unequal, np.abs(np.asarray(after, np.float64) - np.asarray(before, np.float64)), -1.0)
         index = np.unravel_index(int(np.argmax(distance)), before.shape)

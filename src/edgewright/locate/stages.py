@@ -175,7 +175,9 @@ def _carry_data(graph: Any) -> dict[ir.Value, None]:
     """Values that depend on the contents of the graph's inputs, not on their sizes alone; in graph order."""
     carries: dict[ir.Value, None] = {value: None for value in graph.inputs if value.name not in graph.initializers}
     for node in graph:
-        if node.op_type not in _SIZE_ONLY and any(value in carries for value in dependencies(node)):
+        # CastLike takes only the type of its second input
+        sources = node.inputs[:1] if node.op_type == "CastLike" else tuple(dependencies(node))
+        if node.op_type not in _SIZE_ONLY and any(value in carries for value in sources):
             carries |= dict.fromkeys(node.outputs)
     return carries
 

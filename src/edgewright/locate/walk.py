@@ -93,7 +93,9 @@ class Walk:
         total = len(self._stages.stages)
         self._progress.update("locate", 0, total)
         with ExitStack() as stack:
-            exact = stack.enter_context(session.open(self._model, runtime=session.exact_runtime(), threads=self._threads))
+            exact = stack.enter_context(
+                session.open(self._model, runtime=session.exact_runtime(), threads=self._threads)
+            )
             shipped = stack.enter_context(session.open(self._bundle, threads=self._threads))
             second = self._second(stack)
             self._compare_outputs(exact, shipped)
@@ -119,7 +121,9 @@ class Walk:
                 if name in got:
                     self._dtypes[name] = got[name].dtype
 
-    def _compare_chunk(self, chunk: tuple[Stage, ...], exact: Session, shipped: Session, second: Session | None) -> None:
+    def _compare_chunk(
+        self, chunk: tuple[Stage, ...], exact: Session, shipped: Session, second: Session | None
+    ) -> None:
         names = tuple(stage.name for stage in chunk)
         with ExitStack() as stack:
             pieces = None
@@ -147,9 +151,7 @@ class Walk:
             if got is not None:
                 self._dtypes[name] = got.dtype
 
-    def _tap(
-        self, shipped: Session, names: tuple[str, ...], sample: Sample
-    ) -> Iterator[tuple[str, np.ndarray | None]]:
+    def _tap(self, shipped: Session, names: tuple[str, ...], sample: Sample) -> Iterator[tuple[str, np.ndarray | None]]:
         """Each tensor's value in the whole bundle; None for those that cannot be shown, found by halving."""
         if not names:
             return
@@ -200,7 +202,9 @@ class Walk:
         stack.callback(runner.close)
         return runner
 
-    def _open_further_up(self, stage: Stage, problem: EdgewrightError, stack: ExitStack) -> tuple[tuple[Stage, ...], Any]:
+    def _open_further_up(
+        self, stage: Stage, problem: EdgewrightError, stack: ExitStack
+    ) -> tuple[tuple[Stage, ...], Any]:
         """The stage begun earlier, because its inputs do not close the cut in the bundle's graph."""
         for _ in range(_MOST_STEPS_UP):
             wider = self._stages.upstream(stage)
@@ -220,14 +224,35 @@ class Walk:
         if missing:  # a stage begun earlier
             with session.open(self._model, runtime=session.exact_runtime(), threads=self._threads) as exact:
                 values = {**values, **exact.run(sample.arrays, tuple(missing))}
-        results: Mapping[str, np.ndarray] = {}
-        if runner is not None:
-            results = runner.run({name: self._as_bundle(name, values[name]) for name in names})
+        results = self._run_piece(members, runner, values)
         for stage in members:
             got = results.get(stage.name)
-            if runner is not None:
+            if isinstance(got, str):
+                self.isolated[stage.name] = TensorError(name=stage.name, problem=got, worst_sample=sample.id)
+                got = None
+            elif stage.name in results:
                 self._note(self.isolated, stage.name, values[stage.name], got, sample)
             self._judge(stage, values, got, sample)
+
+    def _run_piece(self, members: tuple[Stage, ...], runner: Any, values: Arrays) -> Mapping[str, np.ndarray | str]:
+        """The value of each stage's end, or why there is none."""
+        if runner is None:
+            return {}
+        names = dict.fromkeys(name for stage in members for name in stage.inputs)
+        try:
+            results: Mapping[str, np.ndarray | str] = runner.run(
+                {name: self._as_bundle(name, values[name]) for name in names}
+            )
+            return results
+        except EdgewrightError as problem:
+            if len(members) == 1:
+                return {members[0].name: f"cannot be run alone: {problem.message}"}
+        alone: dict[str, np.ndarray | str] = {}
+        for stage in members:  # one of them spoils the batch
+            with ExitStack() as stack:
+                for piece, single in self._open_piece((stage,), stack):
+                    alone |= self._run_piece(piece, single, values)
+        return alone
 
     def _as_bundle(self, name: str, value: np.ndarray) -> np.ndarray:
         """The original's value in the type that the bundle's tensor has."""

@@ -66,7 +66,7 @@ class _Work:
     copies: dict[ir.Value, list[ir.Value]] = field(default_factory=dict)
 
 
-class _Refused(Exception):
+class _RefusedError(Exception):
     """Why a batch norm cannot be folded, in words for the statistics."""
 
 
@@ -103,7 +103,7 @@ def _fold_next(layer: ir.Node, work: _Work) -> bool:
         if affine is None:
             return False
         weight, bias = _folded(layer, affine)
-    except _Refused as reason:
+    except _RefusedError as reason:
         if is_standard(follower, "BatchNormalization"):
             work.skipped[follower] = str(reason)
         return False
@@ -119,33 +119,37 @@ def _fold_next(layer: ir.Node, work: _Work) -> bool:
     return True
 
 
-# --- what follows -------------------------------------------------------------------------------------------------------
+# --- what follows -----------------------------------------------------------------------------------------------------
 
 
 def _affine(node: ir.Node, layer: ir.Node, arithmetic: bool) -> _Affine | None:
     """What `node` does to each output channel of `layer`; None where it is no such node."""
     if is_standard(node, "BatchNormalization"):
         return _batch_norm(node, layer)
-    if not is_standard(node, "Mul", "Div", "Add", "Sub") or (is_standard(layer, "MatMul") and not _leads_to_norm(node)):
-        return None
-    if not arithmetic and not _leads_to_norm(node):
-        return None
+    wanted = _leads_to_norm(node) or (arithmetic and not is_standard(layer, "MatMul"))
+    return _arithmetic(node, layer) if wanted and is_standard(node, "Mul", "Div", "Add", "Sub") else None
+
+
+def _arithmetic(node: ir.Node, layer: ir.Node) -> _Affine | None:
     first = node.inputs[0] is layer.outputs[0]
     constant = constant_array(node.inputs[1] if first else node.inputs[0])
-    if constant is None or (node.op_type == "Div" and not first):
+    weight = constant_array(layer.inputs[1])
+    channels = _channels(layer)
+    if constant is None or weight is None:
         return None
-    channels, rank = _channels(layer), constant_array(layer.inputs[1]).ndim  # type: ignore[union-attr]
-    value = _per_channel(constant, channels, rank, axis=1)
-    if value is None:
+    value = _per_channel(constant, channels, weight.ndim)
+    if value is None or (node.op_type == "Div" and (not first or (value == 0).any())):
         return None
     one, zero = np.ones(channels), np.zeros(channels)
     if node.op_type == "Mul":
-        return _Affine(value, zero)
-    if node.op_type == "Div":
-        return None if (value == 0).any() else _Affine(1 / value, zero)
-    if node.op_type == "Add":
-        return _Affine(one, value)
-    return _Affine(one, -value) if first else _Affine(-one, value)
+        affine = _Affine(value, zero)
+    elif node.op_type == "Div":
+        affine = _Affine(1 / value, zero)
+    elif node.op_type == "Add":
+        affine = _Affine(one, value)
+    else:
+        affine = _Affine(one, -value) if first else _Affine(-one, value)
+    return affine
 
 
 def _leads_to_norm(node: ir.Node) -> bool:
@@ -155,53 +159,53 @@ def _leads_to_norm(node: ir.Node) -> bool:
 
 def _batch_norm(node: ir.Node, layer: ir.Node) -> _Affine:
     if node.attributes.get_int("training_mode", 0) != 0 or any(output.uses() for output in node.outputs[1:]):
-        raise _Refused("it is in training mode")
+        raise _RefusedError("it is in training mode")
     if node.inputs[0] is not layer.outputs[0]:
-        raise _Refused("its statistics are computed in the graph")
+        raise _RefusedError("its statistics are computed in the graph")
     arrays = [constant_array(value) for value in node.inputs[1:5]]
     channels = _channels(layer)
     given = [array.astype(np.float64).reshape(-1) for array in arrays if array is not None]
     if len(given) != 4:
-        raise _Refused("its statistics are computed in the graph")
+        raise _RefusedError("its statistics are computed in the graph")
     if any(array.shape != (channels,) for array in given):
-        raise _Refused("its channels are not the layer's")
+        raise _RefusedError("its channels are not the layer's")
     scale, bias, mean, variance = given
     with np.errstate(all="ignore"):
         factor = scale / np.sqrt(variance + node.attributes.get_float("epsilon", 1e-5))
         shift = bias - mean * factor
     if not (np.isfinite(factor).all() and np.isfinite(shift).all()):
-        raise _Refused("its statistics are not finite")
+        raise _RefusedError("its statistics are not finite")
     return _Affine(factor, shift)
 
 
-def _per_channel(constant: np.ndarray, channels: int, rank: int, *, axis: int) -> np.ndarray | None:
-    """The constant as f64[channels], where it broadcasts along nothing but the channel axis of a tensor of `rank`."""
+def _per_channel(constant: np.ndarray, channels: int, rank: int) -> np.ndarray | None:
+    """The constant as f64[channels], where it broadcasts along nothing but axis 1 of a tensor of `rank` axes."""
     if constant.ndim > rank or constant.dtype.kind != "f":
         return None
     shape = (1,) * (rank - constant.ndim) + constant.shape
-    if any(size != 1 for i, size in enumerate(shape) if i != axis) or shape[axis] not in (1, channels):
+    if any(size != 1 for axis, size in enumerate(shape) if axis != 1) or shape[1] not in (1, channels):
         return None
     return np.broadcast_to(constant.astype(np.float64).reshape(-1), (channels,))
 
 
-# --- the layer ----------------------------------------------------------------------------------------------------------
+# --- the layer --------------------------------------------------------------------------------------------------------
 
 
 def _channels(layer: ir.Node) -> int:
     """Output channels of a layer whose weight is constant."""
     weight = constant_array(layer.inputs[1])
     if weight is None:
-        raise _Refused("the layer's weight is computed in the graph")
+        raise _RefusedError("the layer's weight is computed in the graph")
     if is_standard(layer, "Conv"):
         return int(weight.shape[0])
     if is_standard(layer, "ConvTranspose"):
-        return int(weight.shape[1]) * layer.attributes.get_int("group", 1)
+        return int(weight.shape[1]) * int(layer.attributes.get_int("group", 1))
     if is_standard(layer, "Gemm"):
         return int(weight.shape[0 if layer.attributes.get_int("transB", 0) else 1])
     # Batch norm's channels are axis 1, which is MatMul's last axis for matrices only.
     source = layer.inputs[0]
     if weight.ndim != 2 or source is None or source.shape is None or source.shape.rank() != 2:
-        raise _Refused("the layer is a MatMul of more than two axes")
+        raise _RefusedError("the layer is a MatMul of more than two axes")
     return int(weight.shape[1])
 
 
@@ -210,12 +214,12 @@ def _folded(layer: ir.Node, affine: _Affine) -> tuple[np.ndarray | None, np.ndar
     weight = constant_array(layer.inputs[1])
     assert weight is not None
     if weight.dtype not in (np.float32, np.float64):
-        raise _Refused(f"the layer's weight is {weight.dtype}")
+        raise _RefusedError(f"the layer's weight is {weight.dtype}")
     bias = None
     if len(layer.inputs) > 2 and layer.inputs[2] is not None:
         bias = constant_array(layer.inputs[2])
         if bias is None:
-            raise _Refused("the layer's bias is computed in the graph")
+            raise _RefusedError("the layer's bias is computed in the graph")
     new_weight = new_bias = None
     with np.errstate(all="ignore"):
         if (affine.scale != 1).any():
@@ -224,7 +228,7 @@ def _folded(layer: ir.Node, affine: _Affine) -> tuple[np.ndarray | None, np.ndar
             old = np.zeros(1) if bias is None else bias.astype(np.float64) * _beta(layer)
             new_bias = (old * affine.scale + affine.shift).astype(weight.dtype)
     if any(array is not None and not np.isfinite(array).all() for array in (new_weight, new_bias)):
-        raise _Refused(f"the result is beyond {weight.dtype}")
+        raise _RefusedError(f"the result is beyond {weight.dtype}")
     return new_weight, new_bias
 
 

@@ -1,23 +1,19 @@
 """Fold constants: what does not depend on the input is computed once, here.
 
-onnxscript's optimizer does the folding, onnx's reference operators the arithmetic. Shape chains fold where sizes are
-static, an If with a constant condition becomes its branch, and Constant nodes become initializers.
+Shape chains fold where sizes are static, an If with a constant condition becomes its branch, and Constant nodes become
+initializers. Nothing is folded that would make the model much larger.
 """
 
 from __future__ import annotations
 
-import logging
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from edgewright.contracts import Context
 from edgewright.errors import EdgewrightError
-from edgewright.graph.dataflow import constant_tensor, drop_unused, is_standard, lift_constants, sole_consumer
+from edgewright.graph.dataflow import constant_tensor, is_standard, sole_consumer
+from edgewright.graph.folding import fold
 from edgewright.graph.shapes import static_shape
 
 if TYPE_CHECKING:
@@ -27,16 +23,8 @@ EXTRA: str | None = None
 LOSSY = False
 NEEDS_SAMPLES = False
 
-#: Random, so not constant. onnxscript leaves the others of this family alone, but not these.
-_RANDOM = ("Bernoulli", "Dropout")
-#: They say how a network is quantized; folded away, the runtimes could not run it in int8.
-_QUANTIZATION = ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear")
-#: Slow in numpy or of several minds about rounding, and never worth it.
-_HEAVY = ("Conv", "ConvTranspose", "LSTM", "GRU", "RNN", "Resize", "Upsample", "GridSample", "RoiAlign", "DFT", "STFT",
-          "NonMaxSuppression", "MaxUnpool", "DeformConv", "ConvInteger", "QLinearConv", "AffineGrid")  # fmt: skip
 #: Their output's size follows from values, not from the sizes of their inputs.
-_UNBOUNDED = ("ConstantOfShape", "Expand", "Tile", "Range", "Pad", "OneHot", "EyeLike", "Col2Im", "CenterCropPad")
-_METADATA = "pkg.onnxscript.optimizer.folded_from"
+_UNBOUNDED = ("CenterCropPad", "Col2Im", "ConstantOfShape", "Expand", "EyeLike", "OneHot", "Pad", "Range", "Tile")
 
 
 @dataclass(frozen=True)
@@ -52,7 +40,7 @@ class Config:
     def __post_init__(self) -> None:
         if self.max_growth_bytes < 0:
             raise EdgewrightError(
-                "E103", f"`fold_constants.max_growth_bytes` is {self.max_growth_bytes}, but must not be negative"
+                "E103", f"option `fold_constants.max_growth_bytes` is {self.max_growth_bytes}, but must not be negative"
             )
 
 
@@ -62,35 +50,16 @@ def apply(ir_model: ir.Model, config: Config, context: Context) -> dict[str, Any
     Raises:
         EdgewrightError: E212 when the folding library cannot work on the graph.
     """
-    from onnxscript.optimizer import fold_constants
-
     nodes, size_bytes = _count(ir_model), _weight_bytes(ir_model)
-    too_large: set[str] = set()
+    too_large: set[str | None] = set()
 
-    def should_fold(node: ir.Node) -> bool:
-        if is_standard(node, *_RANDOM, *_QUANTIZATION, *_HEAVY) or node.outputs[0].is_graph_output():
-            return False
-        if _growth_bytes(node) > config.max_growth_bytes:
-            too_large.add(node.outputs[0].name or "")
-            return False
-        return True
+    def may_fold(node: ir.Node) -> bool:
+        fits = _growth_bytes(node) <= config.max_growth_bytes
+        if not fits:
+            too_large.add(node.outputs[0].name)
+        return fits
 
-    lifted = lift_constants(ir_model)
-    with _quiet():
-        try:
-            fold_constants(
-                ir_model,
-                onnx_shape_inference=True,
-                input_size_limit=2**62,  # `should_fold` bounds the growth instead
-                output_size_limit=2**62,
-                should_fold=should_fold,
-            )
-        except (RuntimeError, ValueError, TypeError, KeyError, IndexError, AttributeError) as problem:
-            raise EdgewrightError(
-                "E212", f"constants cannot be folded: {problem}", details=(repr(problem.__cause__),)
-            ) from problem
-    lifted += lift_constants(ir_model)
-    _clean(ir_model)
+    lifted = fold(ir_model, may_fold)
     return {
         "nodes_before": nodes,
         "nodes_after": _count(ir_model),
@@ -107,37 +76,18 @@ def _growth_bytes(node: ir.Node) -> float:
     shape = static_shape(output)
     item = output.dtype.itemsize if output.dtype is not None else 8
     tensors = [constant_tensor(value) for value in node.inputs]
-    if shape is None and not is_standard(node, *_UNBOUNDED):
-        made: float = sum(tensor.nbytes for tensor in tensors if tensor is not None)
+    if shape is not None:
+        made: float = math.prod(shape) * item
+    elif is_standard(node, *_UNBOUNDED):
+        made = math.inf
     else:
-        made = math.inf if shape is None else math.prod(shape) * item
+        made = sum(tensor.nbytes for tensor in tensors if tensor is not None)
     freed = sum(
         tensor.nbytes
         for value, tensor in zip(node.inputs, tensors, strict=True)
         if value is not None and tensor is not None and sole_consumer(value) is node
     )
-    return made - freed
-
-
-def _clean(ir_model: ir.Model) -> None:
-    for graph in ir_model.graphs():
-        for value in (*graph.initializers.values(), *(value for node in graph for value in node.outputs)):
-            value.metadata_props.pop(_METADATA, None)
-        for value in tuple(graph.initializers.values()):
-            drop_unused(value)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep the library from logging each node that it leaves alone, and numpy from warning of 0 / 0 in constants."""
-    logger = logging.getLogger("onnxscript.optimizer")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)
-    try:
-        with np.errstate(all="ignore"):
-            yield
-    finally:
-        logger.setLevel(level)
+    return float(made - freed)
 
 
 def _count(ir_model: ir.Model) -> int:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 _WIDTH, _HEIGHT = 560, 300
 _LEFT, _RIGHT, _TOP, _BOTTOM = 62, 16, 16, 44
+_LABELS = 185  # width of the column of names
 
 
 def trade_off(outcome: DeployOutcome) -> Markup | None:
@@ -24,30 +25,38 @@ def trade_off(outcome: DeployOutcome) -> Markup | None:
     required = float(outcome.budget.get("min_agreement") or 0)
     times = [item.bench[0].infer.median_ms for item, _ in points]
     first, last = min(times) * 0.9, max(times) * 1.1
-    x = _scale(first, last, _LEFT, _WIDTH - _RIGHT)
+    right = _WIDTH - _LABELS
+    x = _scale(first, last, _LEFT, right)
     lowest = min([gate.low for _, gate in points] + [required])
     y = _scale(math.floor(lowest * 20 - 0.2) / 20, 1.0, _HEIGHT - _BOTTOM, _TOP + 10)
-    parts = [*_frame("median latency, ms", "agreement"), *_x_ticks(x, first, last)]
+    parts = [*_frame("median latency, ms", "agreement", right), *_x_ticks(x, first, last)]
     for tick in _nice(math.floor(lowest * 20 - 0.2) / 20, 1.0, 5):
-        parts.append(f'<line class="grid" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y(tick):.1f}" y2="{y(tick):.1f}"/>')
+        parts.append(f'<line class="grid" x1="{_LEFT}" x2="{right}" y1="{y(tick):.1f}" y2="{y(tick):.1f}"/>')
         parts.append(f'<text class="tick" x="{_LEFT - 8}" y="{y(tick) + 4:.1f}" text-anchor="end">{100 * tick:.0f} %</text>')
-    parts.append(f'<line class="limit" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y(required):.1f}" y2="{y(required):.1f}"/>')
+    parts.append(f'<line class="limit" x1="{_LEFT}" x2="{right}" y1="{y(required):.1f}" y2="{y(required):.1f}"/>')
     parts.append(
         f'<text class="limit-label" x="{_LEFT + 6}" y="{y(required) - 6:.1f}">required {100 * required:.1f} %</text>'
     )
-    placed: list[tuple[float, float]] = []
-    for (item, gate), time_ms in zip(points, times, strict=True):
-        cx, cy = x(time_ms), y(gate.value)
-        parts.append(f'<g class="mark {item.state}"><title>{escape(_tip(item))}</title>')
+    parts += _marks(points, times, x, y, right + 26)
+    return _svg(parts, _HEIGHT, "Agreement with the original against latency")
+
+
+def _marks(
+    points: Sequence[tuple[Candidate, Any]], times: Sequence[float], x: Any, y: Any, column: float
+) -> list[str]:
+    """Marks with whiskers, and their names in a column beside the chart, each joined to its mark by a thin line."""
+    order = sorted(range(len(points)), key=lambda i: (-points[i][1].value, -times[i]))
+    step = min(20.0, (_HEIGHT - _BOTTOM - _TOP - 10) / len(order))
+    parts = []
+    for row, index in enumerate(order):
+        (item, gate), cx = points[index], x(times[index])
+        cy, ly = y(gate.value), _TOP + 10 + row * step
+        parts.append(f'<g class="mark {_state(item)}"><title>{escape(_tip(item))}</title>')
+        parts.append(f'<polyline class="leader" points="{cx:.1f},{cy:.1f} {column - 14:.1f},{ly:.1f} {column - 4:.1f},{ly:.1f}"/>')
         parts.append(f'<line class="whisker" x1="{cx:.1f}" x2="{cx:.1f}" y1="{y(gate.low):.1f}" y2="{y(gate.high):.1f}"/>')
         parts.append(f'<circle cx="{cx:.1f}" cy="{cy:.1f}" r="6"/>')
-        anchor, dx = ("end", -10) if cx > _WIDTH * 0.7 else ("start", 10)
-        ly = cy + 4
-        while any(abs(ly - oy) < 14 and abs(cx - ox) < 170 for ox, oy in placed):
-            ly += 15
-        placed.append((cx, ly))
-        parts.append(f'<text class="name" x="{cx + dx:.1f}" y="{ly:.1f}" text-anchor="{anchor}">{escape(item.name)}</text></g>')
-    return _svg(parts, _HEIGHT, "Agreement with the original against latency")
+        parts.append(f'<text class="name" x="{column:.1f}" y="{ly + 4:.1f}">{escape(item.name)}</text></g>')
+    return parts
 
 
 def latency(outcome: DeployOutcome) -> Markup | None:
@@ -68,7 +77,7 @@ def latency(outcome: DeployOutcome) -> Markup | None:
     for index, item in enumerate(items):
         timing = item.bench[0].infer
         y = _TOP + index * row
-        parts.append(f'<g class="mark {item.state}"><title>{escape(_tip(item))}</title>')
+        parts.append(f'<g class="mark {_state(item)}"><title>{escape(_tip(item))}</title>')
         parts.append(f'<text class="name" x="{left - 10}" y="{y + 19}" text-anchor="end">{escape(item.name)}</text>')
         parts.append(f'<rect x="{left}" y="{y + 5}" width="{x(timing.median_ms) - left:.1f}" height="{row - 12}" rx="3"/>')
         middle = y + row / 2 - 1
@@ -142,6 +151,10 @@ def _time_panel(names: Sequence[str], inspection: InspectReport, step: float, wi
     return parts
 
 
+def _state(item: Candidate) -> str:
+    return "undecided" if item.verify is not None and item.verify.decision == "undecided" else item.state
+
+
 def _gate(item: Candidate) -> Any:
     if item.verify is None:
         return None
@@ -177,8 +190,8 @@ def _x_ticks(x: Any, first: float, last: float) -> list[str]:
     return parts
 
 
-def _frame(x_label: str, y_label: str) -> list[str]:
-    middle_x, middle_y = (_LEFT + _WIDTH - _RIGHT) / 2, (_TOP + _HEIGHT - _BOTTOM) / 2
+def _frame(x_label: str, y_label: str, right: float) -> list[str]:
+    middle_x, middle_y = (_LEFT + right) / 2, (_TOP + _HEIGHT - _BOTTOM) / 2
     return [
         f'<text class="axis" x="{middle_x}" y="{_HEIGHT - 6}" text-anchor="middle">{x_label}</text>',
         f'<text class="axis" transform="translate(14 {middle_y}) rotate(-90)" text-anchor="middle">{y_label}</text>',

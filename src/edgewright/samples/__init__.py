@@ -16,7 +16,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
+from typing import TYPE_CHECKING, Literal, Protocol, Self
 
 import numpy as np
 
@@ -57,12 +57,12 @@ class Samples:
         notes: What a user should know about how the source was understood.
     """
 
-    def __init__(self, loader: Loader, items: Sequence[Item], found: Found, skipped: Sequence[tuple[str, str]]) -> None:
+    def __init__(self, loader: Loader, items: Sequence[Item], found: Found) -> None:
         self._loader = loader
         self._items = tuple(items)
         self.layout = found.layout
         self.notes = found.notes
-        self.skipped = tuple(skipped)
+        self.skipped = found.skipped
 
     @classmethod
     def open(

@@ -8,8 +8,10 @@ What is done with each kind of file, the way training pipelines do it:
 - CMYK and YCCK become RGB by Pillow's simple formula (Adobe's inversion is undone); 1-bit becomes 0 and 255.
 - Animations show their first frame. 32-bit integer and float pixels have no agreed scale and are refused.
 
-Memory: a photo takes up to 8 bytes a pixel while it is decoded. JPEGs above `DRAFT_PIXELS` are decoded at a reduced
-size that is still at least twice what the network needs, so they take little. Above `MAX_PIXELS` a photo is refused.
+Memory: a photo takes 4 bytes a pixel while it is decoded, 8 where its colours must be converted. Photos above
+`DRAFT_PIXELS` that will be shrunk with antialiasing are shrunk first by a whole factor, to no less than four times what
+the network needs (which moves the crop by an eighth of its pixels at most): baseline JPEGs already while they are
+decoded, so that they take little. Above `MAX_PIXELS` a photo is refused.
 """
 
 from __future__ import annotations
@@ -50,8 +52,9 @@ SUFFIXES = frozenset(
 )
 #: Largest photo that is decoded: 536 megapixels, for example 23,000 by 23,000.
 MAX_PIXELS = 2**29
-#: JPEGs above this many pixels are decoded at 1/2, 1/4 or 1/8 of their size where that is enough.
+#: Photos above this many pixels are shrunk in two steps where that is allowed.
 DRAFT_PIXELS = 2**26
+_HEADROOM = 4
 #: Decoders allowed to run; others (PostScript, PDF, ...) never see a file, whatever its name.
 _FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM", "AVIF")
 _ORIENTATION = 0x0112  # EXIF tag; values 2..8 are the transpositions below. Source: EXIF 2.3, 4.6.4.
@@ -70,14 +73,14 @@ def decode(path: Path, item: ImageInput | None = None) -> Image.Image:
 
     Args:
         path: The file; its content decides the format, not its name.
-        item: What the photo is for, so that a huge JPEG may be decoded smaller; None decodes it whole.
+        item: What the photo is for, so that a huge one may be shrunk at once; None keeps it whole.
 
     Raises:
         BrokenSampleError: The file cannot be read, is cut short, is no photo, or is larger than `MAX_PIXELS`.
     """
     enough = None
-    if item is not None and item.antialias:
-        side = int(2 * max(item.size) / item.crop_fraction) + 1
+    if item is not None and item.antialias and item.interpolation != "nearest":
+        side = int(_HEADROOM * max(item.size) / item.crop_fraction) + 1
         enough = (side, side)
     return _load(path, enough, DRAFT_PIXELS)
 
@@ -102,8 +105,10 @@ def _load(path: Path, enough: tuple[int, int] | None, draft_above: int) -> Image
                     f"has {width} x {height} pixels, more than the limit of {MAX_PIXELS // 10**6} million"
                 )
             if enough and width * height > draft_above:
-                image.draft(None, enough)  # does nothing but for JPEG
+                image.draft(None, enough)  # JPEG decodes at 1/2, 1/4 or 1/8 of its size; others do nothing
             plain = _plain_mode(image)
+            if enough and draft_above and plain.width * plain.height > draft_above:
+                plain = plain.reduce(max(1, min(plain.width // enough[0], plain.height // enough[1])))
             return _upright(plain, _orientation(image))
     except BrokenSampleError:
         raise

@@ -42,10 +42,10 @@ class Label:
 
 @dataclass(frozen=True)
 class Row:
-    """A row of labels.csv."""
+    """A row of labels.csv; `label` is None where the table has no such column."""
 
     file: str
-    label: Label
+    label: Label | None
     group: str | None
 
 
@@ -59,6 +59,8 @@ class Table:
 
 def read_table(path: Path) -> Table:
     """The rows of a labels.csv: UTF-8, comma, semicolon or tab, with a header or just `file,label`.
+
+    A table of `file,group` says what belongs together and labels nothing.
 
     Raises:
         EdgewrightError: E104 unreadable, E305 not text, no such columns, or a row that is cut short.
@@ -95,13 +97,13 @@ def _table(path: Path, cells: list[tuple[int, list[str]]]) -> Table:
         header, (file_column, label_column) = ["file", "label"], ("file", "label")
     else:
         cells = cells[1:]
-    if file_column is None or label_column is None:
+    if file_column is None or (label_column is None and GROUP_COLUMN not in header):
         raise EdgewrightError(
             "E305",
             f"labels file `{path}` has columns {', '.join(header)}, but needs `file` and one of "
             f"{', '.join(LABEL_COLUMNS)}",
         )
-    used = [header.index(name) for name in (file_column, label_column)]
+    used = [header.index(name) for name in (file_column, label_column) if name is not None]
     group_at = header.index(GROUP_COLUMN) if GROUP_COLUMN in header else None
     rows = []
     for number, row in cells:
@@ -109,7 +111,8 @@ def _table(path: Path, cells: list[tuple[int, list[str]]]) -> Table:
             raise EdgewrightError(
                 "E305", f"labels file `{path}`, line {number}: {len(row)} cells, but needs {max(used) + 1}"
             )
-        label = Label(row[used[1]].strip(), f"`{path.name}`, line {number}", label_column == "class_index")
+        where = f"`{path.name}`, line {number}"
+        label = Label(row[used[1]].strip(), where, label_column == "class_index") if label_column else None
         group = row[group_at].strip() or None if group_at is not None and group_at < len(row) else None
         rows.append(Row(row[used[0]].strip(), label, group))
     known = {file_column, label_column, GROUP_COLUMN}

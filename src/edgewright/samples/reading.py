@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import numpy as np
 
@@ -122,16 +122,16 @@ def _scan(
     entries: Sequence[Entry], loader: Loader, read_label: Callable[[Label], Any], reading: Reading
 ) -> tuple[list[Item], list[tuple[str, str]]]:
     total = min(len(entries), reading.limit or len(entries))
-    order = np.arange(len(entries))
+    order = list(range(len(entries)))
     if total < len(entries):
-        order = np.random.default_rng(reading.seed).permutation(len(entries))
+        order = np.random.default_rng(reading.seed).permutation(len(entries)).tolist()
     usable: dict[int, Item] = {}
     skipped: list[tuple[str, str]] = []
     for index in order:
         if len(usable) == total:
             break
         try:
-            usable[int(index)] = _item(entries[index], loader, read_label, reading)
+            usable[index] = _item(entries[index], loader, read_label, reading)
         except BrokenSampleError as problem:
             skipped.append((entries[index].id, str(problem)))
         reading.progress.update(_STEP, len(usable), total)
@@ -144,7 +144,7 @@ def _item(entry: Entry, loader: Loader, read_label: Callable[[Label], Any], read
         entry = _with_side_arrays(entry, loader, with_labels=reading.labels != "none")
     content = loader.content(entry)
     group = named_group(entry.group) if entry.group else content
-    role = role_of(group) if reading.roles == "hash" else cast(Role, reading.roles)
+    role = role_of(group) if reading.roles == "hash" else reading.roles
     return Item(entry, content, group, role, read_label(entry.label) if entry.label else None, before)
 
 

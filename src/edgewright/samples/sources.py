@@ -1,7 +1,8 @@
 """Where samples lie: the layouts that `Samples.open` recognises by looking, and the entries each one lists.
 
 a folder of photos            sub-folders included; hidden files and other file types are passed over
-  + labels.csv                the list of samples: columns file and label, class_index or class; optional group
+  + labels.csv                the list of samples: columns file and label, class_index or class; optional group;
+                              or file and group alone, where nothing is labelled
   + class folders             sub-folders named by class, by class index, or as many as there are classes
   + leading class indices     every file name starts with one: 017_cat.jpg, 017.jpg
 one photo, or a .txt list     a list holds one path a line, inside its own folder
@@ -198,7 +199,7 @@ def _with_table(found: Found, folder: Path, table_path: Path) -> Found:
     skipped = list(found.skipped)
     for row in table.rows:
         before = rows.setdefault(row.file, row)
-        if before.label.text != row.label.text:
+        if before.label and row.label and before.label.text != row.label.text:
             raise EdgewrightError(
                 "E305",
                 f"{row.label.where}: `{row.file}` is {row.label.text!r}, but {before.label.where} says "
@@ -212,19 +213,20 @@ def _with_table(found: Found, folder: Path, table_path: Path) -> Found:
         entry = by_path.get(_key(file)) if file else None
         if entry is None:
             skipped.append((name, reason or "is not a sample file"))
-        elif not row.label.text:
+        elif row.label and not row.label.text:
             skipped.append((name, "has no label"))
         else:
             entries.append(replace(entry, label=row.label, group=row.group))
     notes = list(found.notes)
     if table.unused:
         notes.append(f"{display(table_path.name)}: columns not used: {', '.join(table.unused)}")
+    verb = "label" if any(entry.label for entry in entries) else "group"
     left_out = len(found.entries) - len({entry.path for entry in entries})
     if left_out > 0:
-        notes.append(f"{left_out} files that {display(table_path.name)} does not label are left out")
+        notes.append(f"{left_out} files that {display(table_path.name)} does not {verb} are left out")
     entries.sort(key=lambda entry: entry.path)
     return Found(
-        f"{found.layout}, labels from {display(table_path.name)}", tuple(entries), tuple(skipped), tuple(notes)
+        f"{found.layout}, {verb}s from {display(table_path.name)}", tuple(entries), tuple(skipped), tuple(notes)
     )
 
 

@@ -22,6 +22,7 @@ from edgewright.spec import Spec
 if TYPE_CHECKING:
     from PIL import Image
 
+EXTRA: str | None = None
 AGREEMENT = "same top-1 class"
 PROPORTION = True
 METRIC = "top-1"
@@ -115,7 +116,7 @@ def postprocess(outputs: Arrays, spec: Spec) -> Classification:
     options = _options(spec)
     name = _output_name(options, list(outputs))
     array = np.asarray(outputs[name])
-    if array.ndim < 2 or array.shape[0] != 1 or array.size != array.shape[1] or array.dtype.kind not in "fiu":
+    if array.ndim < 2 or not 0 < array.size == array.shape[1] or array.dtype.kind not in "fiu":
         raise EdgewrightError(
             "E303", f"output `{name}` is {array.dtype}{list(array.shape)}, but must be one row of scores"
         )
@@ -229,8 +230,9 @@ def _probabilities(row: np.ndarray) -> np.ndarray:
     highest = float(row.max())
     if np.isneginf(highest):
         return np.full_like(row, 1 / row.size)
-    raised: np.ndarray = np.exp(row - highest)
-    return raised / raised.sum()
+    raised = np.exp(row - highest)
+    scores: np.ndarray = raised / raised.sum()
+    return scores
 
 
 def _fitted(text: str, font: Any, width: int) -> str:

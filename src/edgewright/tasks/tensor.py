@@ -22,6 +22,7 @@ from edgewright.spec import Spec
 if TYPE_CHECKING:
     from PIL import Image
 
+EXTRA: str | None = None
 AGREEMENT = "every output within the SQNR limit of the original's"
 PROPORTION = True
 METRIC = ""  # none

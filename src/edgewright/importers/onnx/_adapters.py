@@ -37,10 +37,10 @@ def _scan_without_batch(site: Site) -> None:
 
 
 def _drop_mask(site: Site) -> None:
-    if site.uses_output(1) and site.node.outputs[1].uses():
+    mask = site.node.outputs[1] if site.uses_output(1) else None
+    if mask is not None and (mask.uses() or mask.is_graph_output()):
         raise site.refuse("its mask is used, which changed its type")
-    if len(site.node.outputs) > 1 and not site.node.outputs[1].is_graph_output():
-        site.node.resize_outputs(1)
+    site.node.resize_outputs(1)
 
 
 def _slice_inputs(site: Site) -> None:

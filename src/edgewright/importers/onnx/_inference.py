@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from edgewright.errors import EdgewrightError
+from edgewright.graph.shapes import infer
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -36,20 +37,10 @@ def infer_shapes(ir_model: ir.Model, file_name: str) -> None:
     Raises:
         EdgewrightError: E213 where the types contradict each other.
     """
-    import onnx
-    import onnx_ir as ir
-
     try:
-        inferred = onnx.shape_inference.infer_shapes(skeleton(ir_model), data_prop=True)
-    except (onnx.shape_inference.InferenceError, ValueError, RuntimeError) as problem:
-        raise EdgewrightError("E213", f"types in `{file_name}` do not fit together: {_first_line(problem)}") from None
-    known = ir.from_proto(inferred)
-    for graph, other in zip(_graphs(ir_model), _graphs(known), strict=True):
-        names = {value.name: value for node in other for value in node.outputs}
-        for node in graph:
-            for value in node.outputs:
-                if value.name and value.name in names:
-                    _merge(value, names[value.name])
+        infer(ir_model, keep_known=True)
+    except EdgewrightError as problem:
+        raise EdgewrightError("E213", f"types in `{file_name}` do not fit together: {problem.message}") from None
 
 
 def skeleton(ir_model: ir.Model) -> Any:
@@ -77,29 +68,6 @@ def skeleton(ir_model: ir.Model) -> Any:
         graph.node.append(ir.to_proto(node))
         graph.value_info.extend(ir.to_proto(v) for v in node.outputs if v.name and v.type and not v.is_graph_output())
     return proto
-
-
-def _graphs(ir_model: ir.Model) -> list[Any]:
-    return [ir_model.graph, *ir_model.graph.subgraphs()]
-
-
-def _merge(value: ir.Value, inferred: ir.Value) -> None:
-    """Take over the inferred type and sizes where `value` declares none."""
-    import onnx_ir as ir
-
-    if value.type is None:
-        value.type = inferred.type
-    if inferred.shape is None or (value.shape is not None and len(value.shape) != len(inferred.shape)):
-        return
-    declared = value.shape if value.shape is not None else [None] * len(inferred.shape)
-    sizes = [_size(old) if _size(old) is not None else _size(new) for old, new in zip(declared, inferred.shape, strict=True)]
-    value.shape = ir.Shape(sizes)
-
-
-def _size(dim: Any) -> int | str | None:
-    size = dim if isinstance(dim, int) or dim is None else dim.value
-    # Names such as unk__3 are made up anew by every inference.
-    return None if isinstance(size, str) and size.startswith("unk__") else size
 
 
 def _first_line(problem: BaseException) -> str:

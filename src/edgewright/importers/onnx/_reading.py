@@ -44,7 +44,26 @@ def read(path: Path) -> Any:
         raise _not_onnx(path, data, "it declares neither an IR version nor a graph")
     if not proto.HasField("graph"):
         raise EdgewrightError("E201", f"`{path}` holds an ONNX model without a graph", hint=_hint(path))
+    _check_text(proto, path)
     return proto
+
+
+def _check_text(message: Any, path: Path) -> None:
+    """Refuse names that are not UTF-8, which protobuf hands out as bytes; comments that are not are dropped."""
+    for field, value in message.ListFields():
+        if field.type == field.TYPE_MESSAGE:
+            for inner in value if _repeated(value) else (value,):
+                _check_text(inner, path)
+        elif field.type == field.TYPE_STRING:
+            if all(isinstance(text, str) for text in (value if _repeated(value) else (value,))):
+                continue
+            if field.name != "doc_string":
+                raise EdgewrightError("E213", f"`{path}` has a `{field.name}` that is not UTF-8 text")
+            message.ClearField(field.name)
+
+
+def _repeated(value: Any) -> bool:
+    return not isinstance(value, (str, bytes)) and hasattr(value, "__len__")
 
 
 def _read_bytes(path: Path) -> bytes:

@@ -23,6 +23,14 @@ from edgewright.model import IR_VERSION
 #: Oldest opset with an upgrade: operators broadcast by other rules before.
 OLDEST_OPSET = 7
 
+#: Attributes of Constant -> AttributeProto.AttributeType.
+_CONSTANT_KINDS = {
+    "value": 4, "value_float": 1, "value_int": 2, "value_string": 3, "value_floats": 6, "value_ints": 7, "value_strings": 8,
+}  # fmt: skip
+
+#: AttributeProto.AttributeType of one message -> the field that holds it.
+_ATTRIBUTE_FIELDS = {4: "t", 5: "g", 11: "sparse_tensor", 13: "tp"}
+
 #: Names that hold in the graphs around a graph, outermost first.
 Scopes = tuple[Collection[str], ...]
 
@@ -45,7 +53,7 @@ def check_and_sort(proto: Any) -> None:
     _check_versions(proto, versions)
     for value in (*proto.graph.input, *proto.graph.output):
         _check_type(value.type, f"graph value `{value.name}`", required=True)
-    _sort_graph(proto.graph, ())
+    _sort_graph(proto.graph, (), in_function=False)
     if not proto.graph.output:
         raise EdgewrightError("E213", "the graph has no outputs")
     for function in proto.functions:
@@ -137,11 +145,11 @@ def _sort_function(function: Any) -> None:
     for value in function.value_info:
         _check_type(value.type, f"value `{value.name}` of {what}", required=False)
     own = set(function.input)
-    _sort_nodes(function, own, (), what)
+    _sort_nodes(function, own, (), what, in_function=True)
     _check_outputs(function.output, own, what)
 
 
-def _sort_graph(graph: Any, outer: Scopes) -> set[str]:
+def _sort_graph(graph: Any, outer: Scopes, *, in_function: bool) -> set[str]:
     """Names from outside that the graph uses; its nodes are sorted in place."""
     what = f"graph `{graph.name}`"
     inputs = [value.name for value in graph.input]
@@ -152,22 +160,22 @@ def _sort_graph(graph: Any, outer: Scopes) -> set[str]:
         _check_type(value.type, f"value `{value.name}` of {what}", required=False)
     _keep_first_value_infos(graph)
     own = {*inputs, *initializers}
-    used = _sort_nodes(graph, own, outer, what)
+    used = _sort_nodes(graph, own, outer, what, in_function=in_function)
     _check_outputs([value.name for value in graph.output], own, what)
     return used
 
 
-def _sort_nodes(body: Any, own: set[str], outer: Scopes, what: str) -> set[str]:
+def _sort_nodes(body: Any, own: set[str], outer: Scopes, what: str, *, in_function: bool) -> set[str]:
     """Names from outside that `body` uses; its nodes are sorted in place, what they make is added to `own`."""
     producers = _producers(body, own, what)
     own.update(producers)
     needs: list[list[int]] = []
     outside: set[str] = set()
     for node in body.node:
-        _check_attributes(node)
+        _check_attributes(node, in_function=in_function)
         used = {name for name in node.input if name}
         for graph in subgraphs(node):
-            used |= _sort_graph(graph, (*outer, own))
+            used |= _sort_graph(graph, (*outer, own), in_function=in_function)
         for name in sorted(used - own):
             if not any(name in scope for scope in outer):
                 raise EdgewrightError("E203", f"node `{label(node)}` of {what} uses `{name}`, which nothing makes")
@@ -213,13 +221,22 @@ def _check_outputs(outputs: Iterable[str], defined: set[str], what: str) -> None
             raise EdgewrightError("E203", f"output `{name}` of {what} is made by nothing in it")
 
 
-def _check_attributes(node: Any) -> None:
+def _check_attributes(node: Any, *, in_function: bool) -> None:
     _unique((attribute.name for attribute in node.attribute), f"attributes of node `{label(node)}`")
     for attribute in node.attribute:
         if attribute.type == 0:
             raise EdgewrightError("E213", f"attribute `{attribute.name}` of node `{label(node)}` declares no type")
+        if attribute.ref_attr_name and not in_function:
+            raise EdgewrightError("E213", f"attribute `{attribute.name}` of node `{label(node)}` asks for a caller's value")
+        field = _ATTRIBUTE_FIELDS.get(attribute.type)
+        if field and not attribute.ref_attr_name and not attribute.HasField(field):
+            raise EdgewrightError("E213", f"attribute `{attribute.name}` of node `{label(node)}` has no value")
         for type_proto in (*((attribute.tp,) if attribute.HasField("tp") else ()), *attribute.type_protos):
             _check_type(type_proto, f"attribute `{attribute.name}` of node `{label(node)}`", required=True)
+    if node.op_type == "Constant" and node.domain == "":
+        kinds = [_CONSTANT_KINDS.get(attribute.name) for attribute in node.attribute]
+        if kinds != [attribute.type for attribute in node.attribute] or len(kinds) != 1:
+            raise EdgewrightError("E213", f"node `{label(node)}` is a Constant without one value of the right kind")
 
 
 def _keep_first_value_infos(graph: Any) -> None:

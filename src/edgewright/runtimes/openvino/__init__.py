@@ -24,9 +24,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from edgewright.contracts import Conversion, Cut, OpenedBundle, Problem, QuantFormat, Traits
 from edgewright.errors import EdgewrightError
+from edgewright.graph.serialize import as_source
 from edgewright.model import Arrays, Model
 from edgewright.runtimes.openvino.failures import failure, first_reason, frontend_problems
-from edgewright.runtimes.openvino.network import as_source, fragment, inlined, label, name_operations, surviving
+from edgewright.runtimes.openvino.network import fragment, inlined, label, name_operations, surviving
 from edgewright.runtimes.openvino.runner import CompiledRunner
 from edgewright.target import Target
 

@@ -35,7 +35,7 @@ def _owners(network: Any, known: Mapping[str, str]) -> dict[str, tuple[int, str]
 def _origins(runtime_network: Any, owners: Mapping[str, tuple[int, str]]) -> dict[str, str]:
     """Executed node's name -> the last tensor, in graph order, of the operations fused into it.
 
-    OpenVINO lists those in the node's `originalLayersNames`. Nodes that it made itself (a bidirectional LSTM becomes two)
+    OpenVINO lists those in the node's `originalLayersNames`. Nodes that it made itself (of a bidirectional LSTM, say)
     belong to the tensor of what reads them.
     """
     origins: dict[str, str] = {}

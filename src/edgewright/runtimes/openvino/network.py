@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgewright.contracts import Cut
 from edgewright.errors import EdgewrightError
 from edgewright.graph.cut import unknown_tensor
-from edgewright.model import EXTERNAL_DATA_BYTES
 from edgewright.runtimes.openvino.failures import failure
 
 if TYPE_CHECKING:
@@ -27,21 +22,6 @@ def inlined(ir_model: ir.Model) -> ir.Model:
     if copy.functions:
         copy = InlinePass()(copy).model
     return copy
-
-
-@contextmanager
-def as_source(ir_model: ir.Model) -> Iterator[bytes | Path]:
-    """What `Core.read_model` reads: bytes, or above protobuf's limit a temporary file with its weights beside it."""
-    import onnx_ir as ir
-
-    values = ir_model.graph.initializers.values()
-    if sum(value.const_value.nbytes for value in values if value.const_value is not None) <= EXTERNAL_DATA_BYTES:
-        yield ir.to_proto(ir_model).SerializeToString()
-        return
-    with tempfile.TemporaryDirectory(prefix="edgewright-") as folder:
-        path = Path(folder) / "model.onnx"
-        ir.save(ir_model, path, external_data="model.onnx.data")
-        yield path
 
 
 def name_operations(network: Any) -> None:

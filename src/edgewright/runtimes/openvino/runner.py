@@ -41,7 +41,7 @@ class CompiledRunner:
 
     def run(self, inputs: Arrays, /) -> dict[str, np.ndarray]:
         """All outputs by ONNX name, in memory of their own."""
-        feeds = {self._index[name]: np.ascontiguousarray(array) for name, array in inputs.items()}
+        feeds = {self._index[name]: np.asarray(array, order="C") for name, array in inputs.items()}
         with self._lock:
             assert self._core is not None, "the runner was closed"
             self._check(inputs, feeds)

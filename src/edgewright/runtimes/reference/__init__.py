@@ -13,22 +13,34 @@ What its numbers mean:
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgewright.contracts import Conversion, Cut, Problem, QuantFormat, Traits
+from edgewright.contracts import Conversion, Cut, OpenedBundle, Problem, QuantFormat, Traits
 from edgewright.errors import EdgewrightError
+from edgewright.graph.cut import unknown_tensor
 from edgewright.model import Arrays, Model
 from edgewright.runtimes.reference import (  # noqa: F401 - each import enters its operators in the table
-    activation, control, conv, create, elementwise, indexing, linear, normalization, pooling, quantize, recurrent, reduce,
-    resize, shape, signal,
-)  # fmt: skip
-from edgewright.runtimes.reference.execution import Block, Planner, problems
+    activation,
+    control,
+    conv,
+    create,
+    elementwise,
+    indexing,
+    linear,
+    normalization,
+    pooling,
+    quantize,
+    recurrent,
+    reduce,
+    resize,
+    shape,
+    signal,
+)
+from edgewright.runtimes.reference.execution import Block, Planner, frozen, problems
 from edgewright.target import Target
 
 if TYPE_CHECKING:
@@ -66,24 +78,25 @@ def supports(ir_model: ir.Model) -> tuple[Problem, ...]:
     return problems(ir_model)
 
 
-def convert(model: Model, folder: Path, options: Any, target: Target) -> Conversion:
+def convert(model: Model, folder: Path, options: Options, target: Target) -> Conversion:
     """Write `model.onnx`; every tensor keeps its name."""
     model.save(folder / _FILE)
     values = [*model.ir.graph.inputs, *(value for node in model.ir.graph for value in node.outputs)]
     names = {value.name: value.name for value in values if value.name}
-    feeds = ", ".join(
-        f'"{info.name}": {info.name}' if info.name.isidentifier() else f'"{info.name}": x' for info in model.inputs
+    return Conversion(
+        tensor_names=names,
+        usage=f"""from onnx.reference import ReferenceEvaluator
+network = ReferenceEvaluator("{_FILE}")
+outputs = network.run(None, {{{", ".join(f'"{info.name}": ...' for info in model.inputs)}}})""",
     )
-    usage = f"from onnx.reference import ReferenceEvaluator\nnetwork = ReferenceEvaluator({_FILE!r})\noutputs = network.run(None, {{{feeds}}})"  # fmt: skip
-    return Conversion(tensor_names=names, usage=usage)
 
 
-def open(bundle: Any, *, threads: int, cut: Cut | None = None) -> NumpyRunner:  # noqa: A001 - the contract's name
+def open(bundle: OpenedBundle, *, threads: int, cut: Cut | None = None) -> NumpyRunner:
     """The network, or the part that `cut` names; only nodes that its outputs need are planned and run.
 
     Raises:
-        EdgewrightError: E231 for a tensor that does not exist or a cut that does not feed what it needs, E232 when the
-            file cannot be read.
+        EdgewrightError: E231 for a tensor that does not exist or that needs an input which the cut does not feed, E232
+            when the file cannot be read.
     """
     import onnx_ir as ir
 
@@ -100,30 +113,13 @@ def open(bundle: Any, *, threads: int, cut: Cut | None = None) -> NumpyRunner:  
 def _plan(ir_model: ir.Model, cut: Cut | None) -> Block:
     graph = ir_model.graph
     fed = {value.name or "" for value in graph.inputs if value.name not in graph.initializers}
-    made = {value.name or "" for node in graph for value in node.outputs}
-    known = fed | made | set(graph.initializers)
+    known = fed | set(graph.initializers) | {value.name or "" for node in graph for value in node.outputs}
     given = fed if cut is None or cut.inputs is None else set(cut.inputs)
     outputs = tuple(value.name or "" for value in graph.outputs) if cut is None else cut.outputs
     for name in (*sorted(given), *outputs):
         if name not in known:
-            raise _unknown(name, known)
-    block = Planner(ir_model).main(graph, given, outputs)
-    available = given | set(block.constants) | {name for step in block.steps for name in step.outputs if name}
-    for step in block.steps:
-        for name in step.inputs:
-            if name in fed and name not in available:
-                raise EdgewrightError(
-                    "E231", f"node `{step.name}` needs the input `{name}`, which the cut does not feed"
-                )
-    return block
-
-
-def _unknown(name: str, known: Collection[str]) -> EdgewrightError:
-    near = difflib.get_close_matches(name, sorted(known), n=1)
-    tail = f"; did you mean `{near[0]}`?" if near else ""
-    return EdgewrightError(
-        "E231", f"tensor `{name}` does not exist in this network{tail}", hint="edgewright inspect BUNDLE"
-    )
+            raise unknown_tensor(name, known, where="network")
+    return Planner(ir_model).main(graph, given, outputs)
 
 
 class NumpyRunner:
@@ -143,10 +139,7 @@ class NumpyRunner:
         absent = sorted(set(self._block.inputs) - set(inputs))
         if absent:
             raise EdgewrightError("E230", f"input `{absent[0]}` is missing")
-        feeds = {}
-        for name in self._block.inputs:
-            feeds[name] = np.asarray(inputs[name]).view()
-            feeds[name].flags.writeable = False
+        feeds = {name: frozen(inputs[name]) for name in self._block.inputs}
         with np.errstate(all="ignore"):  # infinities and nans are values, as in every other runtime
             values = self._block.run(feeds, {})
         return {name: _own(value) for name, value in zip(self._block.outputs, values, strict=True)}

@@ -7,11 +7,14 @@ Narrow floats are multiplied and summed in float32, then rounded once.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from edgewright.runtimes.reference.operators import Array, operator, widen
 from edgewright.runtimes.reference.windows import Windows, windows
+
+_LAST: tuple[Any, ...] = (...,)  # before an offset: the last axes at that offset
 
 
 @operator("Conv")
@@ -47,7 +50,7 @@ def correlate(x: Array, w: Array, place: Windows, group: int) -> Array:
     for offset, seen in place.visit(place.pad(x, 0)):
         part = seen.reshape(batch, group, channels // group, points)
         # One channel in: an outer product, which broadcasting does faster than many tiny matrix products.
-        weight = weights[(..., *offset)]
+        weight = weights[_LAST + offset]
         total += weight * part if inner == 1 else np.matmul(weight, part)
     return total.reshape(batch, filters, *place.outputs)
 
@@ -76,14 +79,17 @@ def conv_transpose(
     pads: Sequence[int] | None = None,
     strides: Sequence[int] | None = None,
 ) -> Array:
-    """The gradient of a convolution: every input adds x times w f32[C, M / group, *kernel] to its window of the output."""
+    """A convolution backwards: each input times w f32[C, M / group, *kernel] is added to its window of the output."""
     rank = x.ndim - 2
     if rank < 1 or w.ndim != x.ndim or x.shape[1] != w.shape[0] or w.shape[0] % group:
         raise ValueError(f"x {list(x.shape)} and weights {list(w.shape)} do not fit in {group} groups")
     kernel = w.shape[2:]
     strides, dilations = tuple(strides or (1,) * rank), tuple(dilations or (1,) * rank)
     extra = tuple(output_padding or (0,) * rank)
-    begin, outputs = _transposed_sizes(x.shape[2:], kernel, strides, dilations, extra, pads, output_shape, auto_pad)
+    begin, outputs = _transposed_sizes(
+        x.shape[2:], kernel, strides=strides, dilations=dilations, extra=extra, pads=pads, output_shape=output_shape,
+        auto_pad=auto_pad,
+    )  # fmt: skip
     natural = [
         (n - 1) * s + (k - 1) * d + 1 for n, s, k, d in zip(x.shape[2:], strides, kernel, dilations, strict=True)
     ]
@@ -105,7 +111,7 @@ def _scatter(x: Array, w: Array, place: Windows, group: int) -> Array:
     rows = x.reshape(batch, group, channels // group, -1)
     weights = w.reshape(group, channels // group, w.shape[1], *place.kernel)
     for offset in np.ndindex(*place.kernel):
-        part = np.matmul(weights[(..., *offset)].swapaxes(-1, -2), rows)
+        part = np.matmul(weights[_LAST + offset].swapaxes(-1, -2), rows)
         full[(slice(None), slice(None), *place.seen(offset))] += part.reshape(batch, filters, *x.shape[2:])
     return full
 
@@ -113,6 +119,7 @@ def _scatter(x: Array, w: Array, place: Windows, group: int) -> Array:
 def _transposed_sizes(
     sizes: Sequence[int],
     kernel: Sequence[int],
+    *,
     strides: Sequence[int],
     dilations: Sequence[int],
     extra: Sequence[int],
@@ -137,7 +144,7 @@ def _transposed_sizes(
             total = max(natural - wanted[axis], 0)
             begin.append(total // 2 if auto_pad == "SAME_UPPER" else total - total // 2)
             outputs.append(wanted[axis])
-    if min(outputs) < 0:
+    if min(outputs) < 1:
         raise ValueError(f"the output would have the size {outputs}")
     return tuple(begin), tuple(outputs)
 

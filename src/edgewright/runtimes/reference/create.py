@@ -1,4 +1,4 @@
-"""Tensors out of nothing: constants, ranges, windows and tables. Random operators have no reference value and are absent."""
+"""Tensors out of nothing: constants, ranges, windows, tables. Random operators have no reference value: absent."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def range_(start: Array, limit: Array, delta: Array) -> Array:
     """start, start + delta, ... as long as it is before `limit`."""
     first, step = scalar(start), scalar(delta)
     count = max(math.ceil((scalar(limit) - first) / step), 0)
-    return (np.arange(count) * step + first).astype(start.dtype)
+    return np.asarray(np.arange(count) * step + first).astype(start.dtype)
 
 
 @operator("EyeLike")
@@ -53,7 +53,7 @@ def eye_like(x: Array, *, dtype: int | None = None, k: int = 0) -> Array:
     """1 on the k-th diagonal of a matrix as large as x, else 0; of the type of x, or `dtype`."""
     if x.ndim != 2:
         raise ValueError(f"x has shape {list(x.shape)}, but must be a matrix")
-    return np.eye(*x.shape, k=k).astype(x.dtype if dtype is None else numpy_dtype(dtype))
+    return np.eye(x.shape[0], x.shape[1], k=k).astype(x.dtype if dtype is None else numpy_dtype(dtype))
 
 
 def _cosines(size: Array, periodic: int, output_datatype: int, weights: tuple[float, ...]) -> Array:

@@ -119,8 +119,6 @@ def divide(a: Array, b: Array) -> Array:
 def modulo(a: Array, b: Array, *, fmod: int = 0) -> Array:
     """The remainder of a / b with the sign of b, or with the sign of a where `fmod` is 1."""
     _same_type(a, b)
-    if is_float(a) and not fmod:
-        raise ValueError("attribute `fmod` must be 1 for floats")
     return np.asarray((np.fmod if fmod else np.mod)(widen(a), widen(b))).astype(a.dtype)
 
 
@@ -208,17 +206,16 @@ def identity(x: Any) -> Any:
 
 
 @operator("Cast")
-def cast(x: Array, *, to: int, saturate: int = 1, round_mode: str = "up") -> Array:
+def cast(x: Array, *, to: int, saturate: int = 1) -> Array:
     """x in another type, nearest value (halves to even); floats become integers by cutting off the fraction.
 
-    `saturate` clips what is too large for a float8 type to its largest value. `round_mode` belongs to float8e8m0, which
-    opset 21 lacks, and is not used.
+    `saturate` clips what is too large for a float8 type to its largest value.
     """
     return convert_type(x, numpy_dtype(to), saturate=bool(saturate))
 
 
 @operator("CastLike")
-def cast_like(x: Array, like: Array, *, saturate: int = 1, round_mode: str = "up") -> Array:
+def cast_like(x: Array, like: Array, *, saturate: int = 1) -> Array:
     """x in the type of `like`, as `cast`."""
     return convert_type(x, like.dtype, saturate=bool(saturate))
 
@@ -229,7 +226,7 @@ def convert_type(x: Array, dtype: np.dtype[Any], *, saturate: bool) -> Array:
     if saturate and dtype.name.startswith("float8"):
         import ml_dtypes
 
-        limit = float(ml_dtypes.finfo(dtype).max)
+        limit = float(ml_dtypes.finfo(dtype).max)  # type: ignore[no-untyped-call]
         value = np.clip(value, -limit, limit)
     if dtype.name in ("int4", "uint4", "int2", "uint2") and is_float(x):
         value = np.trunc(value).astype(np.int64)

@@ -6,14 +6,15 @@ A `Block` is a graph, a branch or loop body, or the body of a model-local functi
 from __future__ import annotations
 
 import collections
-from collections.abc import Iterable, Iterator, Mapping, MutableMapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Iterator, Mapping, MutableMapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from edgewright.contracts import Problem
 from edgewright.errors import EdgewrightError
+from edgewright.graph.cut import dependencies
 from edgewright.runtimes.reference.operators import OPERATORS, Array, Operator
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ class Block:
                 if name is not None:
                     scope[name] = value
             for name in step.frees:
-                del scope[name]
+                scope.pop(name, None)
         return [_read(scope, name, "the block's outputs") for name in self.outputs]
 
 
@@ -129,10 +130,10 @@ def _evaluate(step: Step, scope: Mapping[str, Any]) -> list[Any]:
         raise
     except Exception as problem:
         raise _failure(step, inputs, problem) from problem
-    return [_frozen(value) for value in results]
+    return [frozen(value) for value in results]
 
 
-def _frozen(value: Any) -> Any:
+def frozen(value: Any) -> Any:
     """The value as an array that nobody can write to by mistake; sequences and None as they are."""
     if value is None or isinstance(value, list):
         return value
@@ -155,7 +156,7 @@ def _describe(value: Any) -> str:
     return "absent" if value is None else type(value).__name__
 
 
-# --- planning -------------------------------------------------------------------------------------------------------------
+# --- planning --------------------------------------------------------------------------------------------------------
 
 
 class Planner:
@@ -165,16 +166,32 @@ class Planner:
         self._functions = ir_model.functions
         self._active: list[tuple[str, str, str]] = []
 
-    def main(self, graph: ir.Graph, inputs: Iterable[str], outputs: Sequence[str]) -> Block:
-        """The part of the main graph that makes `outputs` when `inputs` are given."""
-        given, wanted, kept = set(inputs), set(outputs), []
+    def main(self, graph: ir.Graph, inputs: Collection[str], outputs: Sequence[str]) -> Block:
+        """The part of the main graph that makes `outputs` when `inputs` are given; the nodes behind these do not run.
+
+        Raises:
+            EdgewrightError: E231 when an input of the graph is needed that is not given.
+        """
+        wanted, kept = set(outputs), []
         for node in reversed(list(graph)):
-            if any(value.name in wanted and value.name not in given for value in node.outputs):
+            if any(value.name in wanted and value.name not in inputs for value in node.outputs):
                 kept.append(node)
-                wanted.update(_reads(node))
-        block = self._block(graph, kept[::-1], tuple(given & wanted), tuple(outputs), {})
-        constants = {name: array for name, array in block.constants.items() if name in wanted and name not in given}
-        return Block(block.inputs, block.outputs, constants, block.steps)
+                wanted |= reads(node)
+        fed = {name for name in _names(graph.inputs) if name not in graph.initializers}
+        missing = sorted((wanted & fed) - set(inputs))
+        if missing:
+            raise EdgewrightError(
+                "E231",
+                f"`{outputs[0]}` cannot be shown: it needs the input `{missing[0]}`, which the cut does not feed",
+            )
+        block = self._block(graph, kept[::-1], tuple(sorted(wanted.intersection(inputs))), tuple(outputs), {})
+        constants = {name: array for name, array in block.constants.items() if name in wanted and name not in inputs}
+        # A node may make a tensor that is given besides one that is needed: what is given stays.
+        steps = [
+            replace(step, outputs=tuple(None if name in inputs else name for name in step.outputs))
+            for step in block.steps
+        ]
+        return replace(block, constants=constants, steps=tuple(steps))
 
     def _block(
         self,
@@ -186,7 +203,7 @@ class Planner:
     ) -> Block:
         initializers = getattr(graph, "initializers", {})
         constants = {
-            name: _frozen(v.const_value.numpy()) for name, v in initializers.items() if v.const_value is not None
+            name: frozen(v.const_value.numpy()) for name, v in initializers.items() if v.const_value is not None
         }
         own = {*inputs, *(value.name for node in nodes for value in node.outputs)}
         frees = _last_uses(nodes, own - set(outputs))
@@ -195,7 +212,7 @@ class Planner:
 
     def _subgraph(self, graph: ir.Graph, bound: Mapping[str, Any]) -> Block:
         block = self._block(graph, list(graph), _names(graph.inputs), _names(graph.outputs), bound)
-        return Block(block.inputs, block.outputs, block.constants, block.steps, tuple(map(_empty, graph.outputs)))
+        return replace(block, empties=tuple(map(_empty, graph.outputs)))
 
     def _step(self, node: ir.Node, frees: tuple[str, ...], bound: Mapping[str, Any]) -> Step:
         import onnx_ir as ir
@@ -284,16 +301,9 @@ def _subgraphs(node: ir.Node) -> Iterator[ir.Graph]:
             yield attribute.as_graph()
 
 
-def _reads(node: ir.Node) -> set[str]:
-    """Names that a node reads, those that its subgraphs take from outside included."""
-    names = {value.name for value in node.inputs if value is not None and value.name}
-    for graph in _subgraphs(node):
-        own = {*_names(graph.inputs), *graph.initializers}
-        for inner in graph:
-            names |= _reads(inner) - own
-            own.update(value.name for value in inner.outputs if value.name)
-        names |= set(_names(graph.outputs)) - own
-    return names
+def reads(node: ir.Node) -> set[str]:
+    """Names that a node reads, those that its subgraphs take from outside (or make inside) included."""
+    return {value.name for value in dependencies(node) if value.name}
 
 
 def _last_uses(nodes: Sequence[ir.Node], own: set[str]) -> list[tuple[str, ...]]:
@@ -301,7 +311,7 @@ def _last_uses(nodes: Sequence[ir.Node], own: set[str]) -> list[tuple[str, ...]]
     seen: set[str] = set()
     frees: list[tuple[str, ...]] = []
     for node in reversed(nodes):
-        names = (_reads(node) | {value.name for value in node.outputs if value.name}) & own
+        names = (reads(node) | {value.name for value in node.outputs if value.name}) & own
         frees.append(tuple(sorted(names - seen)))
         seen |= names
     return frees[::-1]
@@ -315,11 +325,11 @@ def _value(attribute: ir.Attr) -> Any:
     import onnx_ir as ir
 
     if attribute.type == ir.AttributeType.TENSOR:
-        return _frozen(attribute.as_tensor().numpy())
+        return frozen(attribute.as_tensor().numpy())
     return attribute.value
 
 
 def _empty(value: ir.Value) -> Array:
     dtype = value.dtype.numpy() if value.dtype is not None else np.float32
-    sizes = [size if isinstance(size, int) else 0 for size in value.shape or ()]
+    sizes = [max(size, 0) if isinstance(size, int) else 0 for size in value.shape or ()]
     return np.zeros([0, *sizes], dtype)

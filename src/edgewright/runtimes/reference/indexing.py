@@ -41,7 +41,7 @@ def _along(x: Array, indices: Array, axis: int) -> tuple[Array, ...]:
 @operator("GatherElements")
 def gather_elements(x: Array, indices: Array, *, axis: int = 0) -> Array:
     """x at `indices` along `axis`, elsewhere at the same place; the shape of `indices`."""
-    return x[_along(x, indices, axis_of(axis, x.ndim))]
+    return np.asarray(x[_along(x, indices, axis_of(axis, x.ndim))])
 
 
 @operator("GatherND")
@@ -55,7 +55,8 @@ def gather_nd(x: Array, indices: Array, *, batch_dims: int = 0) -> Array:
         raise ValueError(f"indices {list(indices.shape)} reach deeper than data {list(x.shape)}")
     places = [_wrapped(tuples[..., i], size) for i, size in enumerate(sizes)]
     samples = np.arange(len(data)).reshape(-1, *[1] * (tuples.ndim - 2))
-    return data[(samples, *places)].reshape(*batch, *indices.shape[batch_dims:-1], *x.shape[batch_dims + depth :])
+    found = np.asarray(data[(samples, *places)])
+    return found.reshape(*batch, *indices.shape[batch_dims:-1], *x.shape[batch_dims + depth :])
 
 
 _REDUCE_AT: dict[str, Callable[..., Any]] = {
@@ -75,7 +76,7 @@ def _write(target: Array, places: tuple[Array, ...], updates: Array, reduction: 
         raise ValueError(f"`reduction` is `{reduction}`, but must be none, {', '.join(_REDUCE_AT)}")
 
 
-@operator("ScatterElements", "Scatter")
+@operator("ScatterElements")
 def scatter_elements(x: Array, indices: Array, updates: Array, *, axis: int = 0, reduction: str = "none") -> Array:
     """A copy of x with `updates` written (or reduced in) at `indices` along `axis`."""
     result = widen(x).copy()
@@ -116,12 +117,12 @@ def one_hot(indices: Array, depth: Array, values: Array, *, axis: int = -1) -> A
     wanted = np.expand_dims(np.asarray(indices).astype(np.int64), axis)
     wanted = np.where(wanted < 0, wanted + size, wanted)
     positions = np.arange(size).reshape([-1 if i == axis else 1 for i in range(indices.ndim + 1)])
-    return np.where(positions == wanted, values[1], values[0]).astype(values.dtype)
+    return np.asarray(np.where(positions == wanted, values[1], values[0])).astype(values.dtype)
 
 
 @operator("Unique")
 def unique(x: Array, *, axis: int | None = None, sorted: int = 1) -> tuple[Array, Array, Array, Array]:
-    """Different values (slices along `axis`), where each is first, which one every value is, and how often each comes."""
+    """Different values (slices along `axis`), where each comes first, which one every value is, and their counts."""
     values, first, inverse, counts = np.unique(x, return_index=True, return_inverse=True, return_counts=True, axis=axis)
     inverse = inverse.ravel()
     if not sorted:

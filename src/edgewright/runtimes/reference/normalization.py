@@ -66,7 +66,7 @@ def instance_normalization(x: Array, scale: Array, bias: Array, *, epsilon: floa
     if x.ndim < 3 or scale.shape != (x.shape[1],) or bias.shape != (x.shape[1],):
         raise ValueError(f"scale {list(scale.shape)} and bias {list(bias.shape)} do not fit x {list(x.shape)}")
     y, _, _ = _standardize(widen(x), tuple(range(2, x.ndim)), epsilon)
-    return (y * _per_channel(scale, x.ndim) + _per_channel(bias, x.ndim)).astype(x.dtype)
+    return np.asarray(y * _per_channel(scale, x.ndim) + _per_channel(bias, x.ndim)).astype(x.dtype)
 
 
 @operator("GroupNormalization")
@@ -83,7 +83,7 @@ def group_normalization(
     grouped = widen(x).reshape(x.shape[0], num_groups, -1)
     y = _standardize(grouped, (2,), epsilon)[0].reshape(x.shape)
     factors = [p if p.size == channels else np.repeat(p, channels // num_groups) for p in (scale, bias)]
-    return (y * _per_channel(factors[0], x.ndim) + _per_channel(factors[1], x.ndim)).astype(x.dtype)
+    return np.asarray(y * _per_channel(factors[0], x.ndim) + _per_channel(factors[1], x.ndim)).astype(x.dtype)
 
 
 @operator("LayerNormalization")

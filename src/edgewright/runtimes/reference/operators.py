@@ -1,7 +1,7 @@
 """The table of operators: ONNX operator type -> the numpy function that defines it.
 
 An operator is one function: inputs are its positional parameters (None where an optional one is absent), attributes its
-keyword parameters with the standard's defaults. It returns an array or a tuple of them, and never writes to its inputs::
+keyword parameters with the standard's defaults. It returns an array or a tuple of them and never writes to its inputs::
 
     @operator("LeakyRelu")
     def leaky_relu(x: Array, *, alpha: float = 0.01) -> Array: ...
@@ -66,7 +66,7 @@ def operator(*op_types: str) -> Callable[[Function], Function]:
 
 
 def widen(x: Array) -> Array:
-    """`x` in the arithmetic of its kind: narrow floats as float32, 4-bit and 2-bit integers as 8-bit, others as they are."""
+    """`x` in the arithmetic of its kind: narrow floats as float32, 4-bit integers as 8-bit ones, others as they are."""
     if x.dtype.name.startswith(_NARROW_FLOATS):
         return x.astype(np.float32)
     narrow = _NARROW_INTEGERS.get(x.dtype.name)
@@ -89,7 +89,8 @@ def numpy_dtype(onnx_type: int) -> np.dtype[Any]:
     kind = ir.DataType(onnx_type)
     if kind in (ir.DataType.STRING, ir.DataType.UNDEFINED):
         raise ValueError(f"tensors of {kind} are not supported")
-    return np.dtype(kind.numpy())
+    dtype: np.dtype[Any] = np.dtype(kind.numpy())
+    return dtype
 
 
 def axis_of(axis: int, rank: int) -> int:

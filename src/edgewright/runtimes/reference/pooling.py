@@ -23,8 +23,14 @@ def max_pool(
     strides: Sequence[int] | None = None,
     output_count: int = 1,
 ) -> tuple[Array, ...]:
-    """The largest value of each window; second output: where it lies in the flat input (storage_order 1: columns first)."""
-    place = _place(x, kernel_shape, auto_pad, ceil_mode, dilations, pads, strides)
+    """The largest value of each window, and where it lies in the flat input (storage_order 1: columns first).
+
+    A window that sees only padding has the lowest value there is: minus infinity for floats.
+    """
+    place = windows(
+        x.shape[2:], kernel_shape,
+        strides=strides, dilations=dilations, pads=pads, auto_pad=auto_pad, ceil_mode=bool(ceil_mode),
+    )  # fmt: skip
     value = widen(x)
     lowest = -np.inf if is_float(x) else np.iinfo(value.dtype).min
     padded = place.pad(value, lowest)
@@ -64,11 +70,17 @@ def average_pool(
     pads: Sequence[int] | None = None,
     strides: Sequence[int] | None = None,
 ) -> Array:
-    """The mean of each window; padding counts only with `count_include_pad`, what lies beyond it never."""
-    place = _place(x, kernel_shape, auto_pad, ceil_mode, dilations, pads, strides)
+    """The mean of each window; padding counts only with `count_include_pad`, what lies beyond it never.
+
+    A window in which nothing counts has the mean 0.
+    """
+    place = windows(
+        x.shape[2:], kernel_shape,
+        strides=strides, dilations=dilations, pads=pads, auto_pad=auto_pad, ceil_mode=bool(ceil_mode),
+    )  # fmt: skip
     value = widen(x)
     counted = place.pad(np.ones((1, 1, *x.shape[2:]), value.dtype), 1 if count_include_pad else 0, overhang=0)
-    return np.asarray(_total(value, place, 0) / _visit_sum(counted, place)).astype(x.dtype)
+    return np.asarray(_total(value, place, 0) / np.maximum(_visit_sum(counted, place), 1)).astype(x.dtype)
 
 
 @operator("LpPool")
@@ -84,28 +96,11 @@ def lp_pool(
     strides: Sequence[int] | None = None,
 ) -> Array:
     """The p-norm of each window."""
-    place = _place(x, kernel_shape, auto_pad, ceil_mode, dilations, pads, strides)
+    place = windows(
+        x.shape[2:], kernel_shape,
+        strides=strides, dilations=dilations, pads=pads, auto_pad=auto_pad, ceil_mode=bool(ceil_mode),
+    )  # fmt: skip
     return np.asarray(_total(np.abs(widen(x)) ** p, place, 0) ** (1 / p)).astype(x.dtype)
-
-
-def _place(
-    x: Array,
-    kernel_shape: Sequence[int],
-    auto_pad: str,
-    ceil_mode: int,
-    dilations: Sequence[int] | None,
-    pads: Sequence[int] | None,
-    strides: Sequence[int] | None,
-) -> Windows:
-    return windows(
-        x.shape[2:],
-        kernel_shape,
-        strides=strides,
-        dilations=dilations,
-        pads=pads,
-        auto_pad=auto_pad,
-        ceil_mode=bool(ceil_mode),
-    )
 
 
 def _total(x: Array, place: Windows, padding: float) -> Array:

@@ -31,7 +31,8 @@ def saturate(x: Array, zero_point: Array, dtype: np.dtype[Any]) -> Array:
     """round(x) + zero_point, held in the range of the integer `dtype`."""
     low, high = limits(dtype)
     # float64 holds every sum of a rounded float32 and a zero point that is in range.
-    return np.clip(np.rint(x).astype(np.float64) + zero_point, low, high).astype(np.int64).astype(dtype)
+    held = np.clip(np.rint(x).astype(np.float64) + zero_point, low, high)
+    return np.asarray(held.astype(np.int64).astype(dtype))
 
 
 def _spread(parameter: Array, x: Array, axis: int, block_size: int) -> Array:
@@ -93,10 +94,10 @@ def dynamic_quantize_linear(x: Array) -> tuple[Array, Array, Array]:
     Source: ONNX operator specification, DynamicQuantizeLinear.
     """
     low, high = min(np.float32(0), x.min(initial=0)), max(np.float32(0), x.max(initial=0))
-    scale = np.asarray((high - low) / np.float32(255), np.float32)
-    safe = scale if scale > 0 else np.float32(1)
-    zero_point = np.clip(np.rint(-low / safe), 0, 255).astype(np.uint8)
-    return saturate(x / safe, zero_point, np.dtype(np.uint8)), scale, np.asarray(zero_point)
+    # Where all is 0 the formula would give the scale 0; 1 says the same and can be divided by.
+    scale = np.asarray((high - low) / np.float32(255) if high > low else 1, np.float32)
+    zero_point = np.clip(np.rint(-low / scale), 0, 255).astype(np.uint8)
+    return saturate(x / scale, zero_point, np.dtype(np.uint8)), scale, np.asarray(zero_point)
 
 
 def _less(x: Array, zero_point: Array | None, axis: int) -> Array:
@@ -118,7 +119,7 @@ def matmul_integer(a: Array, b: Array, a_zero_point: Array | None = None, b_zero
 
 
 @operator("QLinearMatMul")
-def qlinear_matmul(
+def qlinear_matmul(  # noqa: PLR0917 - inputs are positional
     a: Array,
     a_scale: Array,
     a_zero_point: Array,
@@ -157,7 +158,7 @@ def conv_integer(
 
 
 @operator("QLinearConv")
-def qlinear_conv(
+def qlinear_conv(  # noqa: PLR0917 - inputs are positional
     x: Array,
     x_scale: Array,
     x_zero_point: Array,

@@ -39,42 +39,44 @@ class Attributes:
             raise ValueError(f"`direction` is `{self.direction}`, but must be {', '.join(known)}")
         return known[self.direction]
 
-    def functions(self, defaults: Sequence[str]) -> list[list[Activation]]:
-        """The activations of each direction, each clipping its input first."""
+    def functions(self, defaults: Sequence[str], clipped: int) -> list[list[Activation]]:
+        """The activations of each direction; the first `clipped` of them clip their input."""
         count = len(defaults)
         names = list(self.activations or [*defaults] * len(self.directions))
         if len(names) != count * len(self.directions):
             raise ValueError(f"`activations` has {len(names)} names, but needs {count * len(self.directions)}")
         alphas, betas = list(self.activation_alpha or ()), list(self.activation_beta or ())
         found = []
-        for name in names:
+        for index, name in enumerate(names):
             if name.lower() not in RECURRENT:
                 raise ValueError(f"activation `{name}` is not known")
             function, alpha, beta = RECURRENT[name.lower()]
             # Each list holds values only for the functions that take them, in the functions' order.
             alpha = alphas.pop(0) if alphas and alpha else alpha
             beta = betas.pop(0) if betas and name.lower() in ("affine", "hardsigmoid", "scaledtanh") else beta
-            found.append(self._bound(function, alpha, beta))
+            found.append(_bound(function, alpha, beta, self.clip if index % count < clipped else None))
         return [found[i : i + count] for i in range(0, len(found), count)]
 
-    def _bound(self, function: Callable[[Array, float, float], Array], alpha: float, beta: float) -> Activation:
-        limit = self.clip
 
-        def apply(x: Array) -> Array:
-            return function(x if limit is None else np.clip(x, -limit, limit), alpha, beta)
+def _bound(
+    function: Callable[[Array, float, float], Array], alpha: float, beta: float, limit: float | None
+) -> Activation:
+    def apply(x: Array) -> Array:
+        return function(x if limit is None else np.clip(x, -limit, limit), alpha, beta)
 
-        return apply
+    return apply
 
 
 def _run(
     x: Array,
     attributes: Attributes,
+    *,
     lengths: Array | None,
     initial: Sequence[Array | None],
     cells: Sequence[Cell],
     hidden: int,
 ) -> tuple[Array, ...]:
-    """Y f32[T, D, N, H] (layout 1: [N, T, D, H]) and the last value of each state, f32[D, N, H] (layout 1: [N, D, H])."""
+    """Y f32[T, D, N, H] (layout 1: [N, T, D, H]) and each state at the end, f32[D, N, H] (layout 1: [N, D, H])."""
     value = widen(x).swapaxes(0, 1) if attributes.layout else widen(x)
     steps, batch = value.shape[:2]
     counts = np.full(batch, steps) if lengths is None else np.asarray(lengths).astype(np.int64)
@@ -119,7 +121,7 @@ def _weights(w: Array, r: Array, b: Array | None, index: int, gates: int) -> tup
 
 
 @operator("RNN")
-def rnn(
+def rnn(  # noqa: PLR0917 - inputs are positional
     x: Array,
     w: Array,
     r: Array,
@@ -142,12 +144,12 @@ def rnn(
         wt, rt, wb, rb = _weights(w, r, b, index, 1)
         return lambda step, states: [functions[0](step @ wt + states[0] @ rt + wb + rb)]
 
-    cells = [cell_of(index, functions) for index, functions in enumerate(shared.functions(("Tanh",)))]
-    return _run(x, shared, sequence_lens, [initial_h], cells, r.shape[2])
+    cells = [cell_of(index, functions) for index, functions in enumerate(shared.functions(("Tanh",), 1))]
+    return _run(x, shared, lengths=sequence_lens, initial=[initial_h], cells=cells, hidden=r.shape[2])
 
 
 @operator("GRU")
-def gru(
+def gru(  # noqa: PLR0917 - inputs are positional
     x: Array,
     w: Array,
     r: Array,
@@ -187,12 +189,12 @@ def gru(
 
         return cell
 
-    cells = [cell_of(index, functions) for index, functions in enumerate(shared.functions(("Sigmoid", "Tanh")))]
-    return _run(x, shared, sequence_lens, [initial_h], cells, size)
+    cells = [cell_of(index, functions) for index, functions in enumerate(shared.functions(("Sigmoid", "Tanh"), 2))]
+    return _run(x, shared, lengths=sequence_lens, initial=[initial_h], cells=cells, hidden=size)
 
 
 @operator("LSTM")
-def lstm(
+def lstm(  # noqa: PLR0917 - inputs are positional
     x: Array,
     w: Array,
     r: Array,
@@ -214,6 +216,7 @@ def lstm(
     """Gates in the order input i, output o, forget f, cell g: c' = f c + i g, h' = o tanh(c'); outputs Y, Y_h, Y_c.
 
     Peepholes f32[D, 3 H] let i and f see c, and o see c'. `input_forget` couples them: f = 1 - i.
+    `clip` bounds what goes into the gates and the candidate, not the cell state on its way to h', as in ONNX Runtime.
     """
     shared = Attributes(activations, activation_alpha, activation_beta, clip, direction, hidden_size, layout)
     size = r.shape[2]
@@ -234,5 +237,7 @@ def lstm(
 
         return cell
 
-    cells = [cell_of(index, functions) for index, functions in enumerate(shared.functions(("Sigmoid", "Tanh", "Tanh")))]
-    return _run(x, shared, sequence_lens, [initial_h, initial_c], cells, size)
+    cells = [
+        cell_of(index, functions) for index, functions in enumerate(shared.functions(("Sigmoid", "Tanh", "Tanh"), 2))
+    ]
+    return _run(x, shared, lengths=sequence_lens, initial=[initial_h, initial_c], cells=cells, hidden=size)

@@ -72,9 +72,9 @@ def resize(
 
 def _as_type(value: Array, x: Array) -> Array:
     if is_float(x) or value.dtype == x.dtype:
-        return value.astype(x.dtype, copy=False)
+        return np.asarray(value, x.dtype)
     limits = np.iinfo(x.dtype)
-    return np.clip(np.trunc(value), limits.min, limits.max).astype(x.dtype)
+    return np.asarray(np.clip(np.trunc(value), limits.min, limits.max), x.dtype)
 
 
 def _targets(
@@ -107,26 +107,26 @@ def _regions(roi: Array | None, axes: tuple[int, ...]) -> dict[int, tuple[float,
 
 def _coordinates(size: int, length: int, scale: np.float32, mode: str, region: tuple[float, float] | None) -> Array:
     """Where each of `size` outputs lies on an input axis of `length`, f32[size]."""
-    at = np.arange(size, dtype=_F)
-    if mode == "asymmetric":
-        return np.asarray(at / scale)
-    if mode == "align_corners":
-        return np.zeros(size, _F) if size == 1 else at * _F(length - 1) / _F(size - 1)
-    if mode == "tf_crop_and_resize":
-        low, high = region if region else (0.0, 1.0)
-        if size == 1:
-            return np.array([_F(0.5) * _F(low + high) * _F(length - 1)], _F)
-        return np.asarray(_F(low) * _F(length - 1) + at * _F(high - low) * _F(length - 1) / _F(size - 1))
+    at, last = np.arange(size, dtype=_F), _F(length - 1)
     half = (at + _F(0.5)) / scale - _F(0.5)
-    if mode == "pytorch_half_pixel":
-        return half if size > 1 else np.zeros(size, _F)
-    if mode == "half_pixel_symmetric":
+    if mode == "half_pixel":
+        points = half
+    elif mode == "pytorch_half_pixel":
+        points = half if size > 1 else np.zeros(size, _F)
+    elif mode == "half_pixel_symmetric":
         # The output may cover a little less than scale times the input: keep its centre on the input's centre.
-        adjustment = _F(size) / (scale * _F(length))
-        return np.asarray(_F(length) / _F(2) * (1 - adjustment) + half)
-    if mode != "half_pixel":
+        points = _F(length) / _F(2) * (1 - _F(size) / (scale * _F(length))) + half
+    elif mode == "asymmetric":
+        points = at / scale
+    elif mode == "align_corners":
+        points = at * last / _F(max(size - 1, 1))
+    elif mode == "tf_crop_and_resize" and region is not None:
+        low, high = _F(region[0]), _F(region[1])
+        middle = _F(0.5) * (low + high) * last
+        points = low * last + at * (high - low) * last / _F(size - 1) if size > 1 else np.full(size, middle)
+    else:
         raise ValueError(f"`coordinate_transformation_mode` is `{mode}`, which is not defined")
-    return np.asarray(half)
+    return np.asarray(points, _F)
 
 
 def _resample(x: Array, axis: int, points: Array, scale: np.float32, kind: Filter) -> Array:
@@ -135,7 +135,8 @@ def _resample(x: Array, axis: int, points: Array, scale: np.float32, kind: Filte
         rounding = _NEAREST.get(kind.nearest)
         if rounding is None:
             raise ValueError(f"`nearest_mode` is `{kind.nearest}`, but must be {', '.join(_NEAREST)}")
-        return np.take(x, np.clip(rounding(points), 0, length - 1).astype(np.int64), axis=axis)
+        places = np.clip(rounding(points), 0, length - 1).astype(np.int64)
+        return np.asarray(np.take(x, places, axis=axis))
     if kind.mode not in ("linear", "cubic"):
         raise ValueError(f"`mode` is `{kind.mode}`, but must be nearest, linear or cubic")
     indices, weights = _taps(points, length, scale, kind)
@@ -165,9 +166,9 @@ def _taps(points: Array, length: int, scale: np.float32, kind: Filter) -> tuple[
     places = first[:, None] + np.arange(2 * reach, dtype=_F)
     distance = np.abs(points[:, None] - places) * stretch
     weights = np.maximum(1 - distance, 0) if kind.mode == "linear" else cubic(distance, kind.cubic_a)
-    inside = (places >= 0) & (places < length)
+    if kind.exclude_outside:
+        weights = np.where((places >= 0) & (places < length), weights, 0)
     if kind.exclude_outside or kind.antialias:
-        weights = np.where(inside, weights, 0)
         weights = weights / weights.sum(axis=1, keepdims=True)
     return np.clip(places, 0, length - 1).astype(np.int64), weights
 
@@ -177,7 +178,7 @@ def cubic(distance: Array, a: float) -> Array:
     d = distance
     near = ((a + 2) * d - (a + 3)) * d * d + 1
     far = ((a * d - 5 * a) * d + 8 * a) * d - 4 * a
-    return np.where(d <= 1, near, np.where(d < 2, far, 0)).astype(d.dtype)
+    return np.asarray(np.where(d <= 1, near, np.where(d < 2, far, 0)), d.dtype)
 
 
 @operator("GridSample")
@@ -194,8 +195,9 @@ def grid_sample(
     places = widen(grid)[..., ::-1]  # slowest axis first, as in x
     extents = np.array(sizes, places.dtype)
     points = (places + 1) / 2 * (extents - 1) if align_corners else ((places + 1) * extents - 1) / 2
-    if mode in ("nearest",):
-        return _fetch(value, np.rint(_bounded(points, sizes, align_corners, padding_mode)), padding_mode, align_corners).astype(x.dtype)  # fmt: skip
+    if mode == "nearest":
+        places = np.rint(_bounded(points, sizes, align_corners, padding_mode))
+        return _fetch(value, places, padding_mode, align_corners).astype(x.dtype)
     taps = 4 if mode in ("cubic", "bicubic") else 2
     if taps == 2:
         points = _bounded(points, sizes, align_corners, padding_mode)
@@ -215,12 +217,12 @@ def _bounded(points: Array, sizes: Sequence[int], align_corners: int, padding_mo
         return points
     last = np.array(sizes, points.dtype) - 1
     if padding_mode == "border":
-        return np.clip(points, 0, last)
+        return np.asarray(np.clip(points, 0, last))
     low, high = (np.zeros_like(last), last) if align_corners else (np.zeros_like(last) - 0.5, last + 0.5)
     span = np.where(high > low, high - low, 1)
     turns = np.abs(points - low)
     folded = turns % (2 * span)
-    return np.clip(np.where(folded > span, 2 * span - folded, folded) + low, 0, last)
+    return np.asarray(np.clip(np.where(folded > span, 2 * span - folded, folded) + low, 0, last))
 
 
 def _fetch(x: Array, places: Array, padding_mode: str, align_corners: int) -> Array:
@@ -231,7 +233,7 @@ def _fetch(x: Array, places: Array, padding_mode: str, align_corners: int) -> Ar
     indices = np.clip(np.nan_to_num(places), 0, np.array(sizes) - 1).astype(np.int64)
     sample = np.arange(len(x)).reshape(-1, *[1] * (places.ndim - 2))
     found = x[(sample, slice(None), *np.moveaxis(indices, -1, 0))]  # f[N, *outputs, C]
-    return np.where(inside[:, None], np.moveaxis(found, -1, 1), 0)
+    return np.asarray(np.where(inside[:, None], np.moveaxis(found, -1, 1), 0))
 
 
 @operator("AffineGrid")
@@ -243,4 +245,4 @@ def affine_grid(theta: Array, size: Array, *, align_corners: int = 0) -> Array:
         at = np.arange(length, dtype=np.float64)
         axes.append(at * 2 / max(length - 1, 1) - 1 if align_corners else (2 * at + 1) / length - 1)
     places = np.stack([*np.meshgrid(*axes, indexing="ij")[::-1], np.ones(spatial)], axis=-1).astype(widen(theta).dtype)
-    return np.einsum("nij,...j->n...i", widen(theta), places).astype(theta.dtype)
+    return np.asarray(np.einsum("nij,...j->n...i", widen(theta), places)).astype(theta.dtype)

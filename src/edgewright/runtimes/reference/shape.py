@@ -156,13 +156,12 @@ def depth_to_space(x: Array, *, blocksize: int, mode: str = "DCR") -> Array:
 
 
 @operator("SpaceToDepth")
-def space_to_depth(x: Array, *, blocksize: int, mode: str = "DCR") -> Array:
-    """f32[N, C, H, W] -> f32[N, C b^2, H / b, W / b]; the block becomes the slow ("DCR") or fast ("CRD") part of C."""
+def space_to_depth(x: Array, *, blocksize: int) -> Array:
+    """f32[N, C, H, W] -> f32[N, b^2 C, H / b, W / b]; the block becomes the slow part of C."""
     n, c, h, w = x.shape
     b = blocksize
     parts = x.reshape(n, c, h // b, b, w // b, b)
-    order = (0, 3, 5, 1, 2, 4) if mode == "DCR" else (0, 1, 3, 5, 2, 4)
-    return parts.transpose(order).reshape(n, c * b**2, h // b, w // b)
+    return parts.transpose(0, 3, 5, 1, 2, 4).reshape(n, c * b**2, h // b, w // b)
 
 
 @operator("ReverseSequence")

@@ -92,11 +92,11 @@ def windows(
     rank = len(sizes)
     strides, dilations = tuple(strides or (1,) * rank), tuple(dilations or (1,) * rank)
     pads = tuple(pads or (0,) * 2 * rank)
-    for name, values, length in (
-        ("kernel_shape", kernel, rank), ("strides", strides, rank), ("dilations", dilations, rank), ("pads", pads, 2 * rank)
-    ):  # fmt: skip
-        if len(values) != length:
-            raise ValueError(f"`{name}` has {len(values)} values, but {rank} spatial axes need {length}")
+    attributes = {"kernel_shape": kernel, "strides": strides, "dilations": dilations, "pads": pads}
+    for name, values in attributes.items():
+        needed = 2 * rank if name == "pads" else rank
+        if len(values) != needed:
+            raise ValueError(f"`{name}` has {len(values)} values, but {rank} spatial axes need {needed}")
     if min((*kernel, *strides, *dilations), default=1) < 1:
         raise ValueError(
             f"kernel {list(kernel)}, strides {list(strides)}, dilations {list(dilations)} must be 1 or more"
@@ -107,7 +107,7 @@ def windows(
         before, behind = same_padding(size, extent, strides[axis], auto_pad) or (pads[axis], pads[rank + axis])
         begin.append(before)
         end.append(behind)
-        outputs.append(_output_size(size, extent, strides[axis], before, behind, ceil_mode))
+        outputs.append(_output_size(size, extent, stride=strides[axis], pads=(before, behind), ceil_mode=ceil_mode))
     return Windows(tuple(kernel), strides, dilations, tuple(begin), tuple(end), tuple(sizes), tuple(outputs))
 
 
@@ -128,19 +128,13 @@ def same_padding(size: int, extent: int, stride: int, auto_pad: str) -> tuple[in
     return (small, large) if auto_pad == "SAME_UPPER" else (large, small)
 
 
-def _output_size(size: int, extent: int, stride: int, before: int, behind: int, ceil_mode: bool) -> int:
-    room = size + before + behind - extent
-    if room < 0:
-        if size + before + behind >= 0 and room >= -stride and ceil_mode:
-            return _without_outside(1, size, before, stride)
-        if room == -extent and extent > 0 and size == 0:
-            return 0
-        raise ValueError(f"a window of {extent} does not fit into an input of {size} with padding {before} + {behind}")
-    if not ceil_mode:
-        return room // stride + 1
-    return _without_outside(-(-room // stride) + 1, size, before, stride)
-
-
-def _without_outside(count: int, size: int, before: int, stride: int) -> int:
-    # A window that starts in the padding behind the input is left out.
-    return count - 1 if (count - 1) * stride >= size + before else count
+def _output_size(size: int, extent: int, *, stride: int, pads: tuple[int, int], ceil_mode: bool) -> int:
+    room = size + sum(pads) - extent
+    count = (-(-room // stride) if ceil_mode else room // stride) + 1
+    if ceil_mode and (count - 1) * stride >= size + pads[0]:
+        count -= 1  # a window that starts in the padding behind the input is left out
+    if count < 1:
+        raise ValueError(
+            f"a window of {extent} does not fit into an input of {size} with padding {pads[0]} + {pads[1]}"
+        )
+    return count

@@ -1,0 +1,383 @@
+"""Alternatives: what a layer would give with another epsilon, padding, weight order and so on.
+
+An alternative changes a copy of the original's stretch; `causes` runs it and compares with what came.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edgewright.graph.dataflow import add_initializer, constant_array, is_standard
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+#: (text, change): what is different, and the function that makes it so in a copy of the node.
+Alternative = tuple[str, Callable[["ir.Node"], None]]
+
+EPSILONS = (1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7, 1e-8, 1e-12, 2e-5, 0.0)
+SLOPES = (0.01, 0.1, 0.2, 0.25, 0.3, 0.0, 1.0)
+_WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+_POOLS = ("MaxPool", "AveragePool", "LpPool")
+#: Storage orders of O, I, H, W that a weight's memory may be read in by mistake.
+_ORDERS = {"OHWI": (0, 2, 3, 1), "HWIO": (2, 3, 1, 0), "IOHW": (1, 0, 2, 3), "HWOI": (2, 3, 0, 1)}
+_MOST_PAIRED_INPUTS = 8
+_RESIZE = {
+    "coordinate_transformation_mode": ("half_pixel", "asymmetric", "align_corners", "pytorch_half_pixel"),
+    "nearest_mode": ("round_prefer_floor", "round_prefer_ceil", "floor", "ceil"),
+    "mode": ("nearest", "linear", "cubic"),
+    "cubic_coeff_a": (-0.75, -0.5),
+}
+
+
+def alternatives(node: ir.Node) -> Iterator[Alternative]:
+    """Everything that is worth trying on one node."""
+    if not is_standard(node, node.op_type):
+        return
+    yield from _epsilons(node)
+    yield from _slopes(node)
+    yield from _paddings(node)
+    yield from _choices(node)
+    yield from _operands(node)
+    if weight_of(node) is not None:
+        yield from _biases(node)
+        yield from _weights(node)
+
+
+def swapped_inputs(node: ir.Node, first: int, second: int) -> Alternative:
+    """The weights of two input channels exchanged."""
+    weight = weight_of(node)
+    assert weight is not None
+    order = np.arange(weight.shape[_input_axis(node)])
+    order[[first, second]] = second, first
+    text = f"input channels {first} and {second} of the weights of `{label_of(node)}` are swapped"
+    return text, _set_weight(np.take(weight, order, _input_axis(node)))
+
+
+def likely_input_swaps(node: ir.Node, source: np.ndarray, error: np.ndarray, most: int) -> list[tuple[int, int]]:
+    """Pairs of input channels whose exchange would make an error like `error`, the likeliest first.
+
+    Exchanging i and j adds (W_j - W_i)(x_i - x_j) to the output, summed over the taps of the kernel. Its product with
+    the error comes from one matrix M = W^T E X per tap: M[j,i] + M[i,j] - M[i,i] - M[j,j].
+    """
+    weight = weight_of(node)
+    if weight is None or _get(node, "group", 1) != 1 or node.op_type == "ConvTranspose":
+        return []
+    scores: np.ndarray | float = 0.0
+    for kernel, taken in _taps(node, weight, source, error.shape):
+        scores = scores + kernel.T @ np.moveaxis(error, _channel_axis(node), 0).reshape(kernel.shape[0], -1) @ taken
+    scores = np.asarray(scores)
+    if scores.ndim != 2 or len(scores) <= _MOST_PAIRED_INPUTS:
+        return []  # so few pairs are all tried
+    own = np.diag(scores)
+    gain = np.triu(scores + scores.T - own[:, None] - own[None], 1)
+    order = np.argsort(gain, axis=None)[::-1][:most]
+    rows, columns = np.unravel_index(order, gain.shape)
+    return [(int(i), int(j)) for i, j in zip(rows, columns, strict=True) if gain[i, j] > 0]
+
+
+def _taps(
+    node: ir.Node, weight: np.ndarray, source: np.ndarray, shape: tuple[int, ...]
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """(f[out, in], f[positions, in]) for each tap of the kernel: the weights and the input values that they meet."""
+    if node.op_type != "Conv":
+        matrix = weight if _input_axis(node) == 1 else weight.T
+        yield np.asarray(matrix, np.float64), np.asarray(source, np.float64).reshape(-1, matrix.shape[1])
+        return
+    axes = weight.ndim - 2
+    pads, strides = _get(node, "pads", (0,) * 2 * axes), _get(node, "strides", (1,) * axes)
+    dilations = _get(node, "dilations", (1,) * axes)
+    widths = [(0, 0), (0, 0), *((pads[i], pads[axes + i]) for i in range(axes))]
+    padded = np.pad(np.asarray(source, np.float64), widths)
+    for tap in np.ndindex(*weight.shape[2:]):
+        starts = [t * d for t, d in zip(tap, dilations, strict=True)]
+        window = tuple(
+            slice(start, start + (count - 1) * stride + 1, stride)
+            for start, count, stride in zip(starts, shape[2:], strides, strict=True)
+        )
+        taken = padded[(slice(None), slice(None), *window)]
+        if taken.shape[2:] == shape[2:]:
+            kernel = np.asarray(weight[(slice(None), slice(None), *tap)], np.float64)
+            yield kernel, np.moveaxis(taken, 1, -1).reshape(-1, weight.shape[1])
+
+
+def scaled_weight(node: ir.Node, factor: float) -> Alternative | None:
+    """The weights times `factor`; None for a node without weights."""
+    weight = weight_of(node)
+    if weight is None:
+        return None
+    return f"the weights of `{label_of(node)}` are {factor:.4g} x the original's", _set_weight(
+        weight * weight.dtype.type(factor)
+    )
+
+
+def swapped_rows(node: ir.Node, first: int, second: int) -> Alternative | None:
+    """The weights of two output channels exchanged; None for a node without weights."""
+    weight = weight_of(node)
+    if weight is None:
+        return None
+    axis = _output_axis(node)
+    if max(first, second) >= weight.shape[axis]:
+        return None
+    order = np.arange(weight.shape[axis])
+    order[[first, second]] = second, first
+    text = f"channels {first} and {second} of the weights of `{label_of(node)}` are swapped"
+    return text, _set_weight(np.take(weight, order, axis))
+
+
+def _epsilons(node: ir.Node) -> Iterator[Alternative]:
+    default = {"BatchNormalization": 1e-5, "LayerNormalization": 1e-5, "InstanceNormalization": 1e-5,
+               "GroupNormalization": 1e-5, "RMSNormalization": 1e-5}  # fmt: skip
+    if "epsilon" not in node.attributes and node.op_type not in default:
+        return
+    now = _get(node, "epsilon", default.get(node.op_type, 0.0))
+    for value in EPSILONS:
+        if not np.isclose(value, now, rtol=1e-3, atol=0):
+            yield f"`epsilon` of `{label_of(node)}` is {value:g} instead of {now:g}", _set("epsilon", value)
+
+
+def _slopes(node: ir.Node) -> Iterator[Alternative]:
+    if node.op_type != "LeakyRelu":
+        return
+    now = _get(node, "alpha", 0.01)
+    for value in SLOPES:
+        if not np.isclose(value, now, rtol=1e-3, atol=1e-9):
+            yield f"the slope of `{label_of(node)}` is {value:g} instead of {now:g}", _set("alpha", value)
+
+
+def _paddings(node: ir.Node) -> Iterator[Alternative]:
+    """The same total padding on other sides, so that the output's shape stays."""
+    if not is_standard(node, "Conv", "ConvTranspose", *_POOLS):
+        return
+    automatic = _get(node, "auto_pad", "NOTSET")
+    if automatic in ("SAME_UPPER", "SAME_LOWER"):
+        other = "SAME_LOWER" if automatic == "SAME_UPPER" else "SAME_UPPER"
+        yield f"padding of `{label_of(node)}` is {other} instead of {automatic}", _set("auto_pad", other)
+    pads = tuple(_get(node, "pads", ()))
+    if not any(pads):
+        return
+    half = len(pads) // 2
+    totals = [pads[i] + pads[half + i] for i in range(half)]
+    begins = [
+        tuple(pads[half:]),
+        tuple(totals),
+        (0,) * half,
+        tuple(total // 2 for total in totals),
+        tuple(total - total // 2 for total in totals),
+    ]
+    if half == 2:
+        begins += [(pads[0], pads[3]), (pads[2], pads[1]), (pads[1], pads[0])]
+    for begin in dict.fromkeys(begins):
+        moved = (*begin, *(total - b for total, b in zip(totals, begin, strict=True)))
+        if moved != pads and min(moved) >= 0:
+            yield f"padding of `{label_of(node)}` is {list(moved)} instead of {list(pads)}", _set("pads", moved)
+
+
+def _choices(node: ir.Node) -> Iterator[Alternative]:
+    """Other values of attributes that name a variant."""
+    variants: Mapping[str, Mapping[str, Sequence[Any]]] = {
+        "AveragePool": {"count_include_pad": (0, 1)},
+        "DepthToSpace": {"mode": ("DCR", "CRD")},
+        "Gelu": {"approximate": ("none", "tanh")},
+        "Pad": {"mode": ("constant", "reflect", "edge")},
+        "Softmax": {"axis": (-1, 1, 2)},
+        "LogSoftmax": {"axis": (-1, 1, 2)},
+        "Resize": _RESIZE,
+    }
+    defaults = {"count_include_pad": 0, "approximate": "none", "axis": -1, "cubic_coeff_a": -0.75, "mode": "constant",
+                "coordinate_transformation_mode": "half_pixel", "nearest_mode": "round_prefer_floor"}  # fmt: skip
+    if node.op_type in ("Resize", "DepthToSpace"):
+        defaults["mode"] = "nearest" if node.op_type == "Resize" else "DCR"
+    for name, values in variants.get(node.op_type, {}).items():
+        now = _get(node, name, defaults[name])
+        for value in values:
+            if value != now:
+                yield f"`{name}` of `{label_of(node)}` is {value} instead of {now}", _set(name, value)
+
+
+def _operands(node: ir.Node) -> Iterator[Alternative]:
+    """Operands in the other order, or one left out."""
+    if node.op_type in ("Sub", "Div", "Concat", "MatMul") and len(node.inputs) == 2:
+        yield f"the operands of `{label_of(node)}` are exchanged", _exchange
+    if node.op_type == "Add":
+        for index in (0, 1):
+            value = node.inputs[index]
+            name = value.name if value is not None else ""
+            yield f"`{name}` is not added by `{label_of(node)}`", _leave_out(index)
+
+
+def _biases(node: ir.Node) -> Iterator[Alternative]:
+    bias = constant_array(node.inputs[2]) if len(node.inputs) > 2 else None
+    if bias is not None and np.any(bias):
+        yield f"the bias of `{label_of(node)}` is missing", _set_input(2, np.zeros_like(bias))
+
+
+def _weights(node: ir.Node) -> Iterator[Alternative]:
+    weight = weight_of(node)
+    assert weight is not None
+    label = f"the weights of `{label_of(node)}`"
+    for name in ("bfloat16", "float16"):
+        yield f"{label} are rounded to {name}", _set_weight(_rounded(weight, name))
+    if weight.ndim == 2 and weight.shape[0] == weight.shape[1]:
+        yield f"{label} are transposed", _set_weight(weight.T)
+    if weight.ndim == 2:
+        yield from _flattened(node, weight, label)
+    if weight.ndim == 4:
+        yield from _kernels(weight, label)
+    if weight.ndim >= 3:
+        yield from _input_orders(weight, label)
+
+
+def _kernels(weight: np.ndarray, label: str) -> Iterator[Alternative]:
+    high, wide = weight.shape[2:]
+    if high == wide > 1:
+        yield f"the kernels in {label} are transposed (width and height swapped)", _set_weight(weight.swapaxes(2, 3))
+    if high > 1 or wide > 1:
+        flipped = weight[:, :, ::-1, ::-1]
+        yield f"the kernels in {label} are turned by 180 degrees (convolution for correlation)", _set_weight(flipped)
+    for name, axes in _ORDERS.items():
+        read = np.ascontiguousarray(weight.transpose(axes)).reshape(weight.shape)
+        if not np.array_equal(read, weight):
+            yield f"{label} lie in the order {name}, but are read as OIHW", _set_weight(read)
+
+
+def _input_orders(weight: np.ndarray, label: str) -> Iterator[Alternative]:
+    count = weight.shape[1]
+    if count == 3:
+        reverse = weight[:, ::-1]
+        yield f"the input channels of {label} are in reverse order, as RGB for BGR", _set_weight(reverse)
+    if 1 < count <= _MOST_PAIRED_INPUTS:
+        for first in range(count):
+            for second in range(first + 1, count):
+                if count == 3 and (first, second) == (0, 2):
+                    continue  # the reverse order above
+                order = np.arange(count)
+                order[[first, second]] = second, first
+                yield f"input channels {first} and {second} of {label} are swapped", _set_weight(weight[:, order])
+
+
+def _flattened(node: ir.Node, weight: np.ndarray, label: str) -> Iterator[Alternative]:
+    """A matrix after a flattened map whose features come in the order of the other layout."""
+    axis = 1 if node.op_type == "Gemm" and _get(node, "transB", 0) else 0
+    length = weight.shape[axis]
+    for side in range(2, 17):
+        channels, rest = divmod(length, side * side)
+        if rest or channels < 2:
+            continue
+        order = np.arange(length).reshape(channels, side, side)
+        for text, indices in (
+            ("NCHW for NHWC", order.transpose(1, 2, 0)),
+            ("width before height", order.swapaxes(1, 2)),
+        ):
+            turned = np.take(weight, indices.reshape(-1), axis)
+            yield (
+                f"the inputs of {label} are in another layout: {text} ({channels} x {side} x {side})",
+                _set_weight(turned),
+            )
+        back = np.arange(length).reshape(side, side, channels).transpose(2, 0, 1).reshape(-1)
+        text = f"the inputs of {label} are in another layout: NHWC for NCHW ({channels} x {side} x {side})"
+        yield text, _set_weight(np.take(weight, back, axis))
+
+
+def _rounded(array: np.ndarray, name: str) -> np.ndarray:
+    import ml_dtypes
+
+    with np.errstate(over="ignore"):
+        return array.astype(ml_dtypes.bfloat16 if name == "bfloat16" else np.float16).astype(array.dtype)
+
+
+# --- changes to a copy ------------------------------------------------------------------------------------------------
+
+
+def _set(name: str, value: Any) -> Callable[[ir.Node], None]:
+    def change(node: ir.Node) -> None:
+        import onnx_ir as ir
+
+        if isinstance(value, float):
+            node.attributes[name] = ir.AttrFloat32(name, value)
+        elif isinstance(value, int):
+            node.attributes[name] = ir.AttrInt64(name, value)
+        elif isinstance(value, str):
+            node.attributes[name] = ir.AttrString(name, value)
+        else:
+            node.attributes[name] = ir.AttrInt64s(name, value)
+
+    return change
+
+
+def _set_input(index: int, array: np.ndarray) -> Callable[[ir.Node], None]:
+    def change(node: ir.Node) -> None:
+        assert node.graph is not None
+        new = add_initializer(node.graph, f"{node.outputs[0].name}:alternative", array)
+        node.replace_input_with(index, new)
+
+    return change
+
+
+def _set_weight(array: np.ndarray) -> Callable[[ir.Node], None]:
+    return _set_input(1, array)
+
+
+def _exchange(node: ir.Node) -> None:
+    first, second = node.inputs
+    node.replace_input_with(0, second)
+    node.replace_input_with(1, first)
+
+
+def _leave_out(index: int) -> Callable[[ir.Node], None]:
+    def change(node: ir.Node) -> None:
+        import onnx_ir as ir
+
+        assert node.graph is not None
+        value = node.inputs[index]
+        dtype = value.dtype if value is not None and value.dtype is not None else ir.DataType.FLOAT
+        zero = add_initializer(node.graph, f"{node.outputs[0].name}:zero", np.zeros((), dtype.numpy()))
+        node.replace_input_with(index, zero)
+
+    return change
+
+
+def bias_of(node: ir.Node) -> np.ndarray | None:
+    """The constant bias of a convolution or Gemm that adds it as it is; None where there is none."""
+    if not is_standard(node, "Conv", "ConvTranspose", "Gemm") or len(node.inputs) < 3 or _get(node, "beta", 1.0) != 1.0:
+        return None
+    return constant_array(node.inputs[2])
+
+
+def weight_of(node: ir.Node) -> np.ndarray | None:
+    """The constant weights of a convolution or matrix product; None where there are none."""
+    if not is_standard(node, *_WEIGHTED):
+        return None
+    array = constant_array(node.inputs[1]) if len(node.inputs) > 1 else None
+    return array if array is not None and array.ndim >= 2 and array.dtype.kind == "f" else None
+
+
+def _output_axis(node: ir.Node) -> int:
+    """Axis of the weights that runs over output channels."""
+    if node.op_type == "Gemm":
+        return 0 if _get(node, "transB", 0) else 1
+    return {"Conv": 0, "ConvTranspose": 1}.get(node.op_type, -1)
+
+
+def _input_axis(node: ir.Node) -> int:
+    """Axis of the weights that runs over input channels."""
+    if node.op_type == "Gemm":
+        return 1 if _get(node, "transB", 0) else 0
+    return {"Conv": 1, "ConvTranspose": 0}.get(node.op_type, 0)
+
+
+def _channel_axis(node: ir.Node) -> int:
+    """Axis of the output that runs over channels."""
+    return -1 if node.op_type in ("Gemm", "MatMul") else 1
+
+
+def _get(node: ir.Node, name: str, default: Any) -> Any:
+    return node.attributes[name].value if name in node.attributes else default
+
+
+def label_of(node: ir.Node) -> str:
+    """What a node is called: its name, or its first output's."""
+    return node.name or str(node.outputs[0].name)

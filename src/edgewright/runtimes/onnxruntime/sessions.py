@@ -1,0 +1,129 @@
+"""Inference sessions of ONNX Runtime: how they are set up, loaded, run and closed."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edgewright.contracts import Cut, OpenedBundle
+from edgewright.errors import EdgewrightError
+from edgewright.graph.cut import extract
+from edgewright.graph.serialize import as_source
+from edgewright.model import Arrays
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+FILE = "model.onnx"
+PROVIDERS = ["CPUExecutionProvider"]
+_LEVELS = {
+    "all": "ORT_ENABLE_ALL",
+    "extended": "ORT_ENABLE_EXTENDED",
+    "basic": "ORT_ENABLE_BASIC",
+    "none": "ORT_DISABLE_ALL",
+}
+
+
+class SessionRunner:
+    """An inference session; its own memory never leaves it: results are numpy's."""
+
+    def __init__(self, session: Any) -> None:
+        self._session = session
+        self._outputs = [output.name for output in session.get_outputs()]
+
+    def run(self, inputs: Arrays, /) -> dict[str, np.ndarray]:
+        """All outputs by ONNX name."""
+        assert self._session is not None, "the runner was closed"
+        try:
+            results = self._session.run(self._outputs, dict(inputs))
+        except Exception as problem:  # the library's errors share no base class of their own
+            # Inputs of a cut are checked by nobody else.
+            code = "E230" if type(problem).__name__ == "InvalidArgument" else "E232"
+            raise failure("running", problem, code=code) from None
+        return dict(zip(self._outputs, results, strict=True))
+
+    def close(self) -> None:
+        """Free the session."""
+        self._session = None
+
+
+def settings_for(bundle: OpenedBundle, threads: int) -> Any:
+    """Session options of the bundle: its optimization level, one operator at a time, on `threads` threads."""
+    import onnxruntime
+
+    settings = onnxruntime.SessionOptions()
+    level = str(bundle.options.get("graph_optimization", "all"))
+    settings.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, _LEVELS[level])
+    settings.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
+    settings.intra_op_num_threads = threads
+    settings.inter_op_num_threads = 1
+    settings.log_severity_level = 4  # what goes wrong is raised; the log would only repeat it on stderr
+    return settings
+
+
+def literal_settings() -> Any:
+    """Settings under which a graph is checked and loaded as it stands."""
+    import onnxruntime
+
+    settings = onnxruntime.SessionOptions()
+    settings.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    settings.intra_op_num_threads = 1
+    settings.log_severity_level = 4
+    return settings
+
+
+def load(source: bytes | Path, settings: Any) -> Any:
+    """An inference session.
+
+    Raises:
+        EdgewrightError: E232 when ONNX Runtime rejects the model.
+    """
+    import onnxruntime
+
+    try:
+        return onnxruntime.InferenceSession(
+            source if isinstance(source, bytes) else str(source), settings, providers=PROVIDERS
+        )
+    except Exception as problem:  # as above
+        raise failure("loading", problem) from None
+
+
+def failure(doing: str, problem: Exception, *, code: str = "E232") -> EdgewrightError:
+    """The error for an exception of the library, in the library's own words."""
+    lines = [line.strip() for line in str(problem).splitlines() if line.strip()] or [type(problem).__name__]
+    return EdgewrightError(
+        code, f"ONNX Runtime failed while {doing} the network: {lines[0]}", details=tuple(lines[1:4])
+    )
+
+
+def read(path: Path) -> ir.Model:
+    """The graph in the bundle's file.
+
+    Raises:
+        EdgewrightError: E232 when it cannot be read.
+    """
+    import onnx_ir as ir
+
+    try:
+        return ir.load(path)
+    except Exception as problem:  # protobuf's and onnx_ir's errors share no base class
+        raise failure("reading", problem) from None
+
+
+def give_types(network: ir.Model, names: Collection[str]) -> None:
+    """Ask ONNX Runtime for the types of tensors for which the file has none and ONNX's own inference finds none."""
+    import onnx_ir as ir
+
+    values = {value.name: value for node in network.graph for value in node.outputs}
+    untyped = tuple(name for name in names if name in values and values[name].type is None)
+    if not untyped:
+        return
+    with as_source(extract(network, Cut(None, untyped))) as source:
+        for output in load(source, literal_settings()).get_outputs():
+            kind = output.type.removeprefix("tensor(").removesuffix(")").upper()
+            value = values[output.name]
+            value.type = ir.TensorType(ir.DataType[kind])
+            value.shape = ir.Shape(output.shape)

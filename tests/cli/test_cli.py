@@ -1,0 +1,212 @@
+"""The command line as a user meets it: text, JSON, exit codes, errors without tracebacks."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from edgewright.cli import COMMANDS, main
+
+SNAPSHOTS = Path(__file__).parent / "snapshots"
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
+    """Run one command in an empty folder: (exit code, stdout, stderr)."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "120")
+
+    def call(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["edgewright", *arguments])
+        with pytest.raises(SystemExit) as stopped:
+            main()
+        out, err = capsys.readouterr()
+        return int(stopped.value.code or 0), out, err
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def workshop(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a small network (`net.onnx`), its spec, and 40 photos."""
+    import onnx_ir as ir
+    from PIL import Image
+
+    import edgewright as ew
+
+    folder = tmp_path_factory.mktemp("workshop")
+    graph = ir.from_onnx_text(
+        """<ir_version: 10, opset_import: ["" : 21]>
+        g (float[N,3,8,8] image) => (float[N,3] logits) {
+          r = Relu (image)
+          p = GlobalAveragePool (r)
+          logits = Flatten (p)
+        }"""
+    )
+    spec = ew.Spec(inputs={"image": ew.ImageInput(size=(8, 8))}, task="classify", options={"labels": ["red", "green", "blue"]})
+    ew.Model(graph, spec, name="net").save(folder / "net.onnx")
+    (folder / "photos").mkdir()
+    random = np.random.default_rng(0)
+    for index in range(40):
+        pixels = random.integers(0, 60, (12, 12, 3), np.uint8)
+        pixels[..., index % 3] += 150
+        Image.fromarray(pixels).save(folder / "photos" / f"photo{index}.png")
+    return folder
+
+
+def masked(text: str) -> str:
+    """Text without times, sizes of the machine, versions and paths."""
+    text = re.sub(r"/\S*pytest\S*", "PATH", text)
+    return re.sub(r"\d+\.\d+\.\d+\S*", "VERSION", text)
+
+
+def snapshot(name: str, text: str) -> None:
+    """Compare with the stored text; EDGEWRIGHT_UPDATE_SNAPSHOTS=1 writes it anew."""
+    path = SNAPSHOTS / f"{name}.txt"
+    if os.environ.get("EDGEWRIGHT_UPDATE_SNAPSHOTS"):
+        SNAPSHOTS.mkdir(exist_ok=True)
+        path.write_text(masked(text), encoding="utf-8")
+    assert masked(text) == path.read_text(encoding="utf-8")
+
+
+def test_help(run: Run) -> None:
+    code, out, _ = run("--help")
+    assert code == 0
+    snapshot("help", out)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help(run: Run, command: str) -> None:
+    code, out, _ = run(command, "--help")
+    assert code == 0
+    assert out.startswith(f"Usage: edgewright {command}")
+    assert "--json" in out
+
+
+def test_list(run: Run) -> None:
+    code, out, _ = run("list", "recipes")
+    assert code == 0
+    snapshot("list-recipes", out)
+    code, out, _ = run("list", "--json")
+    document = json.loads(out)
+    assert {"importers", "zoo", "passes", "runtimes", "tasks", "recipes", "cpus"} == set(document)
+    assert "zoo:efficientnet-lite0" in [row["name"] for row in document["zoo"]]
+
+
+def test_doctor(run: Run) -> None:
+    code, out, _ = run("doctor", "--json")
+    document = json.loads(out)
+    assert code == 0
+    assert {row["name"] for row in document["runtimes"] if row["works"]} >= {"reference", "onnxruntime"}
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion(run: Run, shell: str) -> None:
+    code, out, _ = run("completion", shell)
+    assert code == 0
+    assert "_EDGEWRIGHT_COMPLETE" in out
+
+
+def test_dry_run_needs_nothing_and_writes_nothing(run: Run, tmp_path: Path) -> None:
+    code, out, _ = run("deploy", "zoo:efficientnet-lite0", "--runtime", "onnxruntime", "--recipe", "float", "--dry-run")
+    assert code == 0
+    assert "original-onnxruntime: no pass" in out
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_whole_way(run: Run, workshop: Path, tmp_path: Path) -> None:
+    code, out, err = run("deploy", str(workshop / "net.onnx"), "--samples", str(workshop / "photos"), "--runtime", "onnxruntime",
+                         "--out", "run", "--json")  # fmt: skip
+    document = json.loads(out)
+    assert code == 0, err
+    assert document["chosen"].endswith("-onnxruntime")
+    assert "report: run/report.html" in err
+    bundle = f"run/bundles/{document['chosen']}"
+    code, out, err = run("run", bundle, str(workshop / "photos" / "photo1.png"), "--draw", "drawn")
+    assert code == 0, err
+    assert "green" in out
+    assert len(list((tmp_path / "drawn").glob("*.png"))) == 1
+    assert run("report", "run")[0] == 0
+
+
+def test_step_by_step(run: Run, workshop: Path) -> None:
+    net, photos = str(workshop / "net.onnx"), str(workshop / "photos")
+    code, _, err = run("compress", net, "--recipe", "float", "--out", "small.onnx")
+    assert (code, "next: edgewright convert small.onnx" in err) == (0, True)
+    code, _, err = run("convert", "small.onnx", "--out", "bundle")
+    assert (code, "next: edgewright verify" in err) == (0, True)
+    code, out, err = run("verify", net, "bundle", "--samples", photos)
+    assert (code, "pass" in out) == (0, True), err
+    code, out, err = run("locate", net, "bundle", "--samples", photos)
+    assert (code, "pass" in out) == (0, True), err
+    code, out, err = run("bench", "bundle", "--max-seconds", "0.2", "--markdown", "table.md")
+    assert "| bundle |" in out, err
+    code, out, err = run("inspect", net)
+    assert (code, "multiply-adds" in out) == (0, True), err
+    code, out, err = run("spec", "show", net, "--json")
+    assert json.loads(out)["task"] == "classify"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "text"),
+    [
+        (("deploy", "nowhere.onnx", "--samples", "x"), 2, "error[E104]"),
+        (("deploy", "zoo:resnet-9000", "--samples", "x"), 2, "error[E101]"),
+        (("deploy", "zoo:efficientnet-lite0", "--samples", "x", "--runtime", "tensorrt"), 2, "error[E1"),
+        (("deploy", "zoo:efficientnet-lite0"), 2, "error[E301]"),
+        (("inspect", "nowhere"), 2, "error[E10"),
+        (("convert", "nowhere.onnx", "--runtime", "openvono", "--out", "x"), 2, "error[E1"),
+        (("verify", "nowhere.onnx", "nobundle", "--samples", "x"), 2, "error[E104]"),
+        (("bench", "nobundle"), 2, "error[E104]"),
+        (("bench", "nobundle", "--sweep", "one"), 2, "error["),
+        (("report", "norun"), 2, "error[E104]"),
+        (("list", "everything"), 2, "Invalid value"),
+        (("list", "--set", "nonsense"), 2, "error[E103]"),
+        (("list", "--weights-of-gold", "3"), 2, "No such option"),
+        (("nothing",), 2, "No such command"),
+        (("deploy", "zoo:efficientnet-lite0", "--samples", "x", "--min-agreement", "high"), 2, "not a valid float"),
+    ],
+)
+def test_mistakes_get_an_error_and_no_traceback(run: Run, arguments: tuple[str, ...], code: int, text: str, tmp_path: Path) -> None:
+    got, _, err = run(*arguments)
+    assert got == code
+    assert text in err
+    assert "Traceback" not in err
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+def test_json_error_is_a_document(run: Run) -> None:
+    code, out, _ = run("inspect", "nowhere.onnx", "--json")
+    assert code == 2
+    assert json.loads(out)["error"]["code"] == "E104"
+
+
+def test_global_options_before_the_command(run: Run) -> None:
+    code, out, _ = run("--json", "list", "recipes")
+    assert code == 0
+    assert {row["name"] for row in json.loads(out)["recipes"]} >= {"original", "float", "fp16"}
+
+
+def test_short_names_of_plugin_options(run: Run, workshop: Path) -> None:
+    code, _, err = run("convert", str(workshop / "net.onnx"), "--out", "b", "--graph-optimization", "fast")
+    assert code == 2
+    assert "graph_optimization" in err
+
+
+def test_closed_pipe_is_no_error(workshop: Path) -> None:
+    command = f"{sys.executable} -m edgewright list | head -1"
+    done = subprocess.run(["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True, check=False)
+    assert "Traceback" not in done.stderr
+    assert done.stdout.startswith("importers")
+
+
