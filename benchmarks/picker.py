@@ -58,7 +58,10 @@ def main() -> None:
             best = min(results, key=lambda result: result.infer.median_ms)
             own = next(result for result in results if result.bundle_name == outcome.chosen)
             value, low, high = own.relative
-            print(f"| {network} | {outcome.chosen} | {best.bundle_name} | {value:.3f} ({low:.3f}-{high:.3f}) |", flush=True)
+            print(
+                f"| {network} | {outcome.chosen} | {best.bundle_name} | {value:.3f} ({low:.3f}-{high:.3f}) |",
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

@@ -70,8 +70,10 @@ class TestPlugin:
         options: Any = getattr(module, "Config", None) or module.Options
         assert dataclasses.is_dataclass(options)
         assert options.__dataclass_params__.frozen  # type: ignore[attr-defined]
-        assert all(field.default is not dataclasses.MISSING or field.default_factory is not dataclasses.MISSING
-                   for field in dataclasses.fields(options))  # fmt: skip
+        assert all(
+            field.default is not dataclasses.MISSING or field.default_factory is not dataclasses.MISSING
+            for field in dataclasses.fields(options)
+        )
         made = options()
         assert build(options, dump(made), where=name) == made
         with pytest.raises(EdgewrightError, match="no option"):
@@ -125,4 +127,6 @@ def test_verbs_never_name_a_plugin() -> None:
             if not path.exists():
                 continue
             for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-                assert not (isinstance(node, ast.Constant) and node.value in runtimes - {"reference"}), f"{path}:{node.lineno}"
+                assert not (isinstance(node, ast.Constant) and node.value in runtimes - {"reference"}), (
+                    f"{path}:{node.lineno}"
+                )

@@ -49,4 +49,6 @@ def test_error_texts(path: Path) -> None:
                 assert not str(last).endswith("."), f"{path}:{node.lineno}: no final period"
         if isinstance(node, ast.ExceptHandler):
             assert node.type is not None, f"{path}:{node.lineno}: bare except"
-            assert not (len(node.body) == 1 and isinstance(node.body[0], ast.Pass)), f"{path}:{node.lineno}: except: pass"
+            assert not (len(node.body) == 1 and isinstance(node.body[0], ast.Pass)), (
+                f"{path}:{node.lineno}: except: pass"
+            )

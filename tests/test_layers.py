@@ -38,7 +38,10 @@ def test_help_answers_within_the_budget() -> None:
         ("import edgewright", ("numpy", "onnx", "onnx_ir", "onnxruntime", "rich", "PIL")),
         ("import edgewright.cli", ("numpy", "onnx", "onnx_ir", "onnxruntime", "rich", "PIL")),
         ("import edgewright.bundle, edgewright.session", ("onnx", "onnx_ir", "onnxruntime", "openvino", "PIL")),
-        ("import edgewright.deploy, edgewright.samples", ("onnx", "onnx_ir", "onnxruntime", "openvino", "jinja2", "torch")),
+        (
+            "import edgewright.deploy, edgewright.samples",
+            ("onnx", "onnx_ir", "onnxruntime", "openvino", "jinja2", "torch"),
+        ),
     ],
 )
 def test_heavy_packages_are_imported_late(statement: str, forbidden: tuple[str, ...]) -> None:

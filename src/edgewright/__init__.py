@@ -30,23 +30,59 @@ if TYPE_CHECKING:
     from edgewright.recipe import Recipe
     from edgewright.report import report
     from edgewright.samples import Samples
-    from edgewright.session import Session, open  # noqa: A004
+    from edgewright.session import Session, open
     from edgewright.spec import ImageInput, Spec, TensorInput
     from edgewright.target import Target
     from edgewright.verify import verify
 
 _HOMES = {
-    "BenchPlan": "bench", "Bundle": "bundle", "EdgewrightError": "errors", "EdgewrightWarning": "errors",
-    "ImageInput": "spec", "Model": "model", "Recipe": "recipe", "Samples": "samples", "Session": "session",
-    "Spec": "spec", "Target": "target", "TensorInput": "spec", "bench": "bench", "compress": "compress",
-    "convert": "convert", "deploy": "deploy", "inspect": "inspect", "load": "load", "locate": "locate",
-    "open": "session", "report": "report", "verify": "verify",
-}  # fmt: skip
+    "BenchPlan": "bench",
+    "Bundle": "bundle",
+    "EdgewrightError": "errors",
+    "EdgewrightWarning": "errors",
+    "ImageInput": "spec",
+    "Model": "model",
+    "Recipe": "recipe",
+    "Samples": "samples",
+    "Session": "session",
+    "Spec": "spec",
+    "Target": "target",
+    "TensorInput": "spec",
+    "bench": "bench",
+    "compress": "compress",
+    "convert": "convert",
+    "deploy": "deploy",
+    "inspect": "inspect",
+    "load": "load",
+    "locate": "locate",
+    "open": "session",
+    "report": "report",
+    "verify": "verify",
+}
 __all__ = [
-    "BenchPlan", "Bundle", "EdgewrightError", "EdgewrightWarning", "ImageInput", "Model", "Recipe", "Samples", "Session",
-    "Spec", "Target", "TensorInput", "bench", "compress", "convert", "deploy", "inspect", "load", "locate", "open",
-    "report", "verify",
-]  # fmt: skip
+    "BenchPlan",
+    "Bundle",
+    "EdgewrightError",
+    "EdgewrightWarning",
+    "ImageInput",
+    "Model",
+    "Recipe",
+    "Samples",
+    "Session",
+    "Spec",
+    "Target",
+    "TensorInput",
+    "bench",
+    "compress",
+    "convert",
+    "deploy",
+    "inspect",
+    "load",
+    "locate",
+    "open",
+    "report",
+    "verify",
+]
 __version__ = "0.1.0"
 
 

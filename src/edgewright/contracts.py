@@ -48,9 +48,13 @@ class SampleSource(Protocol):
 
     def __len__(self) -> int: ...
     def __iter__(self) -> Iterator[Sample]: ...
+
     @property
-    def groups(self) -> tuple[str, ...]: ...
-    def role(self, *roles: Role) -> SampleSource: ...
+    def groups(self) -> tuple[str, ...]:
+        """Group hashes, each once."""
+
+    def role(self, *roles: Role) -> SampleSource:
+        """Only the samples of these roles."""
 
 
 # --- importers and zoo -------------------------------------------------------------------------------------------------

@@ -246,7 +246,7 @@ def _value_bytes(value: ir.Value, layers: Mapping[str, LayerCost]) -> int | None
     if not all(isinstance(size, int) for size in shape):
         return None
     item_bytes = value.dtype.itemsize if value.dtype is not None else 4
-    return math.ceil(math.prod(shape) * item_bytes)
+    return int(math.ceil(math.prod(shape) * item_bytes))
 
 
 def _all_bytes(layer: LayerCost) -> int | None:

@@ -153,7 +153,9 @@ class Model:
         import onnx_ir as ir
 
         if self.weight_bytes() > EXTERNAL_DATA_BYTES:
-            raise EdgewrightError("E105", f"`{self.name}` has {self.weight_bytes()} bytes of weights, too many for one file")
+            raise EdgewrightError(
+                "E105", f"`{self.name}` has {self.weight_bytes()} bytes of weights, too many for one file"
+            )
         return ir.to_proto(self._with_metadata())
 
     def save(self, path: str | Path) -> Path:
@@ -179,7 +181,9 @@ class Model:
 
     def weight_bytes(self) -> int:
         """Bytes of all initializers, subgraphs included."""
-        return sum(v.const_value.nbytes for g in self._graphs() for v in g.initializers.values() if v.const_value is not None)
+        return sum(
+            v.const_value.nbytes for g in self._graphs() for v in g.initializers.values() if v.const_value is not None
+        )
 
     def _graphs(self) -> Iterator[ir.Graph]:
         yield self.ir.graph

@@ -87,7 +87,7 @@ def _parse(hint: Any, value: Any, where: str) -> Any:
             return {key: _parse(args[1] if args else Any, item, f"{where}.{key}") for key, item in value.items()}
         raise _wrong(where, value, "a table")
     if dataclasses.is_dataclass(hint):
-        if isinstance(value, hint):
+        if isinstance(value, typing.cast(type, hint)):
             return value
         if isinstance(value, Mapping):
             return build(typing.cast(type, hint), value, where=where)

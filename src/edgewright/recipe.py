@@ -1,10 +1,10 @@
 """Recipe: the passes that make one candidate, as a name, a TOML file or an object.
 
-    description = "batch-norm folded, constants folded, dead code removed"
-    [[steps]]
-    pass = "fold_batchnorm"
-    [convert.openvino]
-    inference_precision = "f32"
+description = "batch-norm folded, constants folded, dead code removed"
+[[steps]]
+pass = "fold_batchnorm"
+[convert.openvino]
+inference_precision = "f32"
 """
 
 from __future__ import annotations

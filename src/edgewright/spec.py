@@ -243,11 +243,11 @@ def template(model: NetworkFacts) -> str:
 
 def _input_lines(info: TensorFacts, item: InputSpec | None) -> list[str]:
     head = [f"# network input: {_comment(str(info))}", f"[inputs.{_toml(info.name)}]"]
-    check = "" if item else "   # please check"
+    check = "" if item else "please check: "
     if item is None:
         item = _guess_image(info) or TensorInput()
     if not isinstance(item, ImageInput):
-        return [*head, f'kind = "tensor"   # arrays come ready-made in .npz files{check}']
+        return [*head, f'kind = "tensor"   # {check}arrays come ready-made in .npz files']
     about = {
         "size": "height, width",
         "resize": "crop, stretch or letterbox",
@@ -262,10 +262,10 @@ def _input_lines(info: TensorFacts, item: InputSpec | None) -> list[str]:
     }
     fields = dump(item)
     sized = not check or all(isinstance(side, int) for side in _sides(info, item))
-    lines = [f'kind = "image"{check}']
+    lines = [f'kind = "image"   # {check}made from a photo']
     for name, comment in about.items():
         certain = name == "layout" or (name == "size" and sized)
-        lines.append(f"{name} = {_toml(fields[name])}   # {comment}{'' if certain or not check else '; please check'}")
+        lines.append(f"{name} = {_toml(fields[name])}   # {'' if certain else check}{comment}")
     return [*head, *lines]
 
 

@@ -1,7 +1,7 @@
 """Target: the runtime and the CPU a deployment is made for.
 
-    >>> Target("onnxruntime", cpu="x86-64-v3").has("avx2")
-    True
+>>> Target("onnxruntime", cpu="x86-64-v3").has("avx2")
+True
 """
 
 from __future__ import annotations
@@ -30,8 +30,25 @@ CPUS: dict[str, tuple[str, ...]] = {
     "armv8.2-dotprod": ("asimd", "asimddp", "asimdhp", "fphp"),
 }
 
-_OF_INTEREST = {*_V4, "avx_vnni", "avx512_vnni", "avx512_bf16", "avx512_fp16", "avx512_vpopcntdq", "amx_tile", "amx_int8",
-                "amx_bf16", "asimd", "asimddp", "asimdhp", "fphp", "i8mm", "bf16", "sve", "sve2"}  # fmt: skip
+_OF_INTEREST = {
+    *_V4,
+    "avx_vnni",
+    "avx512_vnni",
+    "avx512_bf16",
+    "avx512_fp16",
+    "avx512_vpopcntdq",
+    "amx_tile",
+    "amx_int8",
+    "amx_bf16",
+    "asimd",
+    "asimddp",
+    "asimdhp",
+    "fphp",
+    "i8mm",
+    "bf16",
+    "sve",
+    "sve2",
+}
 
 
 @functools.cache

@@ -9,7 +9,6 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -53,7 +52,9 @@ def workshop(tmp_path_factory: pytest.TempPathFactory) -> Path:
           logits = Flatten (p)
         }"""
     )
-    spec = ew.Spec(inputs={"image": ew.ImageInput(size=(8, 8))}, task="classify", options={"labels": ["red", "green", "blue"]})
+    spec = ew.Spec(
+        inputs={"image": ew.ImageInput(size=(8, 8))}, task="classify", options={"labels": ["red", "green", "blue"]}
+    )
     ew.Model(graph, spec, name="net").save(folder / "net.onnx")
     (folder / "photos").mkdir()
     random = np.random.default_rng(0)
@@ -125,8 +126,17 @@ def test_dry_run_needs_nothing_and_writes_nothing(run: Run, tmp_path: Path) -> N
 
 
 def test_the_whole_way(run: Run, workshop: Path, tmp_path: Path) -> None:
-    code, out, err = run("deploy", str(workshop / "net.onnx"), "--samples", str(workshop / "photos"), "--runtime", "onnxruntime",
-                         "--out", "run", "--json")  # fmt: skip
+    code, out, err = run(
+        "deploy",
+        str(workshop / "net.onnx"),
+        "--samples",
+        str(workshop / "photos"),
+        "--runtime",
+        "onnxruntime",
+        "--out",
+        "run",
+        "--json",
+    )
     document = json.loads(out)
     assert code == 0, err
     assert document["chosen"].endswith("-onnxruntime")
@@ -177,7 +187,9 @@ def test_step_by_step(run: Run, workshop: Path) -> None:
         (("deploy", "zoo:efficientnet-lite0", "--samples", "x", "--min-agreement", "high"), 2, "not a valid float"),
     ],
 )
-def test_mistakes_get_an_error_and_no_traceback(run: Run, arguments: tuple[str, ...], code: int, text: str, tmp_path: Path) -> None:
+def test_mistakes_get_an_error_and_no_traceback(
+    run: Run, arguments: tuple[str, ...], code: int, text: str, tmp_path: Path
+) -> None:
     got, _, err = run(*arguments)
     assert got == code
     assert text in err
@@ -208,5 +220,3 @@ def test_closed_pipe_is_no_error(workshop: Path) -> None:
     done = subprocess.run(["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True, check=False)
     assert "Traceback" not in done.stderr
     assert done.stdout.startswith("importers")
-
-

@@ -23,10 +23,25 @@ PLAN = ew.BenchPlan(min_runs=10, max_runs=40, max_seconds=0.5)
 
 def result(name: str, rounds: list[float], size_bytes: int = 1_000_000) -> BenchResult:
     median = float(np.median(rounds))
-    timing = Timing(median_ms=median, low_ms=median, high_ms=median, p90_ms=median, p99_ms=median, mean_ms=median, runs=99)
-    return BenchResult(bundle_hash="h", bundle_name=name, runtime="r", precision="fp32", threads=1, infer=timing, pre=None,
-                       post=None, peak_memory_bytes=1, load_ms=1.0, size_bytes=size_bytes, trust="trusted", reasons=(),
-                       telemetry={"during": {"round_medians_ms": rounds}})  # fmt: skip
+    timing = Timing(
+        median_ms=median, low_ms=median, high_ms=median, p90_ms=median, p99_ms=median, mean_ms=median, runs=99
+    )
+    return BenchResult(
+        bundle_hash="h",
+        bundle_name=name,
+        runtime="r",
+        precision="fp32",
+        threads=1,
+        infer=timing,
+        pre=None,
+        post=None,
+        peak_memory_bytes=1,
+        load_ms=1.0,
+        size_bytes=size_bytes,
+        trust="trusted",
+        reasons=(),
+        telemetry={"during": {"round_medians_ms": rounds}},
+    )
 
 
 def judged(name: str, precision: str = "fp32", state: str = "verified") -> Candidate:
@@ -65,8 +80,11 @@ class TestPick:
         assert pick([], {}) is None
 
     def test_speedup_pairs_rounds(self, noise: Any) -> None:
-        measured = {"original-a": result("original-a", noise(12.0)), "original-b": result("original-b", noise(10.0)),
-                    "float-a": result("float-a", noise(8.0))}  # fmt: skip
+        measured = {
+            "original-a": result("original-a", noise(12.0)),
+            "original-b": result("original-b", noise(10.0)),
+            "float-a": result("float-a", noise(8.0)),
+        }
         items = [judged(name) for name in measured]
         found = speedup("float-a", items, measured)
         assert found is not None
@@ -105,10 +123,14 @@ def network() -> ew.Model:
         }}"""
     )
     weights = {
-        "w": random.standard_normal((8, 3, 3, 3)), "scale": random.uniform(0.5, 2, 8), "bias": random.standard_normal(8),
-        "mean": random.standard_normal(8), "var": random.uniform(0.5, 2, 8), "fw": random.standard_normal((CLASSES, 8)),
+        "w": random.standard_normal((8, 3, 3, 3)),
+        "scale": random.uniform(0.5, 2, 8),
+        "bias": random.standard_normal(8),
+        "mean": random.standard_normal(8),
+        "var": random.uniform(0.5, 2, 8),
+        "fw": random.standard_normal((CLASSES, 8)),
         "fb": random.standard_normal(CLASSES),
-    }  # fmt: skip
+    }
     for value in [v for node in graph.graph for v in node.inputs if v is not None]:
         if value.name in weights and value.name not in graph.graph.initializers:
             array = weights[value.name].astype(np.float32)
@@ -136,7 +158,9 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def outcome(network: ew.Model, photos: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Path]:
     out = tmp_path_factory.mktemp("run") / "x"
     samples = ew.Samples.open(photos, network)
-    return ew.deploy(network, samples, runtimes=("onnxruntime",), out=out, plan=PLAN, command="edgewright deploy tiny"), out
+    return ew.deploy(
+        network, samples, runtimes=("onnxruntime",), out=out, plan=PLAN, command="edgewright deploy tiny"
+    ), out
 
 
 def test_deploy_hands_back_a_verified_bundle(outcome: tuple[Any, Path]) -> None:
@@ -217,9 +241,14 @@ def test_a_pass_that_breaks_the_network_is_rejected_with_its_reason(
     monkeypatch.setattr(plugin, "apply", broken)
     recipe = Recipe("broken", "scales a weight", (RecipeStep("fold_batchnorm"),))
     found = ew.deploy(
-        network, ew.Samples.open(photos, network), runtimes=("onnxruntime",), recipes=(recipe,), out=tmp_path / "x", plan=PLAN,
+        network,
+        ew.Samples.open(photos, network),
+        runtimes=("onnxruntime",),
+        recipes=(recipe,),
+        out=tmp_path / "x",
+        plan=PLAN,
         layers=False,
-    )  # fmt: skip
+    )
     by_name = {item.name: item for item in found.candidates}
     assert by_name["broken-onnxruntime"].state == "rejected"
     assert found.chosen == "original-onnxruntime"
@@ -233,9 +262,14 @@ def test_a_bug_in_one_candidate_does_not_end_the_run(
 
     monkeypatch.setattr(registry.get("passes", "fold_batchnorm"), "apply", crash)
     found = ew.deploy(
-        network, ew.Samples.open(photos, network), runtimes=("onnxruntime",), recipes=("float",), out=tmp_path / "x", plan=PLAN,
+        network,
+        ew.Samples.open(photos, network),
+        runtimes=("onnxruntime",),
+        recipes=("float",),
+        out=tmp_path / "x",
+        plan=PLAN,
         layers=False,
-    )  # fmt: skip
+    )
     failed = next(item for item in found.candidates if item.name == "float-onnxruntime")
     assert failed.state == "failed"
     assert "ZeroDivisionError" in failed.reason

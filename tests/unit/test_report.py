@@ -37,24 +37,60 @@ def gate(value: float, low: float, decision: str = "pass") -> Gate:
     return Gate(name="agreement", decision=decision, value=value, low=low, high=1.0, required=0.98, message=message)  # type: ignore[arg-type]
 
 
-def candidate(name: str, ms: float | None, value: float, low: float, state: str = "verified", decision: str = "pass") -> Candidate:
+def candidate(
+    name: str, ms: float | None, value: float, low: float, state: str = "verified", decision: str = "pass"
+) -> Candidate:
     recipe, _, runtime = name.partition("-")
     verdict = VerifyReport(
-        bundle_hash="b" * 64, bundle_name=name, origin="a" * 64, decision=decision, gates=(gate(value, low, decision),),  # type: ignore[arg-type]
-        outputs=(TensorError(name="logits", rel_l2=1e-6, sqnr_db=120.0),), samples=300, samples_needed=0,
-        agreement="same top-1 class", metric={"top-1": (0.882, 0.88)}, disagreements=("017.jpg",), seed=0,
+        bundle_hash="b" * 64,
+        bundle_name=name,
+        origin="a" * 64,
+        decision=decision,
+        gates=(gate(value, low, decision),),  # type: ignore[arg-type]
+        outputs=(TensorError(name="logits", rel_l2=1e-6, sqnr_db=120.0),),
+        samples=300,
+        samples_needed=0,
+        agreement="same top-1 class",
+        metric={"top-1": (0.882, 0.88)},
+        disagreements=("017.jpg",),
+        seed=0,
         environment=Environment.here(),
-    )  # fmt: skip
+    )
     bench: tuple[BenchResult, ...] = ()
     if ms is not None:
-        timing = Timing(median_ms=ms, low_ms=ms * 0.98, high_ms=ms * 1.03, p90_ms=ms * 1.1, p99_ms=ms * 1.4, mean_ms=ms, runs=240)
+        timing = Timing(
+            median_ms=ms, low_ms=ms * 0.98, high_ms=ms * 1.03, p90_ms=ms * 1.1, p99_ms=ms * 1.4, mean_ms=ms, runs=240
+        )
         bench = (
-            BenchResult(bundle_hash="b" * 64, bundle_name=name, runtime=runtime, precision="fp32", threads=1, infer=timing,
-                        pre=timing, post=timing, peak_memory_bytes=142_000_000, load_ms=80.0, size_bytes=18_600_000,
-                        trust="trusted", reasons=(), telemetry={"steal_percent": 0.0}),
-        )  # fmt: skip
-    return Candidate(name=name, recipe=recipe, runtime=runtime, state=state, reason="measured", bundle=f"bundles/{name}",  # type: ignore[arg-type]
-                     size_bytes=18_600_000, precision="fp32", verify=verdict, bench=bench)  # fmt: skip
+            BenchResult(
+                bundle_hash="b" * 64,
+                bundle_name=name,
+                runtime=runtime,
+                precision="fp32",
+                threads=1,
+                infer=timing,
+                pre=timing,
+                post=timing,
+                peak_memory_bytes=142_000_000,
+                load_ms=80.0,
+                size_bytes=18_600_000,
+                trust="trusted",
+                reasons=(),
+                telemetry={"steal_percent": 0.0},
+            ),
+        )
+    return Candidate(
+        name=name,
+        recipe=recipe,
+        runtime=runtime,
+        state=state,
+        reason="measured",
+        bundle=f"bundles/{name}",  # type: ignore[arg-type]
+        size_bytes=18_600_000,
+        precision="fp32",
+        verify=verdict,
+        bench=bench,
+    )
 
 
 @pytest.fixture
@@ -65,36 +101,89 @@ def outcome() -> DeployOutcome:
         candidate("original-onnxruntime", 12.5, 1.0, 0.987),
         candidate("original-openvino", 12.9, 1.0, 0.987),
         candidate("fp16-openvino", 9.2, 0.96, 0.93, "rejected", "fail"),
-        dataclasses.replace(candidate("fp16-onnxruntime", None, 1.0, 0.9, "failed"), verify=None, bundle=None,
-                            reason="`onnxruntime` cannot run 1 of 3 nodes <script>alert(1)</script>"),
-    )  # fmt: skip
+        dataclasses.replace(
+            candidate("fp16-onnxruntime", None, 1.0, 0.9, "failed"),
+            verify=None,
+            bundle=None,
+            reason="`onnxruntime` cannot run 1 of 3 nodes <script>alert(1)</script>",
+        ),
+    )
     return DeployOutcome(
-        model_name="net <b>&", origin="a" * 64, chosen="float-openvino", candidates=items, speedup=(1.33, 1.29, 1.37),
-        budget={"min_agreement": 0.98, "max_drop": None, "threads": 1}, threads=1,
-        samples={"calibrate": 120, "select": 80, "judge": 300}, skipped=(("bad.jpg", "truncated"),),
-        command="edgewright deploy net.onnx --samples photos", seed=0, environment=Environment.here(), notes=("a note",),
-    )  # fmt: skip
+        model_name="net <b>&",
+        origin="a" * 64,
+        chosen="float-openvino",
+        candidates=items,
+        speedup=(1.33, 1.29, 1.37),
+        budget={"min_agreement": 0.98, "max_drop": None, "threads": 1},
+        threads=1,
+        samples={"calibrate": 120, "select": 80, "judge": 300},
+        skipped=(("bad.jpg", "truncated"),),
+        command="edgewright deploy net.onnx --samples photos",
+        seed=0,
+        environment=Environment.here(),
+        notes=("a note",),
+    )
 
 
 def layer_evidence(rng: np.random.Generator, count: int = 90) -> tuple[LocateReport, InspectReport]:
     names = [f"/blocks/{i}/conv" for i in range(count)]
     layers = tuple(
-        Layer(name=name, node=name, op_type="Conv", noise_floor=2e-7, passed=i != 40,
-              isolated=TensorError(name=name, rel_l2=3e-7, sqnr_db=float(125 + 10 * rng.random() - (60 if i == 40 else 0))),
-              cumulative=TensorError(name=name, rel_l2=9e-7, sqnr_db=float(118 + 5 * rng.random() - (40 if i >= 40 else 0))))
+        Layer(
+            name=name,
+            node=name,
+            op_type="Conv",
+            noise_floor=2e-7,
+            passed=i != 40,
+            isolated=TensorError(
+                name=name, rel_l2=3e-7, sqnr_db=float(125 + 10 * rng.random() - (60 if i == 40 else 0))
+            ),
+            cumulative=TensorError(
+                name=name, rel_l2=9e-7, sqnr_db=float(118 + 5 * rng.random() - (40 if i >= 40 else 0))
+            ),
+        )
         for i, name in enumerate(names)
-    )  # fmt: skip
+    )
     costs = tuple(
-        LayerCost(name=name, node=name, op_type="Conv", shape=(1, 32, 56, 56), macs=int(4e6 * rng.random()), parameter_bytes=4096,
-                  activation_bytes=200_000, time_ms=float(rng.random() * 0.4), bound="compute" if i % 3 else "memory", efficiency=0.6)
+        LayerCost(
+            name=name,
+            node=name,
+            op_type="Conv",
+            shape=(1, 32, 56, 56),
+            macs=int(4e6 * rng.random()),
+            parameter_bytes=4096,
+            activation_bytes=200_000,
+            time_ms=float(rng.random() * 0.4),
+            bound="compute" if i % 3 else "memory",
+            efficiency=0.6,
+        )
         for i, name in enumerate(names)
-    )  # fmt: skip
-    located = LocateReport(bundle_hash="b", bundle_name="float-openvino", layers=layers, first=names[40], fused=(),
-                           cause="channels 3 and 17 are swapped", reproducer=None, samples=2, seed=0,
-                           environment=Environment.here())  # fmt: skip
-    inspected = InspectReport(model_hash="a", name="net", inputs=("image float32[1, 3, 224, 224]",), outputs=("logits",),
-                              parameters=4_650_000, weight_bytes=18_600_000, macs=407_000_000, layers=costs,
-                              operators={"Conv": count}, runtimes={}, peak_gflops=99.0, bandwidth_gbs=12.0)  # fmt: skip
+    )
+    located = LocateReport(
+        bundle_hash="b",
+        bundle_name="float-openvino",
+        layers=layers,
+        first=names[40],
+        fused=(),
+        cause="channels 3 and 17 are swapped",
+        reproducer=None,
+        samples=2,
+        seed=0,
+        environment=Environment.here(),
+    )
+    inspected = InspectReport(
+        model_hash="a",
+        name="net",
+        inputs=("image float32[1, 3, 224, 224]",),
+        outputs=("logits",),
+        parameters=4_650_000,
+        weight_bytes=18_600_000,
+        macs=407_000_000,
+        layers=costs,
+        operators={"Conv": count},
+        runtimes={},
+        peak_gflops=99.0,
+        bandwidth_gbs=12.0,
+    )
     return located, inspected
 
 
@@ -121,7 +210,15 @@ def test_page_is_whole_and_balanced(outcome: DeployOutcome, tmp_path: Path) -> N
     parser = _Balanced()
     parser.feed(page)
     assert parser.open == []
-    for text in ("float-openvino", "1.33", "same top-1 class", "edgewright deploy net.onnx", "bad.jpg", "a note", "88.0 %"):
+    for text in (
+        "float-openvino",
+        "1.33",
+        "same top-1 class",
+        "edgewright deploy net.onnx",
+        "bad.jpg",
+        "a note",
+        "88.0 %",
+    ):
         assert text in page
 
 
@@ -134,7 +231,10 @@ def test_page_needs_no_network_and_escapes_names(outcome: DeployOutcome, tmp_pat
 
 def test_outcome_without_winner(outcome: DeployOutcome, tmp_path: Path) -> None:
     lost = dataclasses.replace(
-        outcome, chosen=None, speedup=None, candidates=tuple(c for c in outcome.candidates if c.state in {"rejected", "failed"})
+        outcome,
+        chosen=None,
+        speedup=None,
+        candidates=tuple(c for c in outcome.candidates if c.state in {"rejected", "failed"}),
     )
     assert "No candidate is within the budget" in render(lost, tmp_path)
 
@@ -189,11 +289,25 @@ def test_page_in_a_real_browser(
     page, shot = tmp_path / "page.html", tmp_path / "page.png"
     page.write_text(render(outcome, tmp_path), encoding="utf-8")
     subprocess.run(
-        ["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
-         "--disable-component-update", "--disable-sync", "--hide-scrollbars", f"--user-data-dir={tmp_path / 'profile'}",
-         f"--window-size={width},3200", f"--screenshot={shot}", page.as_uri()],
-        check=True, capture_output=True, timeout=120,
-    )  # fmt: skip
+        [
+            "chromium",
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--no-first-run",
+            "--disable-background-networking",
+            "--disable-component-update",
+            "--disable-sync",
+            "--hide-scrollbars",
+            f"--user-data-dir={tmp_path / 'profile'}",
+            f"--window-size={width},3200",
+            f"--screenshot={shot}",
+            page.as_uri(),
+        ],
+        check=True,
+        capture_output=True,
+        timeout=120,
+    )
     picture = np.asarray(Image.open(shot).convert("RGB"), np.float32)
     assert picture.shape[1] == width
     # The page is drawn: the accent colour of the chosen candidate and the failing layer's red are on it.

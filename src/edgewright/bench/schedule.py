@@ -27,6 +27,8 @@ from edgewright.progress import Progress
 BLOCK_SECONDS = 0.1
 #: Blocks are shorter where seconds or runs are few, so that this many rounds fit.
 _ROUNDS_PLANNED = 10
+#: A network that is slower than this is warm after its first run.
+_WARMUP_SECONDS_MAX = 1.0
 #: The first run of a block warms caches that the others have used meanwhile; longer runs than this do that themselves.
 _DISCARD_BELOW_SECONDS = 0.5
 #: A bootstrap costs some 30 ms: it is done after every fifth round only.
@@ -136,11 +138,13 @@ def _open(entry: Entry, threads: int, plan: BenchPlan) -> None:
     if entry.opened["hash"] != entry.bundle.hash:
         raise EdgewrightError("E220", f"bundle `{entry.bundle.path}` was replaced by another one meanwhile")
     seconds = entry.opened["first_run_ms"] / 1000
+    spent = seconds
     for _ in range(plan.warmup):
-        if seconds > plan.max_seconds:
+        if spent > min(_WARMUP_SECONDS_MAX, plan.max_seconds):
             break
         reply = entry.ask({"do": "block", "runs": 1, "discard": 0}, timeout=plan.timeout_seconds)
         seconds = min(seconds, reply["times_ms"][0] / 1000)
+        spent += reply["wall_seconds"]
     entry.run_seconds = max(seconds, 1e-6)
     most = min(plan.max_runs, plan.max_seconds / entry.run_seconds) / _ROUNDS_PLANNED
     entry.block_runs = max(1, math.floor(min(most, BLOCK_SECONDS / entry.run_seconds)))

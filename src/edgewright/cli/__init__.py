@@ -16,9 +16,21 @@ from edgewright.errors import EdgewrightError
 
 #: Commands in the order of the work; each is the object `command` of the module of that name.
 COMMANDS = (
-    "demo", "deploy", "inspect", "compress", "convert", "verify", "locate", "bench", "report", "run", "spec", "list",
-    "doctor", "completion",
-)  # fmt: skip
+    "demo",
+    "deploy",
+    "inspect",
+    "compress",
+    "convert",
+    "verify",
+    "locate",
+    "bench",
+    "report",
+    "run",
+    "spec",
+    "list",
+    "doctor",
+    "completion",
+)
 
 
 class _Commands(click.Group):
@@ -36,7 +48,9 @@ class _Commands(click.Group):
 
 
 @click.group(
-    cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110}, no_args_is_help=True
+    cls=_Commands,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+    no_args_is_help=True,
 )
 @click.version_option(package_name="edgewright", message="edgewright %(version)s")
 @global_options

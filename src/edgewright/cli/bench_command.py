@@ -19,9 +19,14 @@ from edgewright.errors import EdgewrightError
 @click.option("--markdown", metavar="FILE", help="Also write the table as Markdown.")
 @click.option("--seed", type=int, default=0, show_default=True)
 def command(
-    terminal: Terminal, bundles: tuple[str, ...], samples: str | None, sweep: str | None, max_seconds: float | None,
-    markdown: str | None, seed: int,
-) -> int:  # fmt: skip
+    terminal: Terminal,
+    bundles: tuple[str, ...],
+    samples: str | None,
+    sweep: str | None,
+    max_seconds: float | None,
+    markdown: str | None,
+    seed: int,
+) -> int:
     """Measure BUNDLES side by side: one process each, interleaved in random order, until the median is known to 2 %."""
     from edgewright.bench import BenchPlan, bench
     from edgewright.bench.table import markdown as as_markdown
@@ -33,14 +38,18 @@ def command(
         settings["max_seconds"] = max_seconds
     plan = BenchPlan(**settings)
     if terminal.options.dry_run:
-        terminal.emit({"would_measure": list(bundles), "threads": list(plan.threads)},
-                      lambda console: console.print(f"would measure {', '.join(bundles)} at {plan.threads} threads"))  # fmt: skip
+        terminal.emit(
+            {"would_measure": list(bundles), "threads": list(plan.threads)},
+            lambda console: console.print(f"would measure {', '.join(bundles)} at {plan.threads} threads"),
+        )
         return 0
     inputs = open_samples(terminal, samples, opened[0].spec) if samples else None
     with terminal.progress() as progress:
         results = bench(opened, inputs, plan, progress=progress)
     table = as_markdown(results)
-    terminal.emit({"results": [result.to_json() for result in results]}, lambda console: console.print(table, markup=False))
+    terminal.emit(
+        {"results": [result.to_json() for result in results]}, lambda console: console.print(table, markup=False)
+    )
     for result in results:
         for reason in result.reasons:
             terminal.say(f"{result.trust}: {result.bundle_name}, {result.threads} thread(s): {reason}")

@@ -29,7 +29,9 @@ _GLOBAL_OPTIONS = (
     click.option("-q", "--quiet", is_flag=True, help="Only results and errors."),
     click.option("-v", "--verbose", is_flag=True, help="Say more."),
     click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing."),
-    click.option("--set", "sets", multiple=True, metavar="PLUGIN.KEY=VALUE", help="Set an option of a plugin. Repeatable."),
+    click.option(
+        "--set", "sets", multiple=True, metavar="PLUGIN.KEY=VALUE", help="Set an option of a plugin. Repeatable."
+    ),
     click.option("--threads", type=click.IntRange(1), default=None, help="Threads a runtime may use.  [default: 1]"),
 )
 
@@ -69,6 +71,7 @@ class Command(click.Command):
     """A command that also takes plugin options by their short names: `--weights FILE` for `--set darknet.weights=FILE`."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Turn short names into `--set` before click looks at them."""
         known = {name for parameter in self.params for name in (*parameter.opts, *parameter.secondary_opts)}
         return super().parse_args(ctx, expand(args, known | {"--help"}))
 
@@ -162,7 +165,7 @@ class Terminal:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             warnings.simplefilter("always", EdgewrightWarning)
-            warnings.showwarning = show  # type: ignore[assignment]
+            warnings.showwarning = show
             yield
 
 
@@ -201,7 +204,9 @@ def open_samples(terminal: Terminal, path: str | None, network: Any, **options: 
     from edgewright.samples import Samples
 
     if path is None:
-        raise EdgewrightError("E301", "no samples were given", hint="add --samples PHOTOS (a folder, .npz or labels.csv)")
+        raise EdgewrightError(
+            "E301", "no samples were given", hint="add --samples PHOTOS (a folder, .npz or labels.csv)"
+        )
     with terminal.progress() as progress:
         samples = Samples.open(path, network, progress=progress, **options)
     for name, reason in samples.skipped[:5]:
@@ -230,6 +235,8 @@ def _parse_sets(texts: tuple[str, ...], outer: Mapping[str, Mapping[str, str]]) 
         target, equals, value = text.partition("=")
         plugin, dot, key = target.rpartition(".")
         if not equals or not dot or not plugin or not key:
-            raise EdgewrightError("E103", f"`--set {text}` must look like PLUGIN.KEY=VALUE", hint="edgewright list passes")
+            raise EdgewrightError(
+                "E103", f"`--set {text}` must look like PLUGIN.KEY=VALUE", hint="edgewright list passes"
+            )
         sets.setdefault(plugin, {})[key.replace("-", "_")] = value
     return sets

@@ -9,15 +9,25 @@ from edgewright.cli.common import Terminal, edgewright_command, load_network, op
 
 @edgewright_command(name="compress", short_help="One recipe on one model")
 @click.argument("model")
-@click.option("--recipe", default="float", show_default=True, metavar="NAME|FILE", help="What to do (edgewright list recipes).")
+@click.option(
+    "--recipe", default="float", show_default=True, metavar="NAME|FILE", help="What to do (edgewright list recipes)."
+)
 @click.option("--samples", metavar="PATH", help="Unlabelled samples, for recipes that read some.")
 @click.option("--spec", metavar="FILE", help="Spec of the model.")
 @click.option("--runtime", default="onnxruntime", show_default=True, help="Runtime to compress for.")
 @click.option("--cpu", default="host", show_default=True, help="CPU to compress for (edgewright list cpus).")
 @click.option("--out", metavar="FILE", required=True, help="The .onnx file to write.")
 @click.option("--seed", type=int, default=0, show_default=True)
-def command(  # noqa: PLR0917 - click passes by name
-    terminal: Terminal, model: str, recipe: str, samples: str | None, spec: str | None, runtime: str, cpu: str, out: str, seed: int
+def command(
+    terminal: Terminal,
+    model: str,
+    recipe: str,
+    samples: str | None,
+    spec: str | None,
+    runtime: str,
+    cpu: str,
+    out: str,
+    seed: int,
 ) -> int:
     """Make a model smaller or simpler by a recipe and write it as ONNX, with its history inside."""
     from edgewright.compress import compress
@@ -33,20 +43,26 @@ def command(  # noqa: PLR0917 - click passes by name
         return 0
     network = load_network(terminal, model, spec)
     opened = open_samples(terminal, samples, network) if samples else None
-    overrides = {name: values for name, values in terminal.options.sets.items() if name in {s.name for s in chosen.steps}}
+    overrides = {
+        name: values for name, values in terminal.options.sets.items() if name in {s.name for s in chosen.steps}
+    }
     with terminal.progress() as progress:
         small = compress(
             network, chosen, opened, target=Target(runtime, cpu), overrides=overrides, seed=seed, progress=progress
         )
     path = small.save(out)
     document = {
-        "out": str(path), "bytes_before": network.weight_bytes(), "bytes_after": small.weight_bytes(),
+        "out": str(path),
+        "bytes_before": network.weight_bytes(),
+        "bytes_after": small.weight_bytes(),
         "steps": [step.to_json() for step in small.history],
-    }  # fmt: skip
+    }
 
     def render(console: object) -> None:
         for step in small.history[len(network.history) :]:
-            facts = ", ".join(f"{key} {value}" for key, value in step.stats.items() if isinstance(value, (int, float, str)))
+            facts = ", ".join(
+                f"{key} {value}" for key, value in step.stats.items() if isinstance(value, (int, float, str))
+            )
             terminal.console.print(f"{step.name}: {facts or 'done'}", markup=False)
         before, after = network.weight_bytes() / 1e6, small.weight_bytes() / 1e6
         terminal.console.print(f"weights: {before:.2f} -> {after:.2f} MB", markup=False)

@@ -9,7 +9,9 @@ from edgewright.cli.common import Terminal, edgewright_command, load_network
 
 @edgewright_command(name="convert", short_help="A model becomes the files of one runtime")
 @click.argument("model")
-@click.option("--runtime", default="onnxruntime", show_default=True, help="Runtime to make files for (edgewright list runtimes).")
+@click.option(
+    "--runtime", default="onnxruntime", show_default=True, help="Runtime to make files for (edgewright list runtimes)."
+)
 @click.option("--cpu", default="host", show_default=True, help="CPU to make files for (edgewright list cpus).")
 @click.option("--spec", metavar="FILE", help="Spec of the model.")
 @click.option("--out", metavar="DIR", required=True, help="The bundle's folder.")
@@ -21,14 +23,17 @@ def command(terminal: Terminal, model: str, runtime: str, cpu: str, spec: str | 
 
     target = Target(runtime, cpu)
     if terminal.options.dry_run:
-        terminal.emit({"would_write": out, "runtime": runtime}, lambda console: console.print(f"would write {out} for {runtime}"))
+        terminal.emit(
+            {"would_write": out, "runtime": runtime}, lambda console: console.print(f"would write {out} for {runtime}")
+        )
         return 0
     network = load_network(terminal, model, spec)
     bundle = convert(network, target, out, options=terminal.options.sets.get(runtime), overwrite=overwrite)
     terminal.emit(
         {key: value for key, value in bundle.to_json().items() if key != "tensor_names"},
         lambda console: console.print(
-            f"{bundle.name}: {runtime} {bundle.runtime_version}, {bundle.precision}, {bundle.size_bytes / 1e6:.1f} MB", markup=False
+            f"{bundle.name}: {runtime} {bundle.runtime_version}, {bundle.precision}, {bundle.size_bytes / 1e6:.1f} MB",
+            markup=False,
         ),
     )
     terminal.say(f"saved: {out}")

@@ -18,11 +18,23 @@ def command(terminal: Terminal) -> int:
     document = {"environment": environment.to_json(), "has_int8_dot": Target().has_int8_dot, "runtimes": runtimes}
 
     def render(console: Any) -> None:
-        console.print(f"{environment.cpu}, {environment.cores} cores, {environment.memory_bytes / 1e9:.1f} GB", markup=False)
+        console.print(
+            f"{environment.cpu}, {environment.cores} cores, {environment.memory_bytes / 1e9:.1f} GB", markup=False
+        )
         console.print("CPU features: " + (" ".join(environment.cpu_features) or "unknown"), markup=False)
-        console.print("int8: " + ("dot products (VNNI or Arm)" if Target().has_int8_dot else
-                      "no dot products: full-range int8 weights saturate, 7-bit ones do not"), markup=False)  # fmt: skip
-        console.print(f"python {environment.python}: " + ", ".join(f"{k} {v}" for k, v in environment.versions.items()), markup=False)
+        console.print(
+            "int8: "
+            + (
+                "dot products (VNNI or Arm)"
+                if Target().has_int8_dot
+                else "no dot products: full-range int8 weights saturate, 7-bit ones do not"
+            ),
+            markup=False,
+        )
+        console.print(
+            f"python {environment.python}: " + ", ".join(f"{k} {v}" for k, v in environment.versions.items()),
+            markup=False,
+        )
         for row in runtimes:
             mark = "[green]works[/]" if row["works"] else "[yellow]absent[/]" if row["missing"] else "[red]broken[/]"
             console.print(f"  {row['name']:12} {mark}  ", end="")
@@ -44,11 +56,15 @@ def _runtimes() -> list[dict[str, Any]]:
         module = registry.peek("runtimes", name)
         missing = list(registry.missing(module.EXTRA))
         if missing:
-            rows.append({"name": name, "works": False, "missing": missing, "about": f'pip install "edgewright[{module.EXTRA}]"'})
+            rows.append(
+                {"name": name, "works": False, "missing": missing, "about": f'pip install "edgewright[{module.EXTRA}]"'}
+            )
             continue
         problem = _try(name)
         form = module.quant_format(Target(name))
-        about = problem or f"{module.version()}; {', '.join(module.TRAITS.precisions)}" + (f"; int8: {form.reason}" if form else "")
+        about = problem or f"{module.version()}; {', '.join(module.TRAITS.precisions)}" + (
+            f"; int8: {form.reason}" if form else ""
+        )
         rows.append({"name": name, "works": problem is None, "missing": [], "about": about})
     return rows
 
@@ -62,7 +78,9 @@ def _try(runtime: str) -> str | None:
     from edgewright.model import Model
     from edgewright.session import open as open_session
 
-    graph = ir.from_onnx_text('<ir_version: 10, opset_import: ["" : 21]> g (float[1,4] x) => (float[1,4] y) { y = Relu(x) }')
+    graph = ir.from_onnx_text(
+        '<ir_version: 10, opset_import: ["" : 21]> g (float[1,4] x) => (float[1,4] y) { y = Relu(x) }'
+    )
     x = np.array([[-1, 0, 1, 2]], np.float32)
     try:
         with open_session(Model(graph), runtime=runtime) as session:

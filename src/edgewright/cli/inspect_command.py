@@ -22,7 +22,13 @@ if TYPE_CHECKING:
 @click.option("--roofline", is_flag=True, help="Measure peak and bandwidth and say what each layer is bound by.")
 @click.option("--runtimes", is_flag=True, help="Say which runtimes can run it.")
 def command(
-    terminal: Terminal, network: str, spec: str | None, layers: bool, runtime: str | None, roofline: bool, runtimes: bool
+    terminal: Terminal,
+    network: str,
+    spec: str | None,
+    layers: bool,
+    runtime: str | None,
+    roofline: bool,
+    runtimes: bool,
 ) -> int:
     """Inputs, outputs, operators, and per layer MACs, bytes and (with --runtime) measured time.
 
@@ -34,7 +40,12 @@ def command(
     source: Any = Bundle.open(network) if is_bundle(network) else load_network(terminal, network, spec)
     with terminal.progress() as progress:
         report = inspect(
-            source, runtime=runtime, threads=terminal.options.threads, roofline=roofline, runtimes=runtimes, progress=progress
+            source,
+            runtime=runtime,
+            threads=terminal.options.threads,
+            roofline=roofline,
+            runtimes=runtimes,
+            progress=progress,
         )
     terminal.emit(report, lambda console: _render(console, report, layers))
     if not runtime and not is_bundle(network):
@@ -49,11 +60,17 @@ def _render(console: Console, report: InspectReport, every: bool) -> None:
     for label, texts in (("in ", report.inputs), ("out", report.outputs)):
         for text in texts:
             console.print(f"  {label} {text}", markup=False)
-    console.print("  operators: " + ", ".join(f"{name} {count}" for name, count in report.operators.items()), markup=False)
+    console.print(
+        "  operators: " + ", ".join(f"{name} {count}" for name, count in report.operators.items()), markup=False
+    )
     if report.peak_gflops and report.bandwidth_gbs:
-        console.print(f"  measured: {report.peak_gflops:.0f} GFLOP/s peak, {report.bandwidth_gbs:.1f} GB/s, {report.threads} thread(s)")
+        console.print(
+            f"  measured: {report.peak_gflops:.0f} GFLOP/s peak, {report.bandwidth_gbs:.1f} GB/s, {report.threads} thread(s)"
+        )
     for name, reasons in report.runtimes.items():
-        console.print(f"  {name}: " + ("runs it" if not reasons else "cannot run it: " + "; ".join(reasons[:3])), markup=False)
+        console.print(
+            f"  {name}: " + ("runs it" if not reasons else "cannot run it: " + "; ".join(reasons[:3])), markup=False
+        )
     timed = any(layer.time_ms is not None for layer in report.layers)
     cost = (lambda layer: layer.time_ms or 0.0) if timed else (lambda layer: layer.macs or 0)
     shown = report.layers if every else sorted(report.layers, key=cost, reverse=True)[:10]
@@ -62,12 +79,16 @@ def _render(console: Console, report: InspectReport, every: bool) -> None:
         table.add_column(title, justify="left" if title in {"layer", "operator", "bound by"} else "right")
     for layer in shown:
         table.add_row(
-            layer.node or layer.name, layer.op_type, "x".join(str(size) for size in layer.shape),
-            "-" if layer.macs is None else f"{layer.macs / 1e6:.2f}", f"{layer.parameter_bytes / 1e3:.1f}",
+            layer.node or layer.name,
+            layer.op_type,
+            "x".join(str(size) for size in layer.shape),
+            "-" if layer.macs is None else f"{layer.macs / 1e6:.2f}",
+            f"{layer.parameter_bytes / 1e3:.1f}",
             "-" if layer.activation_bytes is None else f"{layer.activation_bytes / 1e3:.0f}",
-            "-" if layer.time_ms is None else f"{layer.time_ms:.3f}", layer.bound or "-",
+            "-" if layer.time_ms is None else f"{layer.time_ms:.3f}",
+            layer.bound or "-",
             "-" if layer.efficiency is None else f"{100 * layer.efficiency:.0f} %",
-        )  # fmt: skip
+        )
     console.print()
     console.print(table)
     if len(shown) < len(report.layers):

@@ -26,14 +26,21 @@ def _rows(kind: str) -> list[dict[str, Any]]:
 
     if kind == "recipes":
         made = [recipe.Recipe.named(name) for name in recipe.names()]
-        return [{"name": r.name, "about": r.description, "missing": [], "passes": [s.name for s in r.steps]} for r in made]
+        return [
+            {"name": r.name, "about": r.description, "missing": [], "passes": [s.name for s in r.steps]} for r in made
+        ]
     if kind == "cpus":
         host = {"name": "host", "about": " ".join(target.host_features()), "missing": []}
         return [host, *({"name": name, "about": " ".join(f), "missing": []} for name, f in target.CPUS.items())]
     rows = []
     for name in registry.names(kind):
         module = registry.peek(kind, name)
-        row = {"name": name, "about": _first_line(module), "missing": list(registry.missing(module.EXTRA)), "extra": module.EXTRA}
+        row = {
+            "name": name,
+            "about": _first_line(module),
+            "missing": list(registry.missing(module.EXTRA)),
+            "extra": module.EXTRA,
+        }
         if kind == "importers":
             row["suffixes"] = list(module.SUFFIXES)
         if kind == "passes":

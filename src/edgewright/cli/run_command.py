@@ -49,4 +49,6 @@ def _draw(task: Any, samples: Any, name: str, result: Any, spec: Any, folder: Pa
         folder.mkdir(parents=True, exist_ok=True)
         picture.save(folder / f"{Path(name).stem}.png")
     except OSError as problem:
-        raise EdgewrightError("E105", f"drawing in `{folder}` cannot be written: {problem.strerror or problem}") from None
+        raise EdgewrightError(
+            "E105", f"drawing in `{folder}` cannot be written: {problem.strerror or problem}"
+        ) from None

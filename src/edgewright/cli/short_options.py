@@ -13,7 +13,12 @@ from edgewright.errors import EdgewrightError
 def short_options() -> dict[str, tuple[str, ...]]:
     """Option name as typed (`--inference-precision`) -> the plugins that have such an option."""
     found: dict[str, list[str]] = {}
-    for kind, attribute in (("importers", "Options"), ("zoo", "Options"), ("passes", "Config"), ("runtimes", "Options")):
+    for kind, attribute in (
+        ("importers", "Options"),
+        ("zoo", "Options"),
+        ("passes", "Config"),
+        ("runtimes", "Options"),
+    ):
         for name in registry.names(kind):
             for option in dataclasses.fields(getattr(registry.peek(kind, name), attribute)):
                 found.setdefault("--" + option.name.replace("_", "-"), []).append(name)

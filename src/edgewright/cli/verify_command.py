@@ -19,17 +19,32 @@ if TYPE_CHECKING:
 @click.argument("model")
 @click.argument("bundle")
 @click.option("--samples", metavar="PATH", help="Photos, class folders, labels.csv or .npz.")
-@click.option("--labels", metavar="CSV", help="labels.csv, where it is not inside the samples' folder; `none` for no labels.")
-@click.option("--roles", type=click.Choice(["hash", "judge"]), default="hash", show_default=True,
-              help="`judge`: all samples judge (a folder that was split by hand).")  # fmt: skip
+@click.option(
+    "--labels", metavar="CSV", help="labels.csv, where it is not inside the samples' folder; `none` for no labels."
+)
+@click.option(
+    "--roles",
+    type=click.Choice(["hash", "judge"]),
+    default="hash",
+    show_default=True,
+    help="`judge`: all samples judge (a folder that was split by hand).",
+)
 @click.option("--spec", metavar="FILE", help="Spec of the model.")
 @click.option("--min-agreement", type=float, default=0.98, show_default=True, help="Least agreement with the original.")
 @click.option("--max-drop", type=float, help="Largest drop of the task's metric, 0.01 = one point; needs labels.")
 @click.option("--seed", type=int, default=0, show_default=True)
-def command(  # noqa: PLR0917 - click passes by name
-    terminal: Terminal, model: str, bundle: str, samples: str | None, labels: str | None, roles: str, spec: str | None,
-    min_agreement: float, max_drop: float | None, seed: int,
-) -> int:  # fmt: skip
+def command(
+    terminal: Terminal,
+    model: str,
+    bundle: str,
+    samples: str | None,
+    labels: str | None,
+    roles: str,
+    spec: str | None,
+    min_agreement: float,
+    max_drop: float | None,
+    seed: int,
+) -> int:
     """Judge the shipped files, untouched, against MODEL. Exit code 1 where a gate fails or is undecided."""
     from edgewright.bundle import Bundle
     from edgewright.verify import verify
@@ -39,9 +54,15 @@ def command(  # noqa: PLR0917 - click passes by name
     opened = open_samples(terminal, samples, network, labels=labels, roles=roles)
     with terminal.progress() as progress:
         report = verify(
-            network, opened_bundle, opened, min_agreement=min_agreement, max_drop=max_drop,
-            threads=terminal.options.threads, seed=seed, progress=progress,
-        )  # fmt: skip
+            network,
+            opened_bundle,
+            opened,
+            min_agreement=min_agreement,
+            max_drop=max_drop,
+            threads=terminal.options.threads,
+            seed=seed,
+            progress=progress,
+        )
     terminal.emit(report, lambda console: _render(console, report))
     if report.decision == "pass":
         return 0
@@ -59,7 +80,9 @@ def _render(console: Console, report: VerifyReport) -> None:
         console.print(f"[{colours[gate.decision]}]{gate.decision:9}[/] {gate.name}: ", end="")
         console.print(gate.message, markup=False)
     for tensor in report.outputs:
-        facts = tensor.problem or f"rel-L2 {tensor.rel_l2:.2e}, SQNR {tensor.sqnr_db:.1f} dB, max-abs {tensor.max_abs:.3g}"
+        facts = (
+            tensor.problem or f"rel-L2 {tensor.rel_l2:.2e}, SQNR {tensor.sqnr_db:.1f} dB, max-abs {tensor.max_abs:.3g}"
+        )
         console.print(f"          output `{tensor.name}`: {facts} (worst: {tensor.worst_sample})", markup=False)
     for name, (original, own) in report.metric.items():
         console.print(f"          {name}: {100 * own:.1f} % (original {100 * original:.1f} %)", markup=False)

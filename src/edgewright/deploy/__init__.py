@@ -1,9 +1,9 @@
-"""deploy: recipes x runtimes, each verified, the survivors measured side by side, the fastest within the budget handed back.
+"""deploy: recipes x runtimes, each verified, measured side by side, the fastest within the budget handed back.
 
-    runs/x/outcome.json        the DeployOutcome
-    runs/x/report.html         the same for people, one file
-    runs/x/bundles/RECIPE-RUNTIME/
-    runs/x/run.json            what was made from what, so that a stopped run goes on where it was
+runs/x/outcome.json        the DeployOutcome
+runs/x/report.html         the same for people, one file
+runs/x/bundles/RECIPE-RUNTIME/
+runs/x/run.json            what was made from what, so that a stopped run goes on where it was
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from edgewright.model import Model
 from edgewright.progress import SILENT, Progress
 from edgewright.recipe import Recipe
 from edgewright.recipe import names as recipe_names
-from edgewright.records import BenchResult, Candidate, DeployOutcome, Environment
+from edgewright.records import BenchResult, DeployOutcome, Environment
 from edgewright.report import report
 from edgewright.target import Target
 
@@ -90,20 +90,10 @@ def deploy(
     if chosen and layers:
         notes += _examine(model, bundles[chosen], samples, threads, progress)
     outcome = DeployOutcome(
-        model_name=model.name,
-        origin=model.origin,
-        chosen=chosen,
-        candidates=rank(judged, measured, chosen),
-        speedup=speedup(chosen, judged, measured),
-        budget=budget,
-        threads=threads,
-        samples=dict(samples.counts),
-        skipped=tuple(samples.skipped),
-        command=command,
-        seed=seed,
-        environment=Environment.here(),
-        notes=notes,
-    )
+        model_name=model.name, origin=model.origin, chosen=chosen, candidates=rank(judged, measured, chosen),
+        speedup=speedup(chosen, judged, measured), budget=budget, threads=threads, samples=dict(samples.counts),
+        skipped=tuple(samples.skipped), command=command, seed=seed, environment=Environment.here(), notes=notes,
+    )  # fmt: skip
     write_whole(run.out / "outcome.json", json.dumps(outcome.to_json(), indent=1))
     report(run.out)
     return outcome
@@ -162,7 +152,9 @@ def _examine(model: Model, bundle: Bundle, samples: Samples, threads: int, progr
     except EdgewrightError as problem:
         notes.append(f"layers were not compared: {problem.message}")
     try:
-        found = inspect(bundle, runtime=bundle.runtime, threads=threads, roofline=True, samples=samples, progress=progress)
+        found = inspect(
+            bundle, runtime=bundle.runtime, threads=threads, roofline=True, samples=samples, progress=progress
+        )
         bundle.add_evidence("inspect", found.to_json())
     except EdgewrightError as problem:
         notes.append(f"layers were not timed: {problem.message}")
@@ -175,6 +167,8 @@ def _check_budget(samples: Samples, min_agreement: float, max_drop: float | None
     if max_drop is not None and not 0 <= max_drop < 1:
         raise EdgewrightError("E103", f"`max_drop` is {max_drop}, but must be at least 0 and below 1")
     if max_drop is not None and not samples.labelled:
-        raise EdgewrightError("E305", "`max_drop` needs labels, and the samples have none", hint="use --min-agreement instead")
+        raise EdgewrightError(
+            "E305", "`max_drop` needs labels, and the samples have none", hint="use --min-agreement instead"
+        )
     if not len(samples.role("judge")):
         raise EdgewrightError("E301", "no sample has the role judge", hint="give more samples, or --roles judge")

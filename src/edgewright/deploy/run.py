@@ -47,7 +47,13 @@ class Run:
     """The folder of one deploy: makes each candidate's bundle once and remembers verdicts."""
 
     def __init__(
-        self, out: Path, model: Model, samples: Samples, overrides: Mapping[str, Mapping[str, Any]], seed: int, progress: Progress
+        self,
+        out: Path,
+        model: Model,
+        samples: Samples,
+        overrides: Mapping[str, Mapping[str, Any]],
+        seed: int,
+        progress: Progress,
     ) -> None:
         self.out, self.model, self.samples, self.overrides, self.seed = out, model, samples, overrides, seed
         self.progress = progress
@@ -66,11 +72,17 @@ class Run:
     def judge(self, item: Planned, budget: Mapping[str, Any], done: int, total: int) -> Candidate:
         """Make and verify one candidate; a problem becomes its reason instead of ending the run."""
         self.progress.update(f"make and verify {item.name}", done, total)
-        blank = Candidate(name=item.name, recipe=item.recipe.name, runtime=item.target.runtime, state="failed", reason="")
+        blank = Candidate(
+            name=item.name, recipe=item.recipe.name, runtime=item.target.runtime, state="failed", reason=""
+        )
         try:
             bundle = self._make(item)
             blank = replace(
-                blank, bundle=f"bundles/{item.name}", size_bytes=bundle.size_bytes, precision=bundle.precision, state="rejected"
+                blank,
+                bundle=f"bundles/{item.name}",
+                size_bytes=bundle.size_bytes,
+                precision=bundle.precision,
+                state="rejected",
             )
             twin = self._hashes.setdefault((bundle.runtime, bundle.hash), item.name)
             if twin != item.name:
@@ -113,9 +125,14 @@ class Run:
             passes = {step.name for step in item.recipe.steps}
             overrides = {name: values for name, values in self.overrides.items() if name in passes}
             network = compress(
-                self.model, item.recipe, self.samples, target=item.target, overrides=overrides, seed=self.seed,
+                self.model,
+                item.recipe,
+                self.samples,
+                target=item.target,
+                overrides=overrides,
+                seed=self.seed,
                 progress=self.progress,
-            )  # fmt: skip
+            )
             self._compressed = (key, network)
         return self._compressed[1]
 
@@ -125,9 +142,15 @@ class Run:
             if document.get("asked") == asked:
                 return VerifyReport.from_json(document["verdict"])
         verdict = verify(
-            self.model, bundle, self.samples, min_agreement=budget["min_agreement"], max_drop=budget["max_drop"],
-            threads=budget["threads"], seed=self.seed, progress=self.progress,
-        )  # fmt: skip
+            self.model,
+            bundle,
+            self.samples,
+            min_agreement=budget["min_agreement"],
+            max_drop=budget["max_drop"],
+            threads=budget["threads"],
+            seed=self.seed,
+            progress=self.progress,
+        )
         bundle.add_evidence("deploy-verify", {"asked": asked, "verdict": verdict.to_json()})
         return verdict
 
@@ -135,16 +158,25 @@ class Run:
         plugin = registry.peek("runtimes", item.target.runtime)
         reads = any(registry.peek("passes", step.name).NEEDS_SAMPLES for step in item.recipe.steps)
         content = [
-            self.model.hash, item.recipe.to_mapping(), self.overrides, item.target.cpu, item.target.features, plugin.version(),
-            Environment.here().versions.get("edgewright"), self.samples.hash if reads else "", self.seed,
-        ]  # fmt: skip
+            self.model.hash,
+            item.recipe.to_mapping(),
+            self.overrides,
+            item.target.cpu,
+            item.target.features,
+            plugin.version(),
+            Environment.here().versions.get("edgewright"),
+            self.samples.hash if reads else "",
+            self.seed,
+        ]
         return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
 
     def _read_state(self) -> dict[str, Any]:
         path = self.out / "run.json"
         if not path.exists():
             if any(self.out.iterdir()):
-                raise EdgewrightError("E105", f"folder `{self.out}` holds something that is no run", hint="choose another --out")
+                raise EdgewrightError(
+                    "E105", f"folder `{self.out}` holds something that is no run", hint="choose another --out"
+                )
             return {"origin": self.model.hash, "candidates": {}}
         try:
             state = json.loads(path.read_text(encoding="utf-8"))
@@ -153,7 +185,9 @@ class Run:
             raise EdgewrightError("E105", f"`{path}` is malformed", hint=f"rm -r {self.out}") from None
         if origin != self.model.hash:
             raise EdgewrightError(
-                "E105", f"folder `{self.out}` holds a run of another network ({origin[:12]})", hint="choose another --out"
+                "E105",
+                f"folder `{self.out}` holds a run of another network ({origin[:12]})",
+                hint="choose another --out",
             )
         return {"origin": origin, "candidates": known}
 

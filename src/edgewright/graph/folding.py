@@ -48,6 +48,7 @@ def fold(ir_model: ir.Model, may_fold: Callable[[ir.Node], bool]) -> int:
         return not never and may_fold(node)
 
     lifted = lift_constants(ir_model)
+    declared = [(value.type, value.shape) for value in ir_model.graph.outputs]
     with _quiet():
         try:
             fold_constants(
@@ -60,6 +61,8 @@ def fold(ir_model: ir.Model, may_fold: Callable[[ir.Node], bool]) -> int:
         except (RuntimeError, ValueError, TypeError, KeyError, IndexError, AttributeError) as problem:
             details = (str(problem.__cause__),) if problem.__cause__ else ()
             raise EdgewrightError("E212", f"constants cannot be folded: {problem}", details=details) from problem
+    for value, (kind, shape) in zip(ir_model.graph.outputs, declared, strict=True):
+        value.type, value.shape = kind or value.type, shape if shape is not None else value.shape
     lifted += lift_constants(ir_model)
     for graph in ir_model.graphs():
         for value in (*graph.initializers.values(), *(value for node in graph for value in node.outputs)):

@@ -48,7 +48,9 @@ def read_outcome(run: Path) -> DeployOutcome:
         return DeployOutcome.from_json(json.loads(path.read_text(encoding="utf-8")))
     except OSError as problem:
         raise EdgewrightError(
-            "E104", f"`{path}` cannot be read: {problem.strerror}", hint="edgewright deploy MODEL --samples PHOTOS --out runs/x"
+            "E104",
+            f"`{path}` cannot be read: {problem.strerror}",
+            hint="edgewright deploy MODEL --samples PHOTOS --out runs/x",
         ) from None
     except (ValueError, EdgewrightError) as problem:
         raise EdgewrightError("E104", f"`{path}` is not a deploy outcome: {problem}") from None
@@ -59,9 +61,12 @@ def render(outcome: DeployOutcome, run: Path) -> str:
     import jinja2
 
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True, lstrip_blocks=True,
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
-    )  # fmt: skip
+    )
     environment.filters.update(ms=_ms, size=_size, percent=_percent, short=_short)
     chosen = next((item for item in outcome.candidates if item.name == outcome.chosen), None)
     locate, inspection = _layers(chosen, run)
@@ -100,7 +105,8 @@ def _layer_rows(locate: LocateReport | None, inspection: InspectReport | None) -
     if locate is None:
         return [{"layer": None, "cost": cost, "name": cost.name, "op_type": cost.op_type} for cost in times.values()]
     return [
-        {"layer": layer, "cost": times.get(layer.name), "name": layer.name, "op_type": layer.op_type} for layer in locate.layers
+        {"layer": layer, "cost": times.get(layer.name), "name": layer.name, "op_type": layer.op_type}
+        for layer in locate.layers
     ]
 
 
@@ -122,7 +128,15 @@ def _without(document: Mapping[str, Any], *keys: str) -> dict[str, Any]:
 def _ms(value: float | None) -> str:
     if value is None or math.isnan(value):
         return "–"
-    return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}" if value >= 0.1 else f"{value:.3f}"
+    return (
+        f"{value:.0f}"
+        if value >= 100
+        else f"{value:.1f}"
+        if value >= 10
+        else f"{value:.2f}"
+        if value >= 0.1
+        else f"{value:.3f}"
+    )
 
 
 def _size(value: int | None) -> str:

@@ -32,7 +32,9 @@ def trade_off(outcome: DeployOutcome) -> Markup | None:
     parts = [*_frame("median latency, ms", "agreement", right), *_x_ticks(x, first, last)]
     for tick in _nice(math.floor(lowest * 20 - 0.2) / 20, 1.0, 5):
         parts.append(f'<line class="grid" x1="{_LEFT}" x2="{right}" y1="{y(tick):.1f}" y2="{y(tick):.1f}"/>')
-        parts.append(f'<text class="tick" x="{_LEFT - 8}" y="{y(tick) + 4:.1f}" text-anchor="end">{100 * tick:.0f} %</text>')
+        parts.append(
+            f'<text class="tick" x="{_LEFT - 8}" y="{y(tick) + 4:.1f}" text-anchor="end">{100 * tick:.0f} %</text>'
+        )
     parts.append(f'<line class="limit" x1="{_LEFT}" x2="{right}" y1="{y(required):.1f}" y2="{y(required):.1f}"/>')
     parts.append(
         f'<text class="limit-label" x="{_LEFT + 6}" y="{y(required) - 6:.1f}">required {100 * required:.1f} %</text>'
@@ -41,9 +43,7 @@ def trade_off(outcome: DeployOutcome) -> Markup | None:
     return _svg(parts, _HEIGHT, "Agreement with the original against latency")
 
 
-def _marks(
-    points: Sequence[tuple[Candidate, Any]], times: Sequence[float], x: Any, y: Any, column: float
-) -> list[str]:
+def _marks(points: Sequence[tuple[Candidate, Any]], times: Sequence[float], x: Any, y: Any, column: float) -> list[str]:
     """Marks with whiskers, and their names in a column beside the chart, each joined to its mark by a thin line."""
     order = sorted(range(len(points)), key=lambda i: (-points[i][1].value, -times[i]))
     step = min(20.0, (_HEIGHT - _BOTTOM - _TOP - 10) / len(order))
@@ -52,8 +52,12 @@ def _marks(
         (item, gate), cx = points[index], x(times[index])
         cy, ly = y(gate.value), _TOP + 10 + row * step
         parts.append(f'<g class="mark {_state(item)}"><title>{escape(_tip(item))}</title>')
-        parts.append(f'<polyline class="leader" points="{cx:.1f},{cy:.1f} {column - 14:.1f},{ly:.1f} {column - 4:.1f},{ly:.1f}"/>')
-        parts.append(f'<line class="whisker" x1="{cx:.1f}" x2="{cx:.1f}" y1="{y(gate.low):.1f}" y2="{y(gate.high):.1f}"/>')
+        parts.append(
+            f'<polyline class="leader" points="{cx:.1f},{cy:.1f} {column - 14:.1f},{ly:.1f} {column - 4:.1f},{ly:.1f}"/>'
+        )
+        parts.append(
+            f'<line class="whisker" x1="{cx:.1f}" x2="{cx:.1f}" y1="{y(gate.low):.1f}" y2="{y(gate.high):.1f}"/>'
+        )
         parts.append(f'<circle cx="{cx:.1f}" cy="{cy:.1f}" r="6"/>')
         parts.append(f'<text class="name" x="{column:.1f}" y="{ly + 4:.1f}">{escape(item.name)}</text></g>')
     return parts
@@ -79,13 +83,19 @@ def latency(outcome: DeployOutcome) -> Markup | None:
         y = _TOP + index * row
         parts.append(f'<g class="mark {_state(item)}"><title>{escape(_tip(item))}</title>')
         parts.append(f'<text class="name" x="{left - 10}" y="{y + 19}" text-anchor="end">{escape(item.name)}</text>')
-        parts.append(f'<rect x="{left}" y="{y + 5}" width="{x(timing.median_ms) - left:.1f}" height="{row - 12}" rx="3"/>')
+        parts.append(
+            f'<rect x="{left}" y="{y + 5}" width="{x(timing.median_ms) - left:.1f}" height="{row - 12}" rx="3"/>'
+        )
         middle = y + row / 2 - 1
         parts.append(
             f'<line class="whisker" x1="{x(timing.low_ms):.1f}" x2="{x(timing.high_ms):.1f}" y1="{middle}" y2="{middle}"/>'
         )
-        parts.append(f'<text class="value" x="{x(timing.high_ms) + 8:.1f}" y="{y + 19}">{_number(timing.median_ms)}</text></g>')
-    parts.append(f'<text class="axis" x="{(left + _WIDTH - 60) / 2}" y="{height - 6}" text-anchor="middle">median latency, ms</text>')
+        parts.append(
+            f'<text class="value" x="{x(timing.high_ms) + 8:.1f}" y="{y + 19}">{_number(timing.median_ms)}</text></g>'
+        )
+    parts.append(
+        f'<text class="axis" x="{(left + _WIDTH - 60) / 2}" y="{height - 6}" text-anchor="middle">median latency, ms</text>'
+    )
     return _svg(parts, height, "Median latency by candidate")
 
 
@@ -106,7 +116,7 @@ def _error_panel(locate: LocateReport, step: float, width: int) -> list[str]:
     cumulative = [_decibel(layer.cumulative.sqnr_db) for layer in locate.layers]
     isolated = [_decibel(layer.isolated.sqnr_db) for layer in locate.layers]
     finite = [v for v in (*cumulative, *isolated) if v is not None and v < 160] or [100.0]
-    low, high = min(0.0, min(finite)), max(finite) * 1.08
+    low, high = min(0.0, *finite), max(finite) * 1.08
     y = _scale(low, high, 200, _TOP)
     parts = []
     for tick in _nice(low, high, 5):
@@ -139,7 +149,9 @@ def _time_panel(names: Sequence[str], inspection: InspectReport, step: float, wi
     parts = []
     for tick in _nice(0, top, 4):
         parts.append(f'<line class="grid" x1="{_LEFT}" x2="{width - _RIGHT}" y1="{y(tick):.1f}" y2="{y(tick):.1f}"/>')
-        parts.append(f'<text class="tick" x="{_LEFT - 8}" y="{y(tick) + 4:.1f}" text-anchor="end">{_number(tick)}</text>')
+        parts.append(
+            f'<text class="tick" x="{_LEFT - 8}" y="{y(tick) + 4:.1f}" text-anchor="end">{_number(tick)}</text>'
+        )
     for index, (name, value) in enumerate(zip(names, times, strict=True)):
         cost = costs.get(name)
         bound = (cost.bound or "unknown") if cost else "unknown"
@@ -217,4 +229,4 @@ def _svg(parts: Sequence[str], height: float, label: str, width: int = _WIDTH) -
     from markupsafe import Markup
 
     body = "\n".join(parts)
-    return Markup(f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{escape(label)}">{body}</svg>')  # noqa: S704
+    return Markup(f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{escape(label)}">{body}</svg>')

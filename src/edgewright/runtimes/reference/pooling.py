@@ -40,12 +40,12 @@ def max_pool(
             np.maximum(best, seen, out=best)
         return (best.astype(x.dtype),)
     first = place.pad(_flat_positions(x.shape, storage_order), -1)
-    best, where = np.full((*x.shape[:2], *place.outputs), lowest, value.dtype), None
+    best = np.full((*x.shape[:2], *place.outputs), lowest, value.dtype)
+    where = np.full(best.shape, -1, np.int64)
     for (_, seen), (_, position) in zip(place.visit(padded), place.visit(first), strict=True):
-        better = (seen > best) & (position >= 0) if where is not None else np.ones(best.shape, bool)
-        where = np.where(better | ((position >= 0) & (where < 0)), position, where) if where is not None else position
-        best = np.where(better, seen, best)
-    return best.astype(x.dtype), np.asarray(where)
+        better = (position >= 0) & ((where < 0) | (seen > best))
+        best, where = np.where(better, seen, best), np.where(better, position, where)
+    return best.astype(x.dtype), where
 
 
 def _flat_positions(shape: tuple[int, ...], storage_order: int) -> Array:

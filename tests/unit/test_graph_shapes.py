@@ -1,0 +1,88 @@
+"""graph/shapes: static sizes, and inference that drops what is stale."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+from edgewright.graph.dataflow import add_initializer
+from edgewright.graph.shapes import infer, static_shape
+
+HEAD = '<ir_version: 10, opset_import: ["" : 21]>'
+
+
+def parse(body: str) -> ir.Model:
+    return ir.from_onnx_text(f"{HEAD} {body}")
+
+
+def test_static_shape_needs_every_size() -> None:
+    model = parse("g (float[2,3] a, float[N,3] b, float c) => (float[2,3] y) { y = Relu(a) }")
+    assert [static_shape(value) for value in model.graph.inputs] == [(2, 3), None, ()]
+    assert static_shape(None) is None
+    assert static_shape(ir.Value(name="x")) is None
+
+
+def test_infer_replaces_stale_shapes() -> None:
+    model = parse("g (float[2,3] x) => (float[2,3] y) { a = Relu(x)  y = Neg(a) }")
+    inner = model.graph[0].outputs[0]
+    inner.shape, inner.type = ir.Shape([9, 9, 9]), ir.TensorType(ir.DataType.INT8)
+    infer(model)
+    assert static_shape(inner) == (2, 3)
+    assert inner.dtype == ir.DataType.FLOAT
+
+
+def test_infer_reads_shapes_from_small_constants_and_leaves_large_weights_out() -> None:
+    model = parse(
+        "g (float[4,256] x) => (float[A,B] y) <int64[2] s = {2, 512}> { a = MatMul(x, w)  y = Reshape(a, s) }"
+    )
+    weight = np.ones((256, 256), np.float32)
+    value = add_initializer(model.graph, "w", weight)
+    model.graph[0].replace_input_with(1, value)
+    infer(model)
+    assert static_shape(model.graph[0].outputs[0]) == (4, 256)
+    assert model.graph.initializers["w"].const_value is not None
+    assert [item.name for item in model.graph.inputs] == ["x"]
+
+
+def test_infer_gives_no_names_to_unknown_sizes() -> None:
+    model = parse("g (float[N,3] x, int64[2] s) => (float[A,B] y) { a = Reshape(x, s)  y = Relu(a) }")
+    infer(model)
+    shape = model.graph[0].outputs[0].shape
+    assert shape is not None
+    assert [size.value for size in shape] == [None, None]  # type: ignore[union-attr]
+
+
+def test_declared_outputs_stay_as_they_are() -> None:
+    model = parse("g (float[N,3] x) => (float[batch,3] y) { y = Relu(x) }")
+    infer(model)
+    assert str(model.graph.outputs[0].shape) == "[batch,3]"
+
+
+def test_infer_works_inside_subgraphs() -> None:
+    model = parse(
+        """g (bool c, float[2,3] x) => (float[2,3] y) {
+            y = If (c) <then_branch = t () => (float[2,3] p) { h = Neg(x)  p = Relu(h) },
+                        else_branch = e () => (float[2,3] q) { q = Abs(x) }>
+        }"""
+    )
+    infer(model)
+    inner = next(iter(model.graph.subgraphs()))
+    assert static_shape(inner[0].outputs[0]) == (2, 3)
+
+
+def test_operators_without_schema_keep_what_they_had() -> None:
+    head = HEAD.replace("]", ', "own" : 1]')
+    model = ir.from_onnx_text(f"{head} g (float[2] x) => (float[2] y) {{ a = own.Thing(x)  y = Relu(a) }}")
+    value = model.graph[0].outputs[0]
+    value.shape, value.type = ir.Shape([2]), ir.TensorType(ir.DataType.FLOAT)
+    infer(model)
+    assert static_shape(value) == (2,)
+
+
+def test_keep_known_fills_up_what_inference_cannot_tell() -> None:
+    body = "g (float[2,3] x, int64[2] s) => (float[A,B] y) { a = Reshape(x, s)  y = Relu(a) }"
+    for keep, expected in ((True, (3, 2)), (False, None)):
+        model = parse(body)
+        model.graph[0].outputs[0].shape = ir.Shape([3, 2])
+        infer(model, keep_known=keep)
+        assert static_shape(model.graph[0].outputs[0]) == expected
