@@ -11,6 +11,7 @@ from __future__ import annotations
 import csv
 import importlib.util
 import io
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -57,7 +58,7 @@ def demo(out: str | Path, *, threads: int = 1, progress: Progress = SILENT) -> D
     model = load(f"zoo:{NETWORK}")
     folder = photos(out.with_name(f"{out.name}-photos"), progress=progress)
     samples = Samples.open(folder, model, progress=progress)
-    command = f"edgewright deploy zoo:{NETWORK} --samples {folder} --out {out}"
+    command = shlex.join(["edgewright", "deploy", f"zoo:{NETWORK}", "--samples", str(folder), "--out", str(out)])
     return deploy(model, samples, threads=threads, out=out, command=command, progress=progress)
 
 
@@ -70,7 +71,7 @@ def photos(folder: str | Path, *, progress: Progress = SILENT) -> Path:
         EdgewrightError: E102 without scikit-image, E105 when `folder` holds something else or cannot be written.
     """
     folder = Path(folder)
-    source = _packaged_photos()
+    files = _packaged_photos()
     rows = [(f"{name}-{number:02d}.jpg", name) for name in PHOTOS for number in range(CROPS)]
     try:
         if _complete(folder, rows):
@@ -78,7 +79,7 @@ def photos(folder: str | Path, *, progress: Progress = SILENT) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         for done, name in enumerate(PHOTOS):
             progress.update("write demo photos", done, len(PHOTOS))
-            for number, crop in enumerate(_crops(source / f"{name}.png")):
+            for number, crop in enumerate(_crops(files[name])):
                 crop.save(folder / f"{name}-{number:02d}.jpg", quality=_QUALITY)
         progress.update("write demo photos", len(PHOTOS), len(PHOTOS))
         write_whole(folder / "labels.csv", _table(rows))  # last: its presence says that the crops are there
@@ -89,7 +90,7 @@ def photos(folder: str | Path, *, progress: Progress = SILENT) -> Path:
     return folder
 
 
-def _packaged_photos() -> Path:
+def _packaged_photos() -> dict[str, Path]:
     package = importlib.util.find_spec("skimage")
     folders = package.submodule_search_locations if package else None
     if not folders:
@@ -98,7 +99,15 @@ def _packaged_photos() -> Path:
             "the demo needs the package `scikit-image` for its photos, which is not installed",
             hint='pip install "edgewright[demo]"',
         )
-    return Path(folders[0], "data")
+    found = {name: next(Path(folders[0], "data").glob(f"{name}.*"), None) for name in PHOTOS}
+    absent = [name for name, path in found.items() if path is None]
+    if absent:
+        raise EdgewrightError(
+            "E102",
+            f"the installed scikit-image lacks the demo's photos {', '.join(absent)}",
+            hint='pip install --upgrade "edgewright[demo]"',
+        )
+    return {name: path for name, path in found.items() if path is not None}
 
 
 def _complete(folder: Path, rows: list[tuple[str, str]]) -> bool:
@@ -134,7 +143,7 @@ def _crops(path: Path) -> Iterator[Image.Image]:
     """
     from PIL import Image
 
-    with Image.open(path if path.exists() else path.with_suffix(".jpg")) as opened:
+    with Image.open(path) as opened:
         photo = opened.convert("RGB")
     g = 1.2207440846057596
     for number in range(CROPS):

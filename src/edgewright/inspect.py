@@ -245,8 +245,9 @@ def _value_bytes(value: ir.Value, layers: Mapping[str, LayerCost]) -> int | None
         return None
     if not all(isinstance(size, int) for size in shape):
         return None
-    item_bytes = value.dtype.itemsize if value.dtype is not None else 4
-    return int(math.ceil(math.prod(shape) * item_bytes))
+    item_bytes: float = value.dtype.itemsize if value.dtype is not None else 4
+    count: int = math.prod(shape)
+    return math.ceil(count * item_bytes)  # two 4-bit elements share a byte
 
 
 def _all_bytes(layer: LayerCost) -> int | None:

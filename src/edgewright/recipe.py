@@ -19,6 +19,7 @@ from typing import Any
 from edgewright.errors import EdgewrightError
 
 _FOLDER = Path(__file__).parent / "recipes"
+_CALLED = {str: "text", list: "a list", dict: "a table", bool: "true or false"}
 
 
 @dataclass(frozen=True)
@@ -83,23 +84,39 @@ class Recipe:
         """The Recipe in a parsed TOML document.
 
         Raises:
-            EdgewrightError: E320 for an unknown key or a step without `pass`.
+            EdgewrightError: E320 for an unknown key, a value of the wrong type or a step without `pass`.
         """
         unknown = set(document) - {"description", "steps", "convert", "runtimes", "deploy"}
         if unknown:
             raise EdgewrightError("E320", f"recipe `{name}` has unknown keys: {', '.join(sorted(unknown))}")
+        for key, kind in (
+            ("description", str),
+            ("steps", list),
+            ("convert", dict),
+            ("runtimes", list),
+            ("deploy", bool),
+        ):
+            if key in document and not isinstance(document[key], kind):
+                raise EdgewrightError(
+                    "E320", f"recipe `{name}`: `{key}` must be {_CALLED[kind]}, not {document[key]!r}"
+                )
         steps = []
         for number, step in enumerate(document.get("steps", ()), 1):
             if not isinstance(step, Mapping) or not isinstance(step.get("pass"), str):
                 raise EdgewrightError("E320", f'recipe `{name}`: step {number} must name its pass: pass = "NAME"')
             steps.append(RecipeStep(step["pass"], {key: value for key, value in step.items() if key != "pass"}))
+        convert, runtimes = document.get("convert", {}), document.get("runtimes", ())
+        if not all(isinstance(options, Mapping) for options in convert.values()):
+            raise EdgewrightError("E320", f"recipe `{name}`: `convert` must hold a table for each runtime")
+        if not all(isinstance(runtime, str) for runtime in runtimes):
+            raise EdgewrightError("E320", f"recipe `{name}`: `runtimes` must hold names")
         return cls(
             name,
-            str(document.get("description", "")),
+            document.get("description", ""),
             tuple(steps),
-            dict(document.get("convert", {})),
-            tuple(document.get("runtimes", ())),
-            bool(document.get("deploy", True)),
+            {runtime: dict(options) for runtime, options in convert.items()},
+            tuple(runtimes),
+            document.get("deploy", True),
         )
 
     def to_mapping(self) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from edgewright.bench import BenchPlan, bench, inputs, machine, schedule, unique_names
 from edgewright.bench import process as process_module
@@ -25,6 +26,8 @@ from edgewright.convert import convert
 from edgewright.errors import EdgewrightError
 from edgewright.model import Model, TensorInfo
 from edgewright.records import BenchResult
+from edgewright.samples import Samples
+from edgewright.spec import ImageInput, Spec
 
 HEAD = '<ir_version: 10, opset_import: ["" : 21]>'
 RELU = HEAD + "g (float[N,4] x) => (float[N,4] y) { y = Relu(x) }"
@@ -124,6 +127,25 @@ def test_samples_are_used_in_rotation_and_only_the_judges(bundle: Bundle) -> Non
     samples = samples_of(*(np.full((1, 4), value, np.float32) for value in range(4)))
     (result,) = bench(bundle, samples, QUICK)
     assert result.telemetry["inputs"] == "3 samples in rotation"
+
+
+def test_photos_are_prepared_and_judged_apart(model_from_text: Callable[..., Model], tmp_path: Path) -> None:
+    spec = Spec(inputs={"x": ImageInput(size=(8, 8))}, task="classify")
+    text = HEAD + "g (float[N,3,8,8] x) => (float[N,3] y) { p = GlobalAveragePool(x) y = Flatten(p) }"
+    model = model_from_text(text, spec=spec)
+    (tmp_path / "photos").mkdir()
+    for value in range(4):
+        Image.new("RGB", (20, 30), (40 * value, 9, 9)).save(tmp_path / "photos" / f"{value} ü.png")
+    samples = Samples.open(tmp_path / "photos", model, roles="judge")
+    (result,) = bench(convert(model, "onnxruntime", tmp_path / "net"), samples, QUICK)
+    assert result.telemetry["inputs"] == "4 samples in rotation"
+    for stage in (result.pre, result.post):
+        assert stage is not None
+        assert 0 < stage.low_ms <= stage.median_ms <= stage.high_ms
+    assert "pre ms" in markdown([result])
+    plan = BenchPlan(**{**vars(QUICK), "pre_post": False})
+    (result,) = bench(tmp_path / "net", samples, plan)
+    assert (result.pre, result.post) == (None, None)
 
 
 def test_a_tiny_time_limit_still_gives_a_number(bundle: Bundle) -> None:
@@ -329,8 +351,9 @@ except KeyboardInterrupt:
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_no_process_outlives_the_parent(bundle: Bundle, how: signal.Signals) -> None:
-    parent = subprocess.Popen([sys.executable, "-c", SCRIPT, str(bundle.path), str(bundle.path)])
+def test_no_process_outlives_the_parent(bundle: Bundle, how: signal.Signals, tmp_path: Path) -> None:
+    command = [sys.executable, "-c", SCRIPT, str(bundle.path), str(bundle.path)]
+    parent = subprocess.Popen(command, env=os.environ | {"TMPDIR": str(tmp_path)})
     try:
         assert wait_for(lambda: len(workers(parent.pid)) == 2)
         time.sleep(0.5)  # in the middle of the rounds

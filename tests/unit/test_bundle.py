@@ -184,8 +184,8 @@ def changed(value: Any) -> Any:
 class TestMalformedManifest:
     @pytest.mark.parametrize(
         "content",
-        [b"", b"{", b"\xff\xfe", b"[]", b"null", b"7", b'"text"', b"{}", b'{"format": 99}', b'{"format": "1"}', b'{"format": 1}',
-         b"[" * 100_000, b'{"format": 1, "name": ' + b"9" * 5000 + b"}", b'{"format": NaN}', b"\0" * 64],
+        [b"", b"{", b"\xff\xfe", b"[]", b"null", b"7", b'"text"', b"{}", b'{"format": 99}', b'{"format": "1"}',
+         b'{"format": 1}', b"[" * 100_000, b'{"format": 1, "name": ' + b"9" * 5000 + b"}", b'{"format": NaN}', b"\0" * 64],
     )  # fmt: skip
     def test_content(self, made: Bundle, content: bytes) -> None:
         (made.path / MANIFEST).write_bytes(content)
@@ -216,7 +216,9 @@ class TestMalformedManifest:
                 document["seal"] = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
             (made.path / MANIFEST).write_text(json.dumps(document), encoding="utf-8")
             try:
-                Bundle.open(made.path)  # a fresh seal over another valid text is another valid manifest
+                with warnings.catch_warnings():  # CPU features are text, any text
+                    warnings.simplefilter("ignore", EdgewrightWarning)
+                    Bundle.open(made.path)  # a fresh seal over another valid text is another valid manifest
             except EdgewrightError as problem:
                 assert problem.code in ("E220", "E221"), problem
             else:

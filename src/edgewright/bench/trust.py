@@ -14,8 +14,8 @@ import numpy as np
 from edgewright.bench import statistics
 from edgewright.records import Timing, Trust
 
-# Limits. Those of steal, pressure and CPU per wall time are starting values from the practice of reading vmstat beside a
-# benchmark; the others name where they come from.
+# Limits. Those of steal, pressure and CPU per wall time are starting values from the practice of reading vmstat beside
+# a benchmark; the others name where they come from.
 
 #: Part of the busy CPU time that another virtual machine took.
 STEAL_MAX = 0.01

@@ -96,7 +96,8 @@ def _bytes(value: ir.Value) -> int | None:
     shape = static_shape(value)
     if shape is None or value.dtype is None:
         return None
-    return int(math.ceil(math.prod(shape) * value.dtype.itemsize))
+    size_bytes: float = math.prod(shape) * value.dtype.itemsize
+    return math.ceil(size_bytes)
 
 
 # --- multiply-adds ----------------------------------------------------------------------------------------------------

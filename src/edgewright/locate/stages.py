@@ -7,7 +7,7 @@ cut runs along the boundaries of fusion and of QDQ pairs; tensors in between wer
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 #: Their outputs depend on sizes alone: they hold no data to compare, and a static network has constants there.
 _SIZE_ONLY = frozenset({"Shape", "Size"})
-#: Taken for a tensor whose size shape inference does not tell.
-_UNKNOWN_BYTES = 16 * 2**20
+#: A tensor whose size shape inference does not tell is taken to be so often the largest known one.
+_UNKNOWN_FACTOR = 4
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class Plan:
         chunk: list[Stage] = []
         held: dict[str, int] = {}
         for stage in self.stages:
-            needed = {name: self.size_bytes.get(name, _UNKNOWN_BYTES) for name in (stage.name, *stage.inputs)}
+            needed = {name: self.size_bytes[name] for name in (stage.name, *stage.inputs)}
             if chunk and sum((held | needed).values()) > budget_bytes:
                 yield tuple(chunk)
                 chunk, held = [], {}
@@ -115,7 +115,7 @@ def plan(model: Model, shared: Collection[str], inputs: Arrays) -> Plan:
             sources, inside = _stretch(value, boundary, carries)
             stages.append(Stage(value.name, sources, node.name or value.name, node.op_type, inside))
     fused = [name for name in fused if name not in shared]
-    return Plan(tuple(stages), tuple(fused), {str(value.name): _size(value) for value in carries})
+    return Plan(tuple(stages), tuple(fused), _sizes(carries))
 
 
 def batches(stages: Sequence[Stage]) -> Iterator[tuple[Stage, ...]]:
@@ -210,9 +210,15 @@ def _is_float(value: ir.Value) -> bool:
     return value.dtype is None or value.dtype.is_floating_point()
 
 
-def _size(value: ir.Value) -> int:
-    sizes = [size if isinstance(size, int) else None for size in value.shape] if value.shape is not None else [None]
-    if None in sizes:
-        return _UNKNOWN_BYTES
-    itemsize = value.dtype.itemsize if value.dtype is not None else 4
-    return int(np.prod([size for size in sizes if size is not None], dtype=np.int64) * max(itemsize, 1))
+def _sizes(values: Iterable[ir.Value]) -> dict[str, int]:
+    """Bytes of each value, estimated where shape inference has not found them."""
+    known: dict[str, int] = {}
+    unknown: list[str] = []
+    for value in values:
+        shape = shapes.static_shape(value)
+        if shape is None:
+            unknown.append(str(value.name))
+        else:
+            itemsize = value.dtype.itemsize if value.dtype is not None else 4
+            known[str(value.name)] = int(np.prod(shape, dtype=np.int64)) * max(int(itemsize), 1)
+    return known | dict.fromkeys(unknown, _UNKNOWN_FACTOR * max(known.values(), default=2**20))

@@ -92,9 +92,8 @@ def _fold_next(layer: ir.Node, work: _Work) -> bool:
     output = layer.outputs[0]
     follower = sole_consumer(output)
     if follower is None:
-        for use in output.uses():
-            if is_standard(use.node, "BatchNormalization"):
-                work.skipped[use.node] = "its input has other readers"
+        reason = "the graph returns its input" if output.is_graph_output() else "its input has other readers"
+        work.skipped.update((use.node, reason) for use in output.uses() if is_standard(use.node, "BatchNormalization"))
         return False
     if follower.graph is not layer.graph:
         return False

@@ -26,6 +26,9 @@ def check_functions(proto: Any) -> None:
     twice = [key for key, count in Counter(keys).items() if count > 1]
     if twice:
         raise EdgewrightError("E213", f"function `{twice[0][0]}::{twice[0][1]}` is there twice")
+    standard = [f.name for f in proto.functions if f.domain in ("", "ai.onnx")]
+    if standard:
+        raise EdgewrightError("E213", f"function `{standard[0]}` lies in the domain of ONNX's own operators")
     index = {key: number for number, key in enumerate(keys)}
     calls = [list(_calls(function, index)) for function in proto.functions]
     order, cycle = stable_order(calls)

@@ -125,8 +125,11 @@ def _check_type(type_proto: Any, what: str, *, required: bool) -> None:
         return
     if kind != "tensor_type":
         raise EdgewrightError("E213", f"{what} is a {kind.removesuffix('_type')}, but only tensors are supported")
-    if not known_type(type_proto.tensor_type.elem_type) and (required or type_proto.tensor_type.elem_type):
-        number = type_proto.tensor_type.elem_type
+    number = type_proto.tensor_type.elem_type
+    if number == 0 and not required:
+        type_proto.Clear()
+        return
+    if not known_type(number):
         raise EdgewrightError(
             "E205" if number else "E213", f"{what} has element type {number}, which IR version {IR_VERSION} does not have"
         )

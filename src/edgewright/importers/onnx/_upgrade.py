@@ -20,6 +20,8 @@ from edgewright.model import OPSET_VERSION
 if TYPE_CHECKING:
     import onnx_ir as ir
 
+#: Newest opset whose changes were held against ONNX Runtime; what changed later is refused.
+NEWEST_TESTED = 28
 #: Attributes that hold a TensorProto.DataType.
 _TYPE_ATTRIBUTES = ("to", "dtype", "output_dtype", "stash_type")
 
@@ -89,12 +91,21 @@ def _downgrade(body: Any) -> None:
         newer = defs.get_schema(node.op_type, version)
         if newer.since_version <= OPSET_VERSION:
             continue
+        if newer.since_version > NEWEST_TESTED:
+            raise _refusal(node, f"it changed in opset {newer.since_version}")
+        if node.op_type == "Mod" and newer.since_version == 28 and _is_floored_mod_of_floats(node):
+            raise _refusal(node, "`fmod` 0 takes floats only since opset 28")
         try:
             older = defs.get_schema(node.op_type, OPSET_VERSION)
         except defs.SchemaError:
             raise _refusal(node, f"it is new in opset {newer.since_version}") from None
         _fit_attributes(node, newer, older)
         _check_types(node, older)
+
+
+def _is_floored_mod_of_floats(node: ir.Node) -> bool:
+    fmod, dtype = node.attributes.get("fmod"), node.outputs[0].dtype
+    return (fmod is None or fmod.value != 1) and (dtype is None or not dtype.is_integer())
 
 
 def _fit_attributes(node: ir.Node, newer: Any, older: Any) -> None:

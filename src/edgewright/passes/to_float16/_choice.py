@@ -61,7 +61,7 @@ def choose(ir_model: ir.Model, *, keep: tuple[str, ...], operators: tuple[str, .
     wide: set[ir.Value] = set()  # values outside float16's range or precision, as far as one can tell
     for graph in ir_model.graphs():
         for node in graph:
-            if not any(map(is_float, (*node.inputs, *node.outputs))):
+            if not touches_floats(node):
                 continue
             asked = "asked for" if set(keep).intersection(names_of(node)) else None
             outside = _outside(node, operators, wide)
@@ -69,7 +69,8 @@ def choose(ir_model: ir.Model, *, keep: tuple[str, ...], operators: tuple[str, .
             if reason is None:
                 continue
             kept[node] = reason
-            if outside and not is_standard(node, *_TAME, *_TAMING):
+            own_choice = node.op_type in operators and node.op_type not in KEEP  # says nothing of its values
+            if outside and not own_choice and not is_standard(node, *_TAME, *_TAMING):
                 wide.update(value for value in node.outputs if is_float(value))
     return kept
 
@@ -84,6 +85,11 @@ def is_float(value: ir.Value | None) -> bool:
     import onnx_ir as ir
 
     return value is not None and isinstance(value.type, ir.TensorType) and value.type.dtype == ir.DataType.FLOAT
+
+
+def touches_floats(node: ir.Node) -> bool:
+    """True for a node that reads or makes float32 numbers; Shape and Size read sizes, of any type."""
+    return any(map(is_float, (*node.inputs, *node.outputs))) and not is_standard(node, "Shape", "Size")
 
 
 def half_inputs(node: ir.Node, version: int) -> list[bool]:
@@ -119,7 +125,7 @@ def _unable(node: ir.Node, version: int) -> str | None:
         reason = "a border to float16 that was there"
     elif is_standard(node, "Constant"):
         reason = "a constant that the graph returns"
-    elif _TYPED.intersection(node.attributes) or not _has_half_form(node, version):
+    elif not _has_half_form(node, version):
         reason = "no float16 form"
     return reason
 
@@ -131,7 +137,7 @@ def _has_half_form(node: ir.Node, version: int) -> bool:
     allowed = _allowed(schema, schema.outputs, len(node.outputs))
     outputs = [half for value, half in zip(node.outputs, allowed, strict=True) if is_float(value)]
     inputs = [half for value, half in zip(node.inputs, half_inputs(node, version), strict=True) if is_float(value)]
-    return all(outputs) and (bool(outputs) or any(inputs))
+    return _TYPED.isdisjoint(schema.attributes) and all(outputs) and (bool(outputs) or any(inputs))
 
 
 def _allowed(schema: Any, formals: Any, count: int) -> list[bool]:

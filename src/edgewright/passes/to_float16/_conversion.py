@@ -8,7 +8,7 @@ import numpy as np
 
 from edgewright.graph.dataflow import Names, add_initializer, constant_array, drop_unused, is_standard
 from edgewright.model import OPSET_VERSION
-from edgewright.passes.to_float16._choice import BEYOND, LARGEST, half_inputs, is_float, to_half
+from edgewright.passes.to_float16._choice import BEYOND, LARGEST, half_inputs, is_float, to_half, touches_floats
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -34,9 +34,7 @@ class Conversion:
         nodes = [node for graph in ir_model.graphs() for node in graph]
         values = {value for node in nodes for value in (*node.inputs, *node.outputs) if value is not None}
         self._floats = {value for value in values if is_float(value)}
-        self.half = [
-            node for node in nodes if node not in kept and not self._floats.isdisjoint((*node.inputs, *node.outputs))
-        ]
+        self.half = [node for node in nodes if node not in kept and touches_floats(node)]
         self._needed: set[ir.Value | None] = set()  # constants that must stay in float32 as well
         self._made: dict[tuple[ir.Value, ir.DataType, ir.Graph], ir.Value] = {}
 
@@ -66,7 +64,7 @@ class Conversion:
             for node in graph:
                 allowed = half_inputs(node, self._version) if node in half else [False] * len(node.inputs)
                 for index, value in enumerate(node.inputs):
-                    if value in self._floats:
+                    if value in self._floats and touches_floats(node):
                         wanted.append((node, index, ir.DataType.FLOAT16 if allowed[index] else ir.DataType.FLOAT))
         return wanted
 

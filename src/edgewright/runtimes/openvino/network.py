@@ -71,6 +71,8 @@ def fragment(network: Any, cut: Cut) -> Any:
     """
     import openvino
 
+    if not cut.outputs:
+        raise EdgewrightError("E231", "a cut must name at least one output tensor")
     ports = _ports(network)
     for name in (*(cut.inputs or ()), *cut.outputs):
         if name not in ports:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -34,10 +35,11 @@ class CompiledRunner:
         self._fixed: dict[tuple[int, ...], Any] = {}
         self._open: Any = None
         self._batched = _only_batch_is_open(network)
-        if not self._batched:
+        if self._batched:
+            with contextlib.suppress(EdgewrightError):  # a network that is only valid for larger batches
+                self._request(tuple(1 for port in network.inputs if port.get_partial_shape().is_dynamic))
+        if not self._fixed:
             self._open = self._compile(network)
-        else:
-            self._request(tuple(1 for port in network.inputs if port.get_partial_shape().is_dynamic))
 
     def run(self, inputs: Arrays, /) -> dict[str, np.ndarray]:
         """All outputs by ONNX name, in memory of their own."""
@@ -80,10 +82,11 @@ class CompiledRunner:
         """The infer request for these sizes of the open first axes."""
         if self._batched and batches not in self._fixed and len(self._fixed) < _FIXED_COPIES:
             try:
-                self._fixed[batches] = self._compile(_with_batches(self._network, batches))
-            except (EdgewrightError, RuntimeError):  # RuntimeError: the graph is only valid for other sizes
-                self._batched = False
-        if self._batched and batches in self._fixed:
+                network = _with_batches(self._network, batches)
+            except RuntimeError as problem:
+                raise failure(f"setting the sizes {list(batches)} of", problem) from None
+            self._fixed[batches] = self._compile(network)
+        if batches in self._fixed:
             return self._fixed[batches]
         if self._open is None:
             self._open = self._compile(self._network)

@@ -116,6 +116,8 @@ def _plan(ir_model: ir.Model, cut: Cut | None) -> Block:
     known = fed | set(graph.initializers) | {value.name or "" for node in graph for value in node.outputs}
     given = fed if cut is None or cut.inputs is None else set(cut.inputs)
     outputs = tuple(value.name or "" for value in graph.outputs) if cut is None else cut.outputs
+    if not outputs:
+        raise EdgewrightError("E231" if cut else "E232", "a network without outputs shows nothing")
     for name in (*sorted(given), *outputs):
         if name not in known:
             raise unknown_tensor(name, known, where="network")

@@ -119,7 +119,7 @@ def matmul_integer(a: Array, b: Array, a_zero_point: Array | None = None, b_zero
 
 
 @operator("QLinearMatMul")
-def qlinear_matmul(  # noqa: PLR0917 - inputs are positional
+def qlinear_matmul(
     a: Array,
     a_scale: Array,
     a_zero_point: Array,
@@ -158,7 +158,7 @@ def conv_integer(
 
 
 @operator("QLinearConv")
-def qlinear_conv(  # noqa: PLR0917 - inputs are positional
+def qlinear_conv(
     x: Array,
     x_scale: Array,
     x_zero_point: Array,

@@ -121,7 +121,7 @@ def _weights(w: Array, r: Array, b: Array | None, index: int, gates: int) -> tup
 
 
 @operator("RNN")
-def rnn(  # noqa: PLR0917 - inputs are positional
+def rnn(
     x: Array,
     w: Array,
     r: Array,
@@ -149,7 +149,7 @@ def rnn(  # noqa: PLR0917 - inputs are positional
 
 
 @operator("GRU")
-def gru(  # noqa: PLR0917 - inputs are positional
+def gru(
     x: Array,
     w: Array,
     r: Array,
@@ -194,7 +194,7 @@ def gru(  # noqa: PLR0917 - inputs are positional
 
 
 @operator("LSTM")
-def lstm(  # noqa: PLR0917 - inputs are positional
+def lstm(
     x: Array,
     w: Array,
     r: Array,
