@@ -57,6 +57,7 @@ class _Roof:
 def inspect(
     network: Model | Bundle | str | Path,
     *,
+    model: Model | None = None,
     runtime: str | None = None,
     samples: SampleSource | None = None,
     threads: int = 1,
@@ -68,7 +69,8 @@ def inspect(
 
     Args:
         network: A Model, a Bundle, or the path of either. A bundle whose files are not ONNX shows what its runtime's
-            profile tells: parameters and multiply-adds are then None.
+            profile tells: parameters and multiply-adds are then None, unless `model` gives them.
+        model: The network that a bundle was made from: costs by tensor name, where the bundle's files hold no ONNX graph.
         runtime: Measure each layer's time on this runtime; a bundle is measured on its own.
         samples: What to run on; seeded random arrays otherwise.
         threads: Threads for times and roofs.
@@ -86,7 +88,7 @@ def inspect(
         raise EdgewrightError("E103", f"`threads` is {threads}, but must be 1 to {cores}, the cores that may be used")
     progress.update("inspect", 0, 3)
     network = _opened(network)
-    model = network if isinstance(network, Model) else _model_inside(network)
+    model = network if isinstance(network, Model) else _model_inside(network) or model
     runtime = _timing_runtime(network, runtime, roofline)
     layers = () if model is None else _costs(model)
     precision = network.precision

@@ -14,6 +14,7 @@ import onnx_ir as ir
 import onnxruntime as ort
 import pytest
 from onnx import version_converter
+from tests.conftest import architecture_names
 
 from edgewright.compress import compress
 from edgewright.errors import EdgewrightError
@@ -47,12 +48,7 @@ def load(name: str, architectures: ModuleType, data: Path) -> tuple[Model, dict[
     return Model(ir.from_proto(upgraded), name=name), architectures.example_inputs(proto, seed=0)
 
 
-def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    if "name" in metafunc.fixturenames:
-        folder = metafunc.config.rootpath / "shared" / "data" / "architectures"
-        metafunc.parametrize("name", chosen(sorted(path.stem for path in folder.glob("*.onnx"))))
-
-
+@pytest.mark.parametrize("name", chosen(architecture_names()))
 def test_float_keeps_outputs_and_twice_is_once(
     name: str, architectures: ModuleType, data: Path, tolerance: Tolerance
 ) -> None:
@@ -73,6 +69,7 @@ def test_float_keeps_outputs_and_twice_is_once(
     assert "Identity" not in left
 
 
+@pytest.mark.parametrize("name", chosen(architecture_names()))
 def test_fp16_is_near_and_twice_is_once(name: str, architectures: ModuleType, data: Path, tolerance: Tolerance) -> None:
     model, feeds = load(name, architectures, data)
     if model.precision == "int8":

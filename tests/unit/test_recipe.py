@@ -8,9 +8,8 @@ from pathlib import Path
 import pytest
 
 from edgewright import recipe
-from edgewright.contracts import RecipeStep
 from edgewright.errors import EdgewrightError
-from edgewright.recipe import Recipe
+from edgewright.recipe import Recipe, RecipeStep
 
 TEXT = """
 description = "mine"

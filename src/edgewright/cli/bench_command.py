@@ -50,9 +50,6 @@ def command(
     terminal.emit(
         {"results": [result.to_json() for result in results]}, lambda console: console.print(table, markup=False)
     )
-    for result in results:
-        for reason in result.reasons:
-            terminal.say(f"{result.trust}: {result.bundle_name}, {result.threads} thread(s): {reason}")
     if markdown:
         try:
             Path(markdown).write_text(table + "\n", encoding="utf-8")

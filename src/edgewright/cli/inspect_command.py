@@ -60,6 +60,10 @@ def _render(console: Console, report: InspectReport, every: bool) -> None:
     for label, texts in (("in ", report.inputs), ("out", report.outputs)):
         for text in texts:
             console.print(f"  {label} {text}", markup=False)
+    console.print(f"[bold]{report.name}[/]" + _totals(report))
+    for label, texts in (("in ", report.inputs), ("out", report.outputs)):
+        for text in texts:
+            console.print(f"  {label} {text}", markup=False)
     console.print(
         "  operators: " + ", ".join(f"{name} {count}" for name, count in report.operators.items()), markup=False
     )
@@ -103,3 +107,10 @@ def _totals(report: InspectReport) -> str:
         f"  {report.parameters / 1e6:.2f} M parameters, {report.weight_bytes / 1e6:.1f} MB, "
         f"{report.macs / 1e6:.1f} M multiply-adds"
     )
+
+
+def _totals(report: InspectReport) -> str:
+    if report.macs is None or report.parameters is None or report.weight_bytes is None:
+        return "  (the files hold no ONNX graph: inspect the model for its multiply-adds)"
+    weights = f"{report.parameters / 1e6:.2f} M parameters, {report.weight_bytes / 1e6:.1f} MB"
+    return f"  {weights}, {report.macs / 1e6:.1f} M multiply-adds"

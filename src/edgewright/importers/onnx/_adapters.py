@@ -168,8 +168,9 @@ def _dft_axis(site: Site) -> None:
 def _group_norm_per_channel(site: Site) -> None:
     """Scale and bias were one per group; repeat each over the group's channels."""
     data = site.input(0)
-    assert data is not None
     groups = site.get("num_groups")
+    if not isinstance(groups, int) or len(site.node.inputs) != 3:
+        raise site.refuse("it needs `num_groups` and three inputs")
     channels = site.insert("Shape", (data,), {"start": 1, "end": 2}, suffix="channels")
     each = site.insert("Div", (channels, site.ints("groups", [groups])), suffix="each")
     wide = site.insert("Concat", (site.ints("one", [1]), each), {"axis": 0}, suffix="wide")

@@ -125,7 +125,7 @@ def _weights(name: str, options: Options) -> tuple[Weights, dict[str, Any]]:
 def _packaged(name: str, options: Options) -> Path:
     """The checkpoint inside the installed package; the package itself is not imported."""
     is_lite = (options.squeeze_excite, options.activation, options.fixed_stem_head) == (False, "relu6", True)
-    hint = "edgewright inspect zoo:NAME --set efficientnet_lite.weights=FILE"
+    hint = f"edgewright inspect zoo:{name} --set efficientnet_lite.weights=FILE"
     if not is_lite:
         raise EdgewrightError(
             "E103", f"no package has weights for `{name}` with these options; give `weights` or `seed`", hint=hint
