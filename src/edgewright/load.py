@@ -43,7 +43,9 @@ def load(
         given["weights"] = weights
     if isinstance(source, Model):
         if given:
-            raise EdgewrightError("E103", f"`{source.name}` is loaded already and takes no option `{next(iter(given))}`")
+            raise EdgewrightError(
+                "E103", f"`{source.name}` is loaded already and takes no option `{next(iter(given))}`"
+            )
         model = source
     elif str(source).startswith(ZOO):
         model = _from_zoo(str(source).removeprefix(ZOO), given)

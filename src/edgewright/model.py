@@ -6,6 +6,7 @@ A Model is an `onnx_ir.Model` (opset 21, IR version 10), its Spec and its histor
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import json
@@ -176,7 +177,8 @@ class Model:
         except OSError as problem:
             raise EdgewrightError("E105", f"`{path}` cannot be written: {problem.strerror or problem}") from None
         finally:
-            part.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # where the folder is none, there is nothing to remove
+                part.unlink(missing_ok=True)
         return path
 
     def weight_bytes(self) -> int:
@@ -259,7 +261,7 @@ class _Digest:
         elif tensor.dtype.bitwidth < 8:
             self.sha.update(tensor.tobytes())
         else:  # without a copy: weights may be larger than memory
-            self.sha.update(np.ascontiguousarray(tensor.numpy()).reshape(-1).view(np.uint8))
+            self.sha.update(memoryview(np.ascontiguousarray(tensor.numpy()).reshape(-1).view(np.uint8)))
 
 
 def _hash(ir_model: ir.Model, spec: Spec) -> str:

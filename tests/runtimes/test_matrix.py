@@ -143,10 +143,10 @@ def inputs_for(model: Model, batch: int, seed: int) -> dict[str, np.ndarray]:
 
 def assert_close(got: dict[str, Any], wanted: dict[str, Any], limits: dict[str, float]) -> None:
     assert set(got) == set(wanted)
-    for name in wanted:
-        assert got[name].dtype == wanted[name].dtype
-        assert got[name].shape == wanted[name].shape
-        np.testing.assert_allclose(got[name], wanted[name], rtol=limits["rtol"], atol=limits["atol"], err_msg=name)
+    for name, array in wanted.items():
+        assert got[name].dtype == array.dtype
+        assert got[name].shape == array.shape
+        np.testing.assert_allclose(got[name], array, rtol=limits["rtol"], atol=limits["atol"], err_msg=name)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])

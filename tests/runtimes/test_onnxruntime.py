@@ -38,8 +38,8 @@ class TestSupports:
         return [(problem.node, problem.op_type) for problem in RUNTIME.supports(ir.from_onnx_text(HEADER + text))]
 
     def test_all_nodes_of_unknown_operators(self) -> None:
-        text = """g (float[2] x, float[2] z) => (float[2] y, float[2] v) {
-            [one] a = made.up.Frob(x) [two] y = made.up.Frob(a) b = Relu(z) [three] v = made.up.Blub(b) }"""
+        text = """g (float[2] x) => (float[2] y, float[2] u, float[2] v) {
+            [one] y = made.up.Frob(x) [two] u = made.up.Frob(y) b = Relu(x) [three] v = made.up.Blub(b) }"""
         assert self.problems(text) == [("one", "Frob"), ("two", "Frob"), ("three", "Blub")]
 
     def test_no_kernel_for_a_type(self) -> None:
@@ -199,10 +199,8 @@ class TestProfile:
     def test_fused_chains_count_under_their_last_tensor(self, tmp_path: Path, model_from_text: Any) -> None:
         model = model_from_text(
             HEADER
-            + """g (float[1,8,16,16] x) => (float[1,8,16,16] y) {
-            w = ConstantOfShape <value = float[1] {0.1}> (s) c = Conv <pads = [1,1,1,1]> (x, w) r = Relu(c) y = Abs(r) }""".replace(
-                "=> (float[1,8,16,16] y) {", "=> (float[1,8,16,16] y) <int64[4] s = {8, 8, 3, 3}> {"
-            )
+            + """g (float[1,8,16,16] x) => (float[1,8,16,16] y) <int64[4] s = {8, 8, 3, 3}> {
+            w = ConstantOfShape <value = float[1] {0.1}> (s) c = Conv <pads = [1,1,1,1]> (x, w) r = Relu(c) y = Abs(r) }"""
         )
         times = RUNTIME.profile(
             convert(model, "onnxruntime", tmp_path / "net"),

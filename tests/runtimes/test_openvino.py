@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import time
 from collections.abc import Callable
@@ -303,7 +302,7 @@ def test_threads_end_with_the_session(architectures: ModuleType, data: Path, tmp
     bundle = convert(model, "openvino", tmp_path / "net")
 
     def count() -> int:
-        return len(os.listdir("/proc/self/task"))
+        return len(list(Path("/proc/self/task").iterdir()))
 
     if not Path("/proc/self/task").is_dir():
         pytest.skip("counts threads in /proc")

@@ -162,6 +162,7 @@ class TestErrors:
             ("MaxPool<kernel_shape=[3]>(x)", {"x": np.zeros((1, 1, 2), np.float32), "z": np.int64([1])}),
             ("Resize(x, , z)", {"x": np.zeros((1, 1, 2), np.float32), "z": np.float32([1, 1, -1])}),
             ("TopK(x, z)", {"x": np.zeros(3, np.float32), "z": np.int64([4])}),
+            ("ConstantOfShape(z)", {"x": np.zeros(3, np.float32), "z": np.int64([2**50])}),
             ('Einsum<equation="ij,jk">(x, z)', {"x": np.zeros(3, np.float32), "z": np.zeros(3, np.float32)}),
         ],
     )
@@ -190,6 +191,14 @@ class TestErrors:
         with pytest.raises(EdgewrightError) as caught:
             reference.open(SimpleNamespace(path=tmp_path), threads=1)  # type: ignore[arg-type]
         assert caught.value.code == "E232"
+
+    def test_truncated_file(self, tmp_path: Path) -> None:
+        content = make(CHAIN).save(tmp_path / "model.onnx").read_bytes()
+        for length in range(0, len(content), 7):
+            (tmp_path / "model.onnx").write_bytes(content[:length])
+            with pytest.raises(EdgewrightError) as caught:  # cut between two fields, the rest is a network of its own
+                reference.open(SimpleNamespace(path=tmp_path), threads=1).run({"x": X})  # type: ignore[arg-type]
+            assert caught.value.code in ("E203", "E230", "E231", "E232")
 
 
 class TestSupports:

@@ -11,7 +11,6 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from edgewright import compress as verb
 from edgewright import registry
 from edgewright import session as sessions
 from edgewright.compress import compress
@@ -261,7 +260,7 @@ def test_run_shows_any_tensor_of_any_state_and_opens_each_once(
         opened.append(right(*args, **options))
         return opened[-1]
 
-    monkeypatch.setattr(verb.sessions, "open", counting)
+    monkeypatch.setattr(sessions, "open", counting)
     feeds = {"x": np.ones((1, 3), np.float32)}
     results: list[np.ndarray] = []
 
@@ -281,7 +280,7 @@ def test_run_shows_any_tensor_of_any_state_and_opens_each_once(
     assert runtimes.count("reference") == 1
     assert len(runtimes) == 4
     for session in opened:
-        assert session._temporary is None, "every session is closed in the end"
+        assert not session.bundle.path.exists(), "every session is closed in the end"
 
 
 def test_run_refuses_wrong_inputs(model: Model, install: Install) -> None:
@@ -334,7 +333,7 @@ def test_a_pass_that_renames_the_interface_is_our_bug(model: Model, install: Ins
 def test_sessions_close_when_a_pass_fails(model: Model, install: Install, monkeypatch: pytest.MonkeyPatch) -> None:
     opened: list[Any] = []
     right = sessions.open
-    monkeypatch.setattr(verb.sessions, "open", lambda *a, **o: opened.append(right(*a, **o)) or opened[-1])
+    monkeypatch.setattr(sessions, "open", lambda *a, **o: opened.append(right(*a, **o)) or opened[-1])
 
     def fail(graph: ir.Model, config: Config, context: Any) -> None:
         context.run(graph, {"x": np.ones((1, 3), np.float32)})
@@ -343,7 +342,7 @@ def test_sessions_close_when_a_pass_fails(model: Model, install: Install, monkey
     with pytest.raises(EdgewrightError, match="no"):
         compress(model, install(fail=fail))
     assert opened
-    assert all(session._temporary is None for session in opened)
+    assert all(not session.bundle.path.exists() for session in opened)
 
 
 def test_compressing_in_two_goes_is_one(model: Model) -> None:

@@ -178,7 +178,11 @@ def test_every_change_up_to_21_is_rewritten_or_compatible() -> None:
     for name, versions in history.items():
         numbers = sorted(versions)
         for old, new in itertools.pairwise(numbers):
-            if 7 < new <= OPSET_VERSION and (name, new) not in ADAPTERS and not _compatible(versions[old], versions[new]):
+            if (
+                7 < new <= OPSET_VERSION
+                and (name, new) not in ADAPTERS
+                and not _compatible(versions[old], versions[new])
+            ):
                 incompatible.append((name, old, new))
     # MaxPool 8 and Dropout-like optional outputs are additions; Erf lost integer types that no runtime had.
     assert incompatible == [("Erf", 9, 13)]
@@ -191,7 +195,8 @@ def _compatible(old: Any, new: Any) -> bool:
     kept = all(name in new.attributes and _default(new, name) == _default(old, name) for name in old.attributes)
     required = [name for name in new.attributes if name not in old.attributes and new.attributes[name].required]
     wider = all(
-        set(old_formal.types) <= set(new_formal.types) for old_formal, new_formal in zip(old.inputs, new.inputs, strict=False)
+        set(old_formal.types) <= set(new_formal.types)
+        for old_formal, new_formal in zip(old.inputs, new.inputs, strict=False)
     )
     optional = all("Optional" in str(formal.option) for formal in added_inputs)
     return not new.deprecated and same_inputs and optional and kept and not required and wider
@@ -232,7 +237,9 @@ def test_what_has_no_equal_is_refused_by_name(text: str, reason: str, tmp_path: 
 
 @pytest.mark.parametrize(("version", "code"), [(1, "E205"), (6, "E205"), (999, "E205")])
 def test_opsets_outside_the_range_are_refused(version: int, code: str, tmp_path: Path) -> None:
-    proto = onnx.parser.parse_model('<ir_version: 8, opset_import: ["" : 7]> g (float[2] x) => (float[2] y) { y = Relu (x) }')
+    proto = onnx.parser.parse_model(
+        '<ir_version: 8, opset_import: ["" : 7]> g (float[2] x) => (float[2] y) { y = Relu (x) }'
+    )
     proto.opset_import[0].version = version
     onnx.save(proto, tmp_path / "m.onnx")
     with pytest.raises(ew.EdgewrightError, match=f"opset {version}") as caught:

@@ -114,6 +114,40 @@ def test_quantization_stays() -> None:
     assert operators(model) == ["DequantizeLinear", "Add"]
 
 
+@pytest.mark.parametrize(
+    "nodes",
+    [
+        "t = Constant<value_strings = ['a', 'b']>()  u = Concat<axis = 0>(t, t)  k = Shape(u)",
+        "b = Cast<to = 16>(w)  c = Neg(b)  k = Cast<to = 7>(c)",
+        "b = Cast<to = 22>(w)  k = Cast<to = 7>(b)",
+        "b = Cast<to = 17>(w)  k = Cast<to = 7>(b)",
+        "b = SequenceConstruct(w, w)  c = SequenceAt(b, i)  k = Cast<to = 7>(c)",
+        "b, k = TopK(w, one)",
+        "b = NonZero(w)  k = Identity(b)",
+        "b = own.Thing(w)  k = Cast<to = 7>(b)",
+        "b = Optional(w)  c = OptionalGetElement(b)  k = Cast<to = 7>(c)",
+    ],
+)
+def test_unusual_types_and_operators_do_no_harm(nodes: str) -> None:
+    nodes = nodes.replace("'", '"')
+    head = HEAD.replace("]", ', "own" : 1]')
+    model = ir.from_onnx_text(
+        f"""{head} g (float[2] x) => (float[2] y, int64[N] out)
+        <float[2] w = {{1, 2}}, int64 i = {{0}}, int64[1] one = {{1}}> {{ {nodes}  out = Neg(k)  y = Relu(x) }}"""
+    )
+    fold_constants.apply(model, fold_constants.Config(), None)  # type: ignore[arg-type]
+    assert [value.name for value in model.graph.outputs] == ["y", "out"]
+    ir.to_proto(model)
+
+
+def test_a_graph_that_contradicts_itself_is_refused() -> None:
+    with pytest.raises(EdgewrightError, match="constants cannot be folded") as caught:
+        folded(
+            "g (float[2,3] x) => (int64[1] y) <int64[1] i = {7}> { s = Shape(x)  a = Gather<axis = 0>(s, i)  y = Neg(a) }"
+        )
+    assert caught.value.code == "E212"
+
+
 def test_an_initializer_that_may_be_fed_is_not_constant() -> None:
     model, _ = folded("g (float[2] x, float[2] w) => (float[2] y) <float[2] w = {1, 2}> { a = Abs(w)  y = Add(x, a) }")
     assert operators(model) == ["Abs", "Add"]

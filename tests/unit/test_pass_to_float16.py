@@ -69,6 +69,14 @@ def test_interface_keeps_names_and_float32(rng: np.random.Generator, tolerance: 
     assert (stats["float16_nodes"], stats["float32_nodes"], stats["casts"], stats["weights"]) == (2, 0, 3, 8)
 
 
+def test_node_names_stay_unique(rng: np.random.Generator) -> None:
+    model = parse("g (float[2] x) => (float[2] y, float[2] z) { [y] a = Relu(x)  [z] y = Neg(a)  [x] z = Abs(a) }")
+    convert(model)
+    names = [node.name for node in model.graph]
+    assert len(set(names)) == len(names)
+    assert list(run(model, {"x": rng.standard_normal(2).astype(np.float32)})) == ["y", "z"]
+
+
 def test_every_kind_of_value_gets_its_type() -> None:
     model = parse(
         """g (float[2,3] x, int64[2] i, bool[2,3] m) => (float[2,3] y, bool[2,3] big, int64[2] s, float[A,3] rows)

@@ -47,11 +47,16 @@ def _at_batch_1(ir_model: ir.Model) -> ir.Model:
         if value.shape is not None:
             sizes = [size if isinstance(size, int) or size.value not in named else 1 for size in value.shape]
             value.shape = ir.Shape(sizes)
-    for value in copy.graph.outputs:
+    _infer(copy)
+    return copy
+
+
+def _infer(ir_model: ir.Model) -> None:
+    """Inference that may say more of the graph's outputs than they declare."""
+    for value in ir_model.graph.outputs:
         if static_shape(value) is None:
             value.shape = None
-    infer(copy, keep_known=True)
-    return copy
+    infer(ir_model, keep_known=True)
 
 
 def _solve(ir_model: ir.Model) -> None:
@@ -61,7 +66,7 @@ def _solve(ir_model: ir.Model) -> None:
         return
     folded = ir_model.clone()
     fold(folded, lambda node: static_shape(node.outputs[0]) is not None and _size_of(node) <= _SMALL)
-    infer(folded, keep_known=True)
+    _infer(folded)
     values = {value.name: value for node in folded.graph for value in node.outputs}
     values |= folded.graph.initializers
     for value in unknown:

@@ -14,23 +14,32 @@ if TYPE_CHECKING:
 
 
 class Names:
-    """Names of values in use in a model, main graph and subgraphs; `fresh` hands out new ones."""
+    """Names in use in a model, main graph and subgraphs: of values, which `fresh` hands out, and of nodes."""
 
     def __init__(self, ir_model: ir.Model) -> None:
         self._used: set[str] = set()
+        self._nodes = {node.name or "" for graph in ir_model.graphs() for node in graph}
         for graph in ir_model.graphs():
             self._used.update(value.name or "" for value in graph.inputs)
             self._used.update(graph.initializers)
             self._used.update(value.name or "" for node in graph for value in node.outputs)
 
     def fresh(self, wanted: str) -> str:
-        """`wanted` where it is free, else `wanted:1`, `wanted:2` and so on; taken from now on."""
-        name, number = wanted, 0
-        while name in self._used:
-            number += 1
-            name = f"{wanted}:{number}"
-        self._used.add(name)
-        return name
+        """A name for a value: `wanted` where it is free, else `wanted:1`, `wanted:2` and so on; taken from now on."""
+        return _fresh(wanted, self._used)
+
+    def fresh_node(self, wanted: str) -> str:
+        """The same for a node: ONNX Runtime refuses a graph with two nodes of one name."""
+        return _fresh(wanted, self._nodes)
+
+
+def _fresh(wanted: str, used: set[str]) -> str:
+    name, number = wanted, 0
+    while name in used:
+        number += 1
+        name = f"{wanted}:{number}"
+    used.add(name)
+    return name
 
 
 def is_standard(node: ir.Node, *op_types: str) -> bool:

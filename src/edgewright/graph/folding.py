@@ -41,11 +41,13 @@ def fold(ir_model: ir.Model, may_fold: Callable[[ir.Node], bool]) -> int:
     Raises:
         EdgewrightError: E212 when the library cannot work on the graph.
     """
+    import onnx_ir as ir
     from onnxscript.optimizer import fold_constants
 
     def should_fold(node: ir.Node) -> bool:
         never = is_standard(node, *_RANDOM, *_QUANTIZATION, *_HEAVY) or node.outputs[0].is_graph_output()
-        return not never and may_fold(node)
+        text = any(value is not None and value.dtype == ir.DataType.STRING for value in (*node.inputs, *node.outputs))
+        return not never and not text and may_fold(node)
 
     lifted = lift_constants(ir_model)
     declared = [(value.type, value.shape) for value in ir_model.graph.outputs]

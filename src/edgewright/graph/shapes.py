@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from edgewright.errors import EdgewrightError
 
@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 
 #: Inference needs the values of small constants (target shapes, axes); larger ones are weights and stay out of it.
 _SMALL_BYTES = 1024
+#: Data propagation of the onnx package makes an object for each element of a vector, whatever its type.
+_LONGEST_VECTOR = 1_000_000
 
 
 def static_shape(value: ir.Value | None) -> tuple[int, ...] | None:
@@ -39,7 +41,9 @@ def infer(ir_model: ir.Model, *, keep_known: bool = False) -> None:
 
     proto = ir.to_proto(_skeleton(ir_model))
     try:
-        inferred = onnx.shape_inference.infer_shapes(proto, check_type=False, strict_mode=False, data_prop=True)
+        inferred = onnx.shape_inference.infer_shapes(proto, check_type=False, strict_mode=False, data_prop=False)
+        if not _has_long_vector(inferred.graph):
+            inferred = onnx.shape_inference.infer_shapes(proto, check_type=False, strict_mode=False, data_prop=True)
     except (onnx.shape_inference.InferenceError, RuntimeError, ValueError) as problem:
         raise EdgewrightError("E212", f"shapes of the graph cannot be inferred: {problem}") from None
     for graph, known in zip(ir_model.graphs(), ir.from_proto(inferred).graphs(), strict=True):
@@ -49,6 +53,16 @@ def infer(ir_model: ir.Model, *, keep_known: bool = False) -> None:
             keep = keep_known or node.domain not in ("", "ai.onnx")
             for value in node.outputs:
                 _update(value, values.get(value.name), declared=value in declared, keep=keep)
+
+
+def _has_long_vector(graph: Any) -> bool:
+    """True where a vector is so long that data propagation, which takes about 60 bytes per element, must not see it."""
+    for value in (*graph.input, *graph.output, *graph.value_info):
+        sizes = value.type.tensor_type.shape.dim
+        if len(sizes) == 1 and sizes[0].dim_value > _LONGEST_VECTOR:
+            return True
+    graphs = (attribute.g for node in graph.node for attribute in node.attribute if attribute.HasField("g"))
+    return any(_has_long_vector(inner) for inner in graphs)
 
 
 def _update(value: ir.Value, found: ir.Value | None, *, declared: bool, keep: bool) -> None:

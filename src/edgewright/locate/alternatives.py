@@ -25,6 +25,7 @@ _POOLS = ("MaxPool", "AveragePool", "LpPool")
 #: Storage orders of O, I, H, W that a weight's memory may be read in by mistake.
 _ORDERS = {"OHWI": (0, 2, 3, 1), "HWIO": (2, 3, 1, 0), "IOHW": (1, 0, 2, 3), "HWOI": (2, 3, 0, 1)}
 _MOST_PAIRED_INPUTS = 8
+_FEW_CHANNELS = 3
 _RESIZE = {
     "coordinate_transformation_mode": ("half_pixel", "asymmetric", "align_corners", "pytorch_half_pixel"),
     "nearest_mode": ("round_prefer_floor", "round_prefer_ceil", "floor", "ceil"),
@@ -104,14 +105,27 @@ def _taps(
             yield kernel, np.moveaxis(taken, 1, -1).reshape(-1, weight.shape[1])
 
 
-def scaled_weight(node: ir.Node, factor: float) -> Alternative | None:
-    """The weights times `factor`; None for a node without weights."""
+def scaled_weight(node: ir.Node, factors: np.ndarray, tolerance: float) -> Alternative | None:
+    """The weights of each output channel times its factor; None where they do not fit the node's weights.
+
+    Factors nearer than `tolerance` are the same: they were fitted to values with rounding.
+    """
     weight = weight_of(node)
-    if weight is None:
+    if weight is None or factors.size != weight.shape[_output_axis(node)]:
         return None
-    return f"the weights of `{label_of(node)}` are {factor:.4g} x the original's", _set_weight(
-        weight * weight.dtype.type(factor)
-    )
+    shape = [1] * weight.ndim
+    shape[_output_axis(node)] = -1
+    label = f"the weights of `{label_of(node)}`"
+    changed = np.flatnonzero(np.abs(factors - 1) > tolerance)
+    if np.ptp(factors) < tolerance:
+        factors = np.full_like(factors, np.median(factors))
+        text = f"{label} are {factors[0]:.4g} x the original's"
+    elif changed.size <= _FEW_CHANNELS:
+        factors = np.where(np.abs(factors - 1) > tolerance, factors, 1.0)
+        text = ", ".join(f"channel {i} of {label} is {factors[i]:.4g} x the original's" for i in changed)
+    else:
+        text = f"each channel of {label} has its own factor, {factors.min():.4g} to {factors.max():.4g}"
+    return text, _set_weight((weight * factors.reshape(shape)).astype(weight.dtype))
 
 
 def swapped_rows(node: ir.Node, first: int, second: int) -> Alternative | None:

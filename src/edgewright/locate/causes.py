@@ -51,6 +51,8 @@ _LEFT = 0.2
 #: Hypotheses whose residuals are within this factor are as good as each other.
 _AS_GOOD = 10.0
 _MOST_NAMED = 3
+#: Fitted factors and channels that differ by less are the same in float32; else the layer's limit.
+_SAME = 1e-4
 #: In longer stretches a single wrong node is not looked for.
 _MOST_NODES = 24
 _NONLINEAR = frozenset({"Celu", "Clip", "Elu", "Erf", "Gelu", "HardSigmoid", "HardSwish", "LeakyRelu", "Max", "Mish",
@@ -73,7 +75,7 @@ def explain(failure: Failure, limits: original.Limits) -> str | None:
     if narrow and limits.exact and rounded_to(expected) != narrow and error < 0.05:
         return f"every value is a {narrow} number: this layer runs in {narrow}, not in float32 (rel-L2 {error:.1e})"
     most = min(limits.isolated_at(failure.noise), _LEFT * error)
-    return _choose([h for h in _hypotheses(failure) if h.residual <= most], error)
+    return _choose([h for h in _hypotheses(failure, limits.isolated) if h.residual <= most], error)
 
 
 def _choose(explaining: Sequence[Hypothesis], error: float) -> str | None:
@@ -107,12 +109,12 @@ def _overflow(failure: Failure, got: np.ndarray, broken: np.ndarray) -> str:
     )
 
 
-def _hypotheses(failure: Failure) -> Iterator[Hypothesis]:
+def _hypotheses(failure: Failure, most: float) -> Iterator[Hypothesis]:
     assert failure.got is not None
-    yield from patterns(failure.expected, failure.got)
+    yield from patterns(failure.expected, failure.got, most)
     if failure.stage.op_type not in _NONLINEAR:
         yield from added_activations(failure.expected, failure.got)
-    stretch = _Stretch(failure)
+    stretch = _Stretch(failure, max(most, _SAME))
     if stretch.size <= _MOST_NODES:
         yield from stretch.last_weights()
         yield from stretch.activations()
@@ -122,10 +124,10 @@ def _hypotheses(failure: Failure) -> Iterator[Hypothesis]:
 class _Stretch:
     """The original's nodes of the failing stretch, ready to run with changes."""
 
-    def __init__(self, failure: Failure) -> None:
+    def __init__(self, failure: Failure, tolerance: float) -> None:
         assert failure.got is not None
         self._inputs, self._end = failure.inputs, failure.stage.name
-        self._expected, self._got = failure.expected, failure.got
+        self._expected, self._got, self._tolerance = failure.expected, failure.got, tolerance
         self._part = fragment(failure.model, failure.stage, failure.inputs)
         reference = original.reference_runtime()
         if reference is None or registry.peek("runtimes", reference).supports(self._part.ir):
@@ -141,12 +143,14 @@ class _Stretch:
     def node_alternatives(self) -> Iterator[Hypothesis]:
         """Each alternative of each node, run."""
         for number, node in enumerate(self._part.ir.graph):
-            for text, change in (*alternatives(node), *self._fitted(node)):
+            tried = [(alternative, 0) for alternative in alternatives(node)]
+            tried += [(alternative, fitted) for alternative, fitted in self._suggested(node)]
+            for (text, change), fitted in tried:
                 copy = self._part.clone_ir()
                 change(copy.graph.node(number))
                 result = self._run(Model(copy), self._inputs)
                 if result is not None:
-                    yield Hypothesis(text, rel_l2(self._got, result), fitted=int(" x the original's" in text))
+                    yield Hypothesis(text, rel_l2(self._got, result), fitted)
 
     def last_weights(self) -> Iterator[Hypothesis]:
         """What happened to the weights of the last node, under a bias that is right."""
@@ -154,7 +158,7 @@ class _Stretch:
         bias = bias_of(node)
         if bias is not None and np.any(bias):
             axis = self._expected.ndim - 1 if node.op_type == "Gemm" else 1
-            yield from without_bias(self._expected, self._got, bias, axis, label_of(node))
+            yield from without_bias(self._expected, self._got, bias, axis, label_of(node), self._tolerance)
 
     def activations(self) -> Iterator[Hypothesis]:
         """Another activation in the place of each one in the stretch."""
@@ -180,27 +184,29 @@ class _Stretch:
                         text = f"the activation `{node.outputs[0].name}` is {name} instead of {now}"
                         yield Hypothesis(text, rel_l2(self._got, result))
 
-    def _fitted(self, node: ir.Node) -> Iterator[Alternative]:
-        """Changes of the weights that the numbers suggest: a common factor, two exchanged channels."""
+    def _suggested(self, node: ir.Node) -> Iterator[tuple[Alternative, int]]:
+        """Changes of the weights that the numbers suggest, with how many numbers they fit: factors, exchanged channels."""
         if self._expected.shape != self._got.shape or self._expected.ndim < 2 or weight_of(node) is None:
             return
+        error = np.asarray(self._got, np.float64) - np.asarray(self._expected, np.float64)
         source = self._value(str(node.inputs[0].name)) if node.inputs[0] is not None else None
         if source is not None:
-            error = np.asarray(self._got, np.float64) - np.asarray(self._expected, np.float64)
             for pair in likely_input_swaps(node, source, error, _MOST_NAMED):
-                yield swapped_inputs(node, *pair)
+                yield swapped_inputs(node, *pair), 0
         if self.size == 1:
             return  # a single node's output shows the rest by itself
-        found = slopes(self._expected, self._got, 1)
-        scaled = scaled_weight(node, float(np.median(found[0]))) if found else None
-        if scaled:
-            yield scaled
-        distance = np.abs(np.float64(self._got) - np.float64(self._expected))
-        by_channel = np.moveaxis(distance, 1, 0).reshape(distance.shape[1], -1).max(1)
-        wrong = np.flatnonzero(by_channel > 1e-4 * np.abs(self._expected).max())
+        distance, size = (
+            np.linalg.norm(np.moveaxis(a, 1, 0).reshape(a.shape[1], -1), axis=1) for a in (error, self._expected)
+        )
+        wrong = np.flatnonzero(distance > self._tolerance * size)
         swapped = swapped_rows(node, int(wrong[0]), int(wrong[1])) if wrong.size == 2 else None
         if swapped:
-            yield swapped
+            yield swapped, 0
+        found = slopes(self._expected, self._got, 1)
+        scaled = scaled_weight(node, found[0], self._tolerance) if found else None
+        if scaled and found:
+            uniform = np.ptp(found[0]) < self._tolerance
+            yield scaled, 1 if uniform else wrong.size
 
     def _value(self, name: str) -> np.ndarray | None:
         """A tensor of the stretch in the original."""

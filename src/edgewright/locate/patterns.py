@@ -20,6 +20,8 @@ _VALUES_PER_FIT = 4
 #: Up to so many channels are named one by one.
 _FEW = 3
 _MOST_CHANNELS = 4096
+#: A channel this much smaller than the mean counts as if it were that large: its rounding is its neighbours'.
+_DEAD_CHANNEL = 1e-3
 FLOAT16_MAX = 65504.0
 
 
@@ -72,16 +74,16 @@ ACTIVATIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 }
 
 
-def patterns(expected: np.ndarray, got: np.ndarray) -> Iterator[Hypothesis]:
-    """Every pattern that can be tried on two arrays of numbers, both finite."""
+def patterns(expected: np.ndarray, got: np.ndarray, tolerance: float) -> Iterator[Hypothesis]:
+    """Every pattern that can be tried on two arrays of numbers, both finite; `tolerance` (rel-L2) is rounding."""
     e, g = np.asarray(expected, np.float64), np.asarray(got, np.float64)
     yield from layouts(e, g)
     if e.shape != g.shape:
         return
     yield from _uniform(e, g)
     for axis in dict.fromkeys((1, e.ndim - 1) if e.ndim > 1 else ()):
-        yield from _by_channel(e, g, axis)
-        yield from _permuted(e, g, axis)
+        yield from _by_channel(e, g, axis, tolerance)
+        yield from _permuted(e, g, axis, tolerance)
     yield from _saturated(e, g)
 
 
@@ -96,7 +98,7 @@ def added_activations(expected: np.ndarray, got: np.ndarray) -> Iterator[Hypothe
 
 
 def without_bias(
-    expected: np.ndarray, got: np.ndarray, bias: np.ndarray, axis: int, label: str
+    expected: np.ndarray, got: np.ndarray, bias: np.ndarray, axis: int, label: str, tolerance: float
 ) -> Iterator[Hypothesis]:
     """What was done to the weights alone: patterns of the values before a right bias along `axis` was added."""
     if expected.shape != got.shape or bias.size not in (1, expected.shape[axis]):
@@ -109,7 +111,7 @@ def without_bias(
         factor = float(np.vdot(e, g) / np.vdot(e, e))
         text = f"the weights of `{label}` are {factor:.4g} x the original's, the bias is right"
         yield Hypothesis(text, rel_l2(got, factor * e + shift), 1)
-    for found in _permuted(e, g, axis):
+    for found in _permuted(e, g, axis, tolerance):
         yield replace(found, text=f"in the weights of `{label}` {found.text}, the bias is right")
 
 
@@ -175,18 +177,18 @@ def _uniform(e: np.ndarray, g: np.ndarray) -> Iterator[Hypothesis]:
         yield Hypothesis(text, rel_l2(g, slope * e + shift), 2)
 
 
-def _by_channel(e: np.ndarray, g: np.ndarray, axis: int) -> Iterator[Hypothesis]:
+def _by_channel(e: np.ndarray, g: np.ndarray, axis: int, tolerance: float) -> Iterator[Hypothesis]:
     """A factor, an offset, or both, for each channel."""
     rows_e, rows_g = _rows(e, axis), _rows(g, axis)
     if rows_e.shape[1] < _VALUES_PER_FIT:
         return
     power = np.sum(rows_e**2, axis=1)
     factors = np.divide(np.sum(rows_e * rows_g, axis=1), power, out=np.ones_like(power), where=power > 0)
-    changed = np.flatnonzero(np.abs(factors - 1) > 1e-5)
+    changed = np.flatnonzero(np.abs(factors - 1) > tolerance)
     residual = rel_l2(rows_g, rows_e * factors[:, None])
     yield Hypothesis(_channel_text(changed, factors, "x the original's", "factor"), residual, max(1, changed.size))
     offsets = (rows_g - rows_e).mean(1)
-    changed = np.flatnonzero(np.abs(offsets) > 1e-5 * np.abs(rows_e).max(initial=1e-30))
+    changed = np.flatnonzero(np.abs(offsets) > tolerance * np.abs(rows_e).max(initial=1e-30))
     residual = rel_l2(rows_g, rows_e + offsets[:, None])
     yield Hypothesis(
         _channel_text(changed, offsets, "more than the original's", "offset"), residual, max(1, changed.size)
@@ -204,11 +206,12 @@ def _channel_text(changed: np.ndarray, values: np.ndarray, relation: str, noun: 
     return f"each channel has its own {noun}, {values.min():.4g} to {values.max():.4g}"
 
 
-def _permuted(e: np.ndarray, g: np.ndarray, axis: int) -> Iterator[Hypothesis]:
+def _permuted(e: np.ndarray, g: np.ndarray, axis: int, tolerance: float) -> Iterator[Hypothesis]:
     """Channels in another order: each row of `g` is looked up among the rows of `e` that do not fit either."""
     rows_e, rows_g = _rows(e, axis), _rows(g, axis)
     size = np.linalg.norm(rows_e, axis=1)
-    wrong = np.flatnonzero(np.linalg.norm(rows_g - rows_e, axis=1) > 1e-5 * np.maximum(size, size.mean() * 1e-3))
+    distance = np.linalg.norm(rows_g - rows_e, axis=1)
+    wrong = np.flatnonzero(distance > tolerance * np.maximum(size, size.mean() * _DEAD_CHANNEL))
     if not 2 <= wrong.size <= _MOST_CHANNELS or (rows_e.shape[1] == 1 and wrong.size > 32):
         return
     order = np.arange(rows_e.shape[0])

@@ -21,7 +21,7 @@ from edgewright.records import TensorError
 from edgewright.session import Session
 
 #: Originals, the bundle's values and the values of the stretches are held at once.
-_SHARES = 6
+_SHARES = 12
 #: A cut that the bundle's graph does not close is begun earlier, at most so many boundaries.
 _MOST_STEPS_UP = 4
 _CANNOT_SHOW = ("E231", "E232")

@@ -175,7 +175,9 @@ def _group_norm_per_channel(site: Site) -> None:
     each = site.insert("Div", (channels, site.ints("groups", [groups])), suffix="each")
     wide = site.insert("Concat", (site.ints("one", [1]), each), {"axis": 0}, suffix="wide")
     for index, name in ((1, "scale"), (2, "bias")):
-        column = site.insert("Reshape", (site.input(index), site.ints(f"{name}_column", [-1, 1])), suffix=f"{name}_groups")
+        column = site.insert(
+            "Reshape", (site.input(index), site.ints(f"{name}_column", [-1, 1])), suffix=f"{name}_groups"
+        )
         repeated = site.insert("Expand", (column, wide), suffix=f"{name}_wide")
         flat = site.insert("Reshape", (repeated, site.ints(f"{name}_flat", [-1])), suffix=f"{name}_channels")
         site.set_input(index, flat)

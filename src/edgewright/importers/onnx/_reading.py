@@ -89,8 +89,7 @@ def _not_onnx(path: Path, data: bytes, reason: str) -> EdgewrightError:
     for offset, magic, what in _OTHER_FORMATS:
         if data[offset : offset + len(magic)] == magic:
             return EdgewrightError("E201", f"`{path}` is not an ONNX file: it looks like {what}")
-    head = data[:512]
-    if b"\0" not in head and head.decode("utf-8", errors="ignore").isprintable():
+    if "".join(data[:512].decode("utf-8", errors="replace").split()).isprintable() and b"\xff" not in data[:512]:
         reason = "it is text"
     return EdgewrightError("E201", f"`{path}` is not an ONNX file ({len(data)} bytes): {reason}", hint=_hint(path))
 

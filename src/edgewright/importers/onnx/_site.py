@@ -96,7 +96,9 @@ class Site:
         """A new scalar of the element type of `like`."""
         dtype = like.dtype
         if dtype is None:
-            return self.insert("CastLike", (self.constant(f"{suffix}:f32", np.array(number, np.float32)), like), suffix=suffix)
+            return self.insert(
+                "CastLike", (self.constant(f"{suffix}:f32", np.array(number, np.float32)), like), suffix=suffix
+            )
         return self.constant(suffix, np.array(number).astype(dtype.numpy()))
 
     def insert(

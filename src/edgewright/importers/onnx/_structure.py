@@ -131,7 +131,8 @@ def _check_type(type_proto: Any, what: str, *, required: bool) -> None:
         return
     if not known_type(number):
         raise EdgewrightError(
-            "E205" if number else "E213", f"{what} has element type {number}, which IR version {IR_VERSION} does not have"
+            "E205" if number else "E213",
+            f"{what} has element type {number}, which IR version {IR_VERSION} does not have",
         )
     for size in type_proto.tensor_type.shape.dim:
         if size.dim_value < 0:
@@ -197,7 +198,9 @@ def _producers(body: Any, own: Collection[str], what: str) -> dict[str, int]:
         for name in node.output:
             if name and (name in producers or name in own):
                 other = f"`{label(body.node[producers[name]])}`" if name in producers else "an input or initializer"
-                raise EdgewrightError("E213", f"value `{name}` of {what} is made twice: by {other} and by `{label(node)}`")
+                raise EdgewrightError(
+                    "E213", f"value `{name}` of {what} is made twice: by {other} and by `{label(node)}`"
+                )
             if name:
                 producers[name] = index
     return producers
@@ -230,7 +233,9 @@ def _check_attributes(node: Any, *, in_function: bool) -> None:
         if attribute.type == 0:
             raise EdgewrightError("E213", f"attribute `{attribute.name}` of node `{label(node)}` declares no type")
         if attribute.ref_attr_name and not in_function:
-            raise EdgewrightError("E213", f"attribute `{attribute.name}` of node `{label(node)}` asks for a caller's value")
+            raise EdgewrightError(
+                "E213", f"attribute `{attribute.name}` of node `{label(node)}` asks for a caller's value"
+            )
         field = _ATTRIBUTE_FIELDS.get(attribute.type)
         if field and not attribute.ref_attr_name and not attribute.HasField(field):
             raise EdgewrightError("E213", f"attribute `{attribute.name}` of node `{label(node)}` has no value")

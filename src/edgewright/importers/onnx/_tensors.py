@@ -80,7 +80,8 @@ class External:
         what = f"tensor `{tensor.name}`"
         if length != size_bytes:
             raise EdgewrightError(
-                "E202", f"{what} needs {size_bytes} bytes for {_shape_text(tensor)}, but names {length} of `{file.name}`"
+                "E202",
+                f"{what} needs {size_bytes} bytes for {_shape_text(tensor)}, but names {length} of `{file.name}`",
             )
         available = file.stat().st_size
         if offset + length > available:
@@ -158,10 +159,12 @@ def check_tensor(tensor: Any, external: External) -> int:
     if tensor.HasField("segment"):
         raise EdgewrightError("E213", f"{what} is one segment of a larger tensor, which ONNX no longer has")
     if len(tensor.dims) > _LARGEST_RANK or any(size < 0 for size in tensor.dims):
-        raise EdgewrightError("E202", f"{what} declares the shape {_shape_text(tensor)}: at most 32 sizes, none negative")
+        raise EdgewrightError(
+            "E202", f"{what} declares the shape {_shape_text(tensor)}: at most 32 sizes, none negative"
+        )
     bits, field, per_element = _STORAGE[tensor.data_type]
     elements = math.prod(tensor.dims)
-    size_bytes = -(-elements * bits // 8)
+    size_bytes: int = -(-elements * bits // 8)
     if tensor.data_location == _EXTERNAL:
         if tensor.data_type == _STRING:
             raise EdgewrightError("E213", f"{what} holds text, which cannot be external data")
@@ -261,11 +264,17 @@ def _dense(sparse: Any, external: External) -> Any:
     elements = math.prod(sparse.dims)
     if elements * dtype.itemsize > _LARGEST_DENSE_BYTES:
         raise EdgewrightError(
-            "E202", f"{what} would have {elements * dtype.itemsize} bytes as a dense one; the limit is {_LARGEST_DENSE_BYTES}"
+            "E202",
+            f"{what} would have {elements * dtype.itemsize} bytes as a dense one; the limit is {_LARGEST_DENSE_BYTES}",
         )
     values = numpy_helper.to_array(sparse.values).reshape(-1)
     indices = numpy_helper.to_array(sparse.indices).astype(np.int64)
-    if indices.ndim == 2 and indices.shape[1] == len(sparse.dims) and (indices >= 0).all() and (indices < sparse.dims).all():
+    if (
+        indices.ndim == 2
+        and indices.shape[1] == len(sparse.dims)
+        and (indices >= 0).all()
+        and (indices < sparse.dims).all()
+    ):
         indices = np.ravel_multi_index(tuple(indices.T), tuple(sparse.dims))
     if indices.shape != values.shape or (indices < 0).any() or (indices >= elements).any():
         raise EdgewrightError("E202", f"{what} has indices that do not fit its {len(values)} values or its sizes")

@@ -119,8 +119,12 @@ def _fit_attributes(node: ir.Node, newer: Any, older: Any) -> None:
             if attribute.is_ref() or attribute.value != value:
                 raise _refusal(node, f"its attribute `{name}` is newer than opset {OPSET_VERSION}")
             del node.attributes[name]
-        elif name in _TYPE_ATTRIBUTES and not attribute.is_ref() and attribute.value and not known_type(attribute.value):
-            raise _refusal(node, f"its `{name}` names the element type {attribute.value}, newer than opset {OPSET_VERSION}")
+        elif (
+            name in _TYPE_ATTRIBUTES and not attribute.is_ref() and attribute.value and not known_type(attribute.value)
+        ):
+            raise _refusal(
+                node, f"its `{name}` names the element type {attribute.value}, newer than opset {OPSET_VERSION}"
+            )
     if len(node.inputs) > older.max_input or len(node.outputs) > older.max_output:
         raise _refusal(node, f"it has more inputs or outputs than at opset {OPSET_VERSION}")
 

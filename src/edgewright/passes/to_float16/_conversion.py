@@ -156,7 +156,9 @@ class Conversion:
         ]
         name = self._names.fresh(f"{value.name}:clip")
         output = ir.Value(name=name, type=ir.TensorType(ir.DataType.FLOAT), shape=value.shape)
-        graph.insert_before(reader, ir.Node("", "Clip", [value, *limits], outputs=[output], name=name))
+        graph.insert_before(
+            reader, ir.Node("", "Clip", [value, *limits], outputs=[output], name=self._names.fresh_node(name))
+        )
         return output
 
     def _cast(self, value: ir.Value, dtype: ir.DataType, name: str) -> ir.Node:
@@ -164,4 +166,5 @@ class Conversion:
 
         self.casts += 1
         output = ir.Value(name=name, type=ir.TensorType(dtype), shape=value.shape)
-        return ir.Node("", "Cast", [value], [ir.AttrInt64("to", dtype.value)], outputs=[output], name=name)
+        node_name = self._names.fresh_node(name)
+        return ir.Node("", "Cast", [value], [ir.AttrInt64("to", dtype.value)], outputs=[output], name=node_name)

@@ -71,7 +71,8 @@ def supports(ir_model: ir.Model) -> tuple[Problem, ...]:
     """Nodes that ONNX Runtime rejects: no CPU kernel for their types, or no such operator.
 
     A copy whose large weights are inputs is opened, so the cost does not grow with the weights. Where it is rejected
-    the node in question is taken out and the rest is tried again, so all are found.
+    the node in question is taken out and the rest is tried again, which finds all where the types of what it makes are
+    known.
     """
     return find_problems(ir_model)
 

@@ -90,12 +90,12 @@ def _sum_events(
 
 def _origin(name: str, known: frozenset[str], fused: Mapping[str, str]) -> str:
     """The tensor that a node of the optimized graph makes: its name is a node's or a tensor's with a suffix."""
-    if name in fused and fused[name] in known:
-        return fused[name]
     stem = name
-    while stem and stem not in known:
+    while stem:
+        if fused.get(stem) in known:
+            return fused[stem]
+        if stem in known:
+            return stem
         cut = max(stem.rfind("/"), stem.rfind("_"))
         stem = stem[:cut] if cut > 0 else ""
-    if stem in fused and fused[stem] in known:
-        return fused[stem]
-    return stem or OTHER
+    return OTHER

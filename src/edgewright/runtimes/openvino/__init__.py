@@ -116,6 +116,7 @@ def convert(model: Model, folder: Path, options: Options, target: Target) -> Con
         except RuntimeError as problem:
             raise failure("reading", problem) from None
     name_operations(network)
+    network.set_friendly_name("network")
     network.set_rt_info(precision, _PRECISION_KEY)
     try:
         openvino.save_model(network, folder / _FILE, compress_to_fp16=False)

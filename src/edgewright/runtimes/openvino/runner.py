@@ -108,14 +108,17 @@ def _only_batch_is_open(network: Any) -> bool:
 
 
 def _with_batches(network: Any, batches: tuple[int, ...]) -> Any:
-    """A copy of `network` whose open first axes have these sizes."""
+    """A copy of `network` whose open first axes have these sizes.
+
+    Not by OpenVINO's `reshape`: that mends operators which do not fit the new sizes, so a batch that the network cannot
+    take would get an answer instead of an error.
+    """
     copy = network.clone()
     left = list(batches)
-    sizes = {}
-    for number, port in enumerate(copy.inputs):
-        shape = port.get_partial_shape()
+    for parameter in copy.get_parameters():
+        shape = parameter.get_partial_shape()
         if shape.is_dynamic:
             shape[0] = left.pop(0)
-            sizes[number] = shape
-    copy.reshape(sizes)
+            parameter.set_partial_shape(shape)
+    copy.validate_nodes_and_infer_types()
     return copy

@@ -82,7 +82,7 @@ def dequantize_linear(
     value, factor = widen(x), _spread(scale, x, axis, block_size)
     if zero_point is not None:
         offset = _spread(zero_point, x, axis, block_size)
-        wide = np.float32 if value.dtype.kind == "f" else np.int64
+        wide = np.float32 if value.dtype.kind == "f" else np.int32 if value.dtype.itemsize < 4 else np.int64
         value = value.astype(wide) - offset.astype(wide)
     return np.asarray(value.astype(factor.dtype) * factor).astype(scale.dtype)
 

@@ -1,0 +1,207 @@
+"""Faults to inject into a network: what importers, converters and runtimes really get wrong.
+
+Each changes one node of an `onnx_ir.Model` in place, chosen at random among those that it fits, and says at which tensor
+the network leaves the original and which words the cause must contain. Used by tests and by `benchmarks/locate_faults.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+
+@dataclass(frozen=True)
+class Injected:
+    """Where a fault is, and the words of which the cause must contain one."""
+
+    tensor: str
+    words: tuple[str, ...]
+
+
+Fault = Callable[[ir.Model, np.random.Generator], Injected | None]
+
+
+def constant(value: ir.Value | None) -> np.ndarray | None:
+    """The array of an initializer or Constant node."""
+    if value is None or value.const_value is None:
+        return None
+    return value.const_value.numpy()
+
+
+def replace_input(node: ir.Node, index: int, array: np.ndarray) -> None:
+    """Give the node a constant of its own."""
+    old = node.inputs[index]
+    tensor = ir.tensor(np.asarray(array, constant(old).dtype, order="C"), name=f"{node.outputs[0].name}:fault{index}")
+    new = ir.Value(name=tensor.name, type=ir.TensorType(tensor.dtype), shape=tensor.shape, const_value=tensor)
+    node.graph.register_initializer(new)
+    node.replace_input_with(index, new)
+
+
+def _nodes(model: ir.Model, ops: Sequence[str], fits: Callable[[ir.Node], Any] = lambda node: True) -> list[ir.Node]:
+    return [node for node in model.graph if node.op_type in ops and node.domain in ("", "ai.onnx") and fits(node)]
+
+
+def _weight(node: ir.Node) -> np.ndarray | None:
+    weight = constant(node.inputs[1]) if len(node.inputs) > 1 else None
+    return weight if weight is not None and weight.ndim >= 2 and weight.dtype.kind == "f" else None
+
+
+def _pick(rng: np.random.Generator, nodes: list[ir.Node]) -> ir.Node | None:
+    return nodes[int(rng.integers(len(nodes)))] if nodes else None
+
+
+def _on_weight(
+    words: tuple[str, ...],
+    change: Callable[[np.ndarray, np.random.Generator], np.ndarray],
+    fits: Callable[[np.ndarray], Any],
+) -> Fault:
+    def inject(model: ir.Model, rng: np.random.Generator) -> Injected | None:
+        node = _pick(rng, _nodes(model, ["Conv"], lambda node: _weight(node) is not None and fits(_weight(node))))
+        if node is None:
+            return None
+        replace_input(node, 1, change(_weight(node), rng))
+        return Injected(node.outputs[0].name, words)
+
+    return inject
+
+
+def _swapped(axis: int) -> Callable[[np.ndarray, np.random.Generator], np.ndarray]:
+    def change(weight: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        order = np.arange(weight.shape[axis])
+        first, second = rng.choice(order.size, 2, replace=False)
+        order[[first, second]] = second, first
+        return np.take(weight, order, axis)
+
+    return change
+
+
+def _one_channel(weight: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    factors = np.ones((weight.shape[0],) + (1,) * (weight.ndim - 1))
+    factors[int(rng.integers(weight.shape[0]))] = 3.0
+    return weight * factors
+
+
+def _bf16(weight: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    import ml_dtypes
+
+    return weight.astype(ml_dtypes.bfloat16).astype(np.float32)
+
+
+def epsilon(factor: float) -> Fault:
+    """A batch norm with another epsilon."""
+
+    def inject(model: ir.Model, rng: np.random.Generator) -> Injected | None:
+        node = _pick(rng, _nodes(model, ["BatchNormalization", "LayerNormalization"]))
+        if node is None:
+            return None
+        now = node.attributes["epsilon"].value if "epsilon" in node.attributes else 1e-5
+        node.attributes["epsilon"] = ir.AttrFloat32("epsilon", now * factor)
+        return Injected(node.outputs[0].name, ("epsilon",))
+
+    return inject
+
+
+def no_bias(model: ir.Model, rng: np.random.Generator) -> Injected | None:
+    """A convolution or Gemm without its bias."""
+    node = _pick(rng, _nodes(model, ["Conv", "Gemm"], lambda n: len(n.inputs) > 2 and np.any(constant(n.inputs[2]))))
+    if node is None:
+        return None
+    replace_input(node, 2, np.zeros_like(constant(node.inputs[2])))
+    return Injected(node.outputs[0].name, ("bias", "plus", "offset", "more than"))
+
+
+def swish_for_relu(model: ir.Model, rng: np.random.Generator) -> Injected | None:
+    """Swish in the place of a rectifier."""
+    node = _pick(rng, _nodes(model, ["Relu", "Clip", "LeakyRelu"], lambda n: constant(n.inputs[0]) is None))
+    if node is None or node.outputs[0].is_graph_output():
+        return None
+    source, out = node.inputs[0], node.outputs[0]
+    sigmoid = ir.Node("", "Sigmoid", [source], name=f"{out.name}:gate")
+    sigmoid.outputs[0].name = f"{out.name}:gate"
+    product = ir.Node("", "Mul", [source, sigmoid.outputs[0]], name=f"{out.name}:swish")
+    product.outputs[0].type, product.outputs[0].shape = out.type, out.shape
+    node.graph.insert_before(node, [sigmoid, product])
+    out.replace_all_uses_with(product.outputs[0])
+    node.graph.remove(node, safe=True)
+    name, out.name = out.name, f"{out.name}:gone"
+    product.outputs[0].name = name
+    return Injected(name, ("swish",))
+
+
+def transposed(model: ir.Model, rng: np.random.Generator) -> Injected | None:
+    """A square map with height and width exchanged."""
+
+    def square(node: ir.Node) -> bool:
+        shape = node.outputs[0].shape
+        return (
+            shape is not None and len(shape) == 4 and shape[2] == shape[3] and isinstance(shape[2], int) and shape[2] > 2
+            and not node.outputs[0].is_graph_output()
+        )  # fmt: skip
+
+    node = _pick(rng, _nodes(model, ["Conv", "Relu", "Clip", "LeakyRelu", "Add", "MaxPool", "HardSwish"], square))
+    if node is None:
+        return None
+    out = node.outputs[0]
+    turn = ir.Node("", "Transpose", [out], [ir.AttrInt64s("perm", [0, 1, 3, 2])], name=f"{out.name}:turn")
+    turn.outputs[0].type, turn.outputs[0].shape = out.type, out.shape
+    node.graph.insert_after(node, turn)
+    for use in tuple(out.uses()):
+        if use.node is not turn:
+            use.node.replace_input_with(use.idx, turn.outputs[0])
+    name = out.name
+    out.name = f"{name}:before_turn"
+    turn.outputs[0].name = name
+    return Injected(name, ("height and width are swapped",))
+
+
+def padding(model: ir.Model, rng: np.random.Generator) -> Injected | None:
+    """The padding on the other side."""
+
+    def movable(node: ir.Node) -> bool:
+        pads = node.attributes["pads"].value if "pads" in node.attributes else ()
+        return len(pads) == 4 and any(pads)
+
+    node = _pick(rng, _nodes(model, ["Conv", "MaxPool"], movable))
+    if node is None:
+        return None
+    pads = list(node.attributes["pads"].value)
+    moved = [0, 0, pads[0] + pads[2], pads[1] + pads[3]]
+    if moved == pads:
+        moved = moved[2:] + moved[:2]
+    node.attributes["pads"] = ir.AttrInt64s("pads", moved)
+    return Injected(node.outputs[0].name, ("padding",))
+
+
+def slope(model: ir.Model, rng: np.random.Generator) -> Injected | None:
+    """A leaky slope of 0.01 for another, or the other way round."""
+    node = _pick(rng, _nodes(model, ["LeakyRelu"]))
+    if node is None:
+        return None
+    now = node.attributes["alpha"].value if "alpha" in node.attributes else 0.01
+    node.attributes["alpha"] = ir.AttrFloat32("alpha", 0.1 if now < 0.05 else 0.01)
+    return Injected(node.outputs[0].name, ("slope", "leaky"))
+
+
+#: Name -> fault. The words of a swap also allow the layer's own words for it: "channels 3 and 7", "input channels ...".
+FAULTS: dict[str, Fault] = {
+    "scale": _on_weight(("0.5 x",), lambda w, rng: w * 0.5, lambda w: True),
+    "one channel": _on_weight(("3 x", "factor"), _one_channel, lambda w: len(w) > 1),
+    "swapped channels": _on_weight(("are swapped",), _swapped(0), lambda w: len(w) > 1),
+    "swapped inputs": _on_weight(("are swapped",), _swapped(1), lambda w: w.shape[1] > 2),
+    "bgr": _on_weight(("as RGB for BGR",), lambda w, rng: w[:, ::-1], lambda w: w.shape[1] == 3),
+    "transposed kernel": _on_weight(
+        ("kernels", "OIHW"), lambda w, rng: w.swapaxes(2, 3), lambda w: w.ndim == 4 and w.shape[2] == w.shape[3] > 1
+    ),
+    "bfloat16 weights": _on_weight(("bfloat16",), _bf16, lambda w: True),
+    "epsilon x 10": epsilon(10.0),
+    "epsilon x 100": epsilon(100.0),
+    "no bias": no_bias,
+    "swish for relu": swish_for_relu,
+    "transposed map": transposed,
+    "padding side": padding,
+    "leaky slope": slope,
+}
