@@ -280,7 +280,7 @@ class _Context:
                     "E232",
                     f"`{name}` does not agree with the reference runtime on `{output}`: "
                     f"rel-L2 {distance:.1e}, limit {_REL_L2_MAX:.0e}",
-                    hint="edgewright locate MODEL",
+                    hint="edgewright doctor",
                 )
 
 

@@ -261,7 +261,7 @@ class _Digest:
         elif tensor.dtype.bitwidth < 8:
             self.sha.update(tensor.tobytes())
         else:  # without a copy: weights may be larger than memory
-            self.sha.update(memoryview(np.ascontiguousarray(tensor.numpy()).reshape(-1).view(np.uint8)))
+            self.sha.update(np.ascontiguousarray(tensor.numpy()).reshape(-1).view(np.uint8).data)
 
 
 def _hash(ir_model: ir.Model, spec: Spec) -> str:

@@ -274,15 +274,19 @@ class TestProfile:
     def test_sum_is_the_time_of_a_run(self, architectures: ModuleType, data: Path, tmp_path: Path) -> None:
         model, feeds = architecture(architectures, data, "vgg11_bn")
         bundle = convert(model, "openvino", tmp_path / "net")
-        times = [sum(RUNTIME.profile(bundle, feeds, threads=1, runs=10).values()) for _ in range(3)]
-        walls = []
+        ratios = []
         with session.open(bundle) as opened:
-            for _ in range(30):
-                start = time.perf_counter()
-                opened.run(feeds)
-                walls.append((time.perf_counter() - start) * 1000)
-        # The fastest of each: what the work takes, whatever else the machine is doing.
-        assert 0.75 * min(walls) <= min(times) <= 1.5 * min(walls)
+            for _ in range(8):  # a busy machine disturbs single attempts; a wrong sum is wrong in all of them
+                walls = []
+                for _ in range(10):
+                    start = time.perf_counter()
+                    opened.run(feeds)
+                    walls.append((time.perf_counter() - start) * 1000)
+                profiled = sum(RUNTIME.profile(bundle, feeds, threads=1, runs=10).values())
+                ratios.append(profiled / min(walls))
+                if 0.75 <= ratios[-1] <= 1.5:
+                    return
+        raise AssertionError(ratios)
 
     def test_fused_chains_count_under_their_last_tensor(self, tmp_path: Path, model_from_text: Any) -> None:
         model = model_from_text(

@@ -76,16 +76,16 @@ class TestOpen:
         for runtime in ("onnxruntime", "openvino"):
             convert(model, runtime, tmp_path / runtime)
             script = (
-                "import sys, time; start = time.perf_counter(); import edgewright\n"
+                "import sys, time; start = time.process_time(); import edgewright\n"
                 f"edgewright.open({str(tmp_path / runtime)!r})\n"
-                "print(time.perf_counter() - start, [name for name in ('onnx', 'onnx_ir') if name in sys.modules])"
+                "print(time.process_time() - start, [name for name in ('onnx', 'onnx_ir') if name in sys.modules])"
             )
             runs = [
                 subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-                for _ in range(3)
+                for _ in range(5)
             ]
             assert all("[]" in run.stdout for run in runs)
-            # The fastest run: what the code needs, whatever else the machine is doing.
+            # Processor time of the fastest run: what the code needs, whatever else the machine is doing.
             assert min(float(run.stdout.split()[0]) for run in runs) < OPEN_SECONDS, runtime
 
 

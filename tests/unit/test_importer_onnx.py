@@ -1,57 +1,24 @@
-"""The ONNX importer: what it keeps, what it refuses and how it says so, and the outside world."""
+"""The ONNX importer: what it keeps, what it refuses and how it says so."""
 
 from __future__ import annotations
 
-import importlib.util
-import os
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 import onnx
-import onnx_ir as ir
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+from tests.onnx_files import Tolerance, benchmark, load_text, outside, refused
 
 import edgewright as ew
 from edgewright.importers.onnx import _functions
 from edgewright.model import IR_VERSION, OPSET_VERSION
 
-from tests.conftest import architecture_names
-
 RELU = '<ir_version: 8, opset_import: ["" : 17]> g (float[N, 3] x) => (float[N, 3] y) { y = Relu (x) }'
 
-
-def _outside_world() -> ModuleType:
-    path = Path(__file__).resolve().parents[2] / "benchmarks" / "import_onnx.py"
-    location = importlib.util.spec_from_file_location("import_onnx", path)
-    assert location is not None
-    assert location.loader is not None
-    module = importlib.util.module_from_spec(location)
-    sys.modules["import_onnx"] = module  # dataclasses look their module up
-    location.loader.exec_module(module)
-    return module
-
-
-outside = _outside_world()
-Tolerance = dict[str, dict[str, float]]
-
-
-def load_text(text: str, folder: Path, change: Callable[[Any], None] | None = None) -> ew.Model:
-    proto = onnx.parser.parse_model(text)
-    if change:
-        change(proto)
-    path = folder / "m.onnx"
-    path.write_bytes(proto.SerializePartialToString())
-    return ew.load(path)
-
-
-def refused(code: str, *parts: str) -> Any:
-    """Expect an error of `code` whose text holds all `parts`."""
-    return pytest.raises(ew.EdgewrightError, check=lambda e: e.code == code and all(part in str(e) for part in parts))
+fuzzing = benchmark("fuzz_onnx")
 
 
 # --- what it keeps ------------------------------------------------------------------------------------------------------
@@ -235,7 +202,11 @@ def test_tensors_that_do_not_fit_their_data_are_refused(
     code: str, weight: TensorProto, parts: tuple[str, ...], tmp_path: Path
 ) -> None:
     with refused(code, *parts):
-        load_external(tmp_path, weight)
+        load_text(
+            '<ir_version: 8, opset_import: ["" : 17]> g (float[N] x) => (float[M] y) { y = Add (x, w) }',
+            tmp_path,
+            lambda proto: proto.graph.initializer.append(weight),
+        )
 
 
 GRAPH = '<ir_version: 8, opset_import: ["" : 17]> g (float[2] x) => (float[2] y)'
@@ -306,7 +277,7 @@ def test_functions_that_explode_are_refused(tmp_path: Path, monkeypatch: pytest.
     for level in range(1, 30):
         calls = " ".join(f"v{i + 1} = f.f{level - 1} (v{i})" for i in range(10)).replace("(v0)", "(x)")
         bodies.append(f'<domain: "f", opset_import: ["" : 17, "f" : 1]> f{level} (x) => (v10) {{ {calls} }}')
-    text = f'<ir_version: 8, opset_import: ["" : 17, "f" : 1]> g (float[2] x) => (float[2] y) {{ y = f.f29 (x) }}'
+    text = '<ir_version: 8, opset_import: ["" : 17, "f" : 1]> g (float[2] x) => (float[2] y) { y = f.f29 (x) }'
     with refused("E213", "functions expanded", str(_functions._MOST_EXPANDED_NODES)):
         load_text("\n".join([text, *bodies]), tmp_path)
 
@@ -327,6 +298,6 @@ def test_a_sparse_tensor_cannot_ask_for_memory(tmp_path: Path) -> None:
 
 
 def test_mutated_files_load_or_are_refused(tmp_path: Path) -> None:
-    outcome = outside.fuzz(outside.small_file(), tmp_path / "m.onnx", count=600, seed=7)
+    outcome = fuzzing.fuzz(fuzzing.small_file(), tmp_path / "m.onnx", count=600, seed=7)
     assert outcome.total() == 600
     assert {"loaded", "E201", "E202", "E203", "E204", "E213"} <= set(outcome)

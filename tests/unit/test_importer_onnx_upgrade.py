@@ -2,38 +2,21 @@
 
 from __future__ import annotations
 
-import importlib.util
 import itertools
-import sys
 from collections.abc import Mapping
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 import onnx
 import pytest
 from onnx import defs, helper
+from tests.onnx_files import Tolerance, outside
 
 import edgewright as ew
 from edgewright.importers.onnx._adapters import ADAPTERS
 from edgewright.importers.onnx._upgrade import NEWEST_TESTED
 from edgewright.model import IR_VERSION, OPSET_VERSION
-
-
-def _outside_world() -> ModuleType:
-    location = importlib.util.spec_from_file_location(
-        "import_onnx", Path(__file__).resolve().parents[2] / "benchmarks" / "import_onnx.py"
-    )
-    assert location is not None
-    assert location.loader is not None
-    module = importlib.util.module_from_spec(location)
-    sys.modules["import_onnx"] = module  # dataclasses look their module up
-    location.loader.exec_module(module)
-    return module
-
-
-outside = _outside_world()
 
 #: Shapes of the inputs that the one-operator graphs may use.
 INPUTS = {"x": (2, 4, 6, 6), "v": (2, 4, 6), "m": (3, 4), "b": (4,), "f": (1, 4, 5, 5)}
@@ -60,9 +43,6 @@ def one_node(op_type: str, inputs: str, version: int, outputs: int = 1, **attrib
     return inferred
 
 
-Tolerance = dict[str, dict[str, float]]
-
-
 def check(proto: onnx.ModelProto, folder: Path, tolerance: Tolerance) -> ew.Model:
     """The loaded model, after its outputs were found equal to those of `proto`."""
     case = outside.Case("case", lambda: proto, lambda p: [outside.random_feeds(p)])
@@ -78,14 +58,21 @@ def check(proto: onnx.ModelProto, folder: Path, tolerance: Tolerance) -> ew.Mode
 i64 = lambda *values: np.array(values, np.int64)  # noqa: E731
 f32 = lambda *values: np.array(values, np.float32)  # noqa: E731
 
+GRID = np.linspace(-1, 1, 18, dtype=np.float32).reshape(1, 3, 3, 2)
+
+
+def normal(*sizes: int) -> np.ndarray:
+    return np.random.default_rng(sum(sizes)).standard_normal(sizes).astype(np.float32)
+
+
 REWRITES: list[tuple[str, str, tuple[int, ...], dict[str, Any]]] = [
     ("Clip", "x", (7, 10), {"min": -0.5, "max": 0.25}),
     ("Clip", "x", (7, 10), {"max": 0.25}),
     ("Clip", "x", (10,), {}),
     ("Dropout", "x", (7, 10, 11), {"ratio": 0.3}),
-    ("GridSample", "f,grid", (16, 19), {"mode": "bilinear", "consts": {"grid": np.linspace(-1, 1, 18, dtype=np.float32).reshape(1, 3, 3, 2)}}),
-    ("GridSample", "f,grid", (16,), {"mode": "bicubic", "consts": {"grid": np.linspace(-1, 1, 18, dtype=np.float32).reshape(1, 3, 3, 2)}}),
-    ("GridSample", "f,grid", (19,), {"consts": {"grid": np.linspace(-1, 1, 18, dtype=np.float32).reshape(1, 3, 3, 2)}}),
+    ("GridSample", "f,grid", (16, 19), {"mode": "bilinear", "consts": {"grid": GRID}}),
+    ("GridSample", "f,grid", (16,), {"mode": "bicubic", "consts": {"grid": GRID}}),
+    ("GridSample", "f,grid", (19,), {"consts": {"grid": GRID}}),
     ("GroupNormalization", "x,scale,bias", (18, 20), {"num_groups": 2, "consts": {"scale": f32(1, 3), "bias": f32(-1, 2)}}),
     *[(op, "x", (7, 11, 12), {"axis": axis}) for op in ("Softmax", "LogSoftmax", "Hardmax") for axis in (0, 1, 2, 3)],
     *[(op, "x", (7, 12), {}) for op in ("Softmax", "LogSoftmax", "Hardmax")],
@@ -93,15 +80,19 @@ REWRITES: list[tuple[str, str, tuple[int, ...], dict[str, Any]]] = [
     ("Pad", "x", (7, 10), {"pads": [0, 0, 1, 2, 0, 0, 2, 1], "value": 1.5}),
     ("Pad", "x", (7, 10), {"pads": [0, 0, 1, 2, 0, 0, 2, 1], "mode": "reflect"}),
     ("Pad", "x", (10,), {"pads": [0, 0, 1, 2, 0, 0, 2, 1], "mode": "edge"}),
-    *[(op, "x", (7, 11, 12, 13, 17), {"axes": [1, 3]}) for op in ("ReduceMean", "ReduceMax", "ReduceL2", "ReduceLogSumExp", "ReduceProd")],
+    *[(op, "x", (7, 11, 12, 13, 17), {"axes": [1, 3]})
+      for op in ("ReduceMean", "ReduceMax", "ReduceL2", "ReduceLogSumExp", "ReduceProd")],
     *[(op, "x", (7, 17), {"keepdims": 0}) for op in ("ReduceMin", "ReduceSumSquare", "ReduceL1")],
     ("ReduceSum", "x", (7, 11, 12), {"axes": [2], "keepdims": 0}),
     ("ReduceSum", "x", (7, 12), {}),
     *[("Resize", "x,scales", (10,), {"mode": mode, "consts": {"scales": f32(1, 1, *scale)}})
       for mode in ("nearest", "linear") for scale in ((2, 3), (0.5, 0.4), (1, 1.7))],
-    *[("Resize", "x,roi,scales", (11, 12, 13, 18), {"mode": mode, "coordinate_transformation_mode": place, "consts": {"roi": f32(), "scales": f32(1, 1, *scale)}})
-      for mode in ("nearest", "linear", "cubic") for place in ("half_pixel", "asymmetric", "align_corners", "pytorch_half_pixel") for scale in ((2, 3), (0.5, 0.7))],
-    ("Resize", "x,roi,none,sizes", (11, 12), {"mode": "linear", "consts": {"roi": f32(), "none": f32(), "sizes": i64(2, 4, 9, 5)}}),
+    *[("Resize", "x,roi,scales", (11, 12, 13, 18), {"mode": mode, "coordinate_transformation_mode": place,
+       "consts": {"roi": f32(), "scales": f32(1, 1, *scale)}})
+      for mode in ("nearest", "linear", "cubic")
+      for place in ("half_pixel", "asymmetric", "align_corners", "pytorch_half_pixel") for scale in ((2, 3), (0.5, 0.7))],
+    ("Resize", "x,roi,none,sizes", (11, 12), {"mode": "linear",
+      "consts": {"roi": f32(), "none": f32(), "sizes": i64(2, 4, 9, 5)}}),
     ("RoiAlign", "x,rois,which", (10, 15), {"output_height": 2, "output_width": 2, "spatial_scale": 0.5,
       "consts": {"rois": f32([0, 0, 8, 8], [2, 2, 9, 11]), "which": i64(0, 1)}}),
     ("Scatter", "m,rows,updates", (9, 10), {"axis": 0, "consts": {"rows": np.array([[0, 2]]), "updates": f32([9, 8])}}),
@@ -116,8 +107,9 @@ REWRITES: list[tuple[str, str, tuple[int, ...], dict[str, Any]]] = [
     ("Upsample", "x", (7, 8), {"scales": [1.0, 1.0, 2.0, 3.0], "mode": "nearest"}),
     ("Upsample", "x", (7,), {"scales": [1.0, 1.0, 1.5, 2.0], "mode": "linear"}),
     ("Upsample", "x,scales", (9,), {"mode": "nearest", "consts": {"scales": f32(1, 1, 1.3, 2)}}),
-    ("DFT", "spectrum", (17, 19), {"axis": 1, "consts": {"spectrum": np.random.default_rng(3).standard_normal((1, 8, 3, 1)).astype(np.float32)}}),
-    ("BatchNormalization", "x,s,b,mean,var", (7, 8, 9, 13, 14), {"epsilon": 0.01, "consts": {"s": f32(1, 2, 3, 4), "mean": f32(0, 1, 0, 2), "var": f32(1, 2, 1, 3)}}),
+    ("DFT", "spectrum", (17, 19), {"axis": 1, "consts": {"spectrum": normal(1, 8, 3, 1)}}),
+    ("BatchNormalization", "x,s,b,mean,var", (7, 8, 9, 13, 14), {"epsilon": 0.01,
+      "consts": {"s": f32(1, 2, 3, 4), "mean": f32(0, 1, 0, 2), "var": f32(1, 2, 1, 3)}}),
 ]  # fmt: skip
 
 #: Operators that kept their meaning by the letter; kernels with many corner cases are held against ONNX Runtime anyway.
@@ -125,20 +117,24 @@ KEPT: list[tuple[str, str, tuple[int, ...], dict[str, Any]]] = [
     *[("AveragePool", "x", (7, 10, 11, 18, 19, 22)[ceil:], {"kernel_shape": [3, 2], "strides": [2, 2], "pads": [1, 0, 1, 1],
        "count_include_pad": pad, **({"ceil_mode": 1} if ceil else {})}) for pad, ceil in itertools.product((0, 1), (0, 1))],
     *[("MaxPool", "x", (8, 10, 11, 12, 22)[start:], {"kernel_shape": [3, 2], "strides": [2, 2], **more})
-      for start, more in ((0, {}), (1, {"ceil_mode": 1}), (0, {"auto_pad": "SAME_UPPER"}), (0, {"auto_pad": "SAME_LOWER"}), (1, {"dilations": [2, 1]}))],
+      for start, more in ((0, {}), (1, {"ceil_mode": 1}), (1, {"dilations": [2, 1]}),
+                          (0, {"auto_pad": "SAME_UPPER"}), (0, {"auto_pad": "SAME_LOWER"}))],
     *[("LpPool", "x", (7, 11, 18, 22), {"kernel_shape": [2, 2], "strides": [2, 2], "p": p}) for p in (1, 2)],
-    *[("ConvTranspose", "x,w", (7, 10, 11, 22), {"strides": [2, 2], "consts": {"w": np.random.default_rng(1).standard_normal((4, 3, 3, 3)).astype(np.float32)}, **more})
-      for more in ({}, {"auto_pad": "SAME_UPPER"}, {"auto_pad": "SAME_LOWER"}, {"output_padding": [1, 0]}, {"pads": [1, 0, 0, 1]})],
+    *[("ConvTranspose", "x,w", (7, 10, 11, 22), {"strides": [2, 2], "consts": {"w": normal(4, 3, 3, 3)}, **more})
+      for more in ({}, {"auto_pad": "SAME_UPPER"}, {"auto_pad": "SAME_LOWER"},
+                   {"output_padding": [1, 0]}, {"pads": [1, 0, 0, 1]})],
     *[("LSTM", "v,w,r", (7, 13, 14, 22), {"hidden_size": 3, "direction": "bidirectional", "consts": {
-        "w": np.random.default_rng(1).standard_normal((2, 12, 6)).astype(np.float32), "r": np.random.default_rng(2).standard_normal((2, 12, 3)).astype(np.float32)}})],
+        "w": normal(2, 12, 6), "r": normal(2, 12, 3)}})],
     ("GRU", "v,w,r", (7, 14, 22), {"hidden_size": 3, "linear_before_reset": 1, "consts": {
-        "w": np.random.default_rng(1).standard_normal((1, 9, 6)).astype(np.float32), "r": np.random.default_rng(2).standard_normal((1, 9, 3)).astype(np.float32)}}),
+        "w": normal(1, 9, 6), "r": normal(1, 9, 3)}}),
     ("DepthToSpace", "x", (7, 11, 13), {"blocksize": 2}),
     ("Gemm", "m,w,c", (7, 9, 11, 13), {"transB": 1, "alpha": 0.5, "consts": {"w": np.ones((2, 4), np.float32), "c": f32(1, 2)}}),
     ("Flatten", "x", (7, 9, 11, 13, 21, 25), {"axis": 2}),
-    ("QuantizeLinear", "m,scale,zero", (10, 13, 19, 21, 25), {"consts": {"scale": np.array(0.1, np.float32), "zero": np.array(3, np.uint8)}}),
+    ("QuantizeLinear", "m,scale,zero", (10, 13, 19, 21, 25), {
+      "consts": {"scale": np.array(0.1, np.float32), "zero": np.array(3, np.uint8)}}),
     ("ArgMax", "m", (7, 11, 12, 13), {"axis": 1, "keepdims": 0}),
-    ("OneHot", "rows,depth,values", (9, 11), {"axis": -1, "consts": {"rows": i64(1, 0, 2), "depth": i64(3), "values": f32(0, 1)}}),
+    ("OneHot", "rows,depth,values", (9, 11), {"axis": -1,
+      "consts": {"rows": i64(1, 0, 2), "depth": i64(3), "values": f32(0, 1)}}),
     ("PRelu", "x,slope", (7, 9, 16), {"consts": {"slope": np.array([[[0.1]], [[0.2]], [[0.3]], [[0.4]]], np.float32)}}),
     ("InstanceNormalization", "x,s,b", (7, 22), {"consts": {"s": f32(1, 2, 3, 4)}}),
     ("Cast", "m", (7, 9, 13, 19, 21, 25), {"to": 6}),
@@ -218,12 +214,14 @@ def test_adapters_name_operators_that_really_changed() -> None:
         ('["" : 8] > g (float[2,3] x) => (float[2,3] y, float[2,3] m) { y, m = Dropout (x) }', "mask"),
         ('["" : 11] > g (float[1,1,4,4] x) => (float[1,1,8,8] y) <float[0] r = {}, float[4] s = {1,1,2,2}>'
          '{ y = Resize <mode="nearest", coordinate_transformation_mode="tf_half_pixel_for_nn"> (x, r, s) }', "tf_half_pixel"),
-        ('["" : 10] > g (float[1,1,4,4] x, float[4] s) => (float[1,1,N,M] y) { y = Resize <mode="nearest"> (x, s) }', "constant scales"),
+        ('["" : 10] > g (float[1,1,4,4] x, float[4] s) => (float[1,1,N,M] y)'
+         '{ y = Resize <mode="nearest"> (x, s) }', "constant scales"),
         ('["" : 24] > g (float[2,3] x) => (float[2,3] y) { y = Swish (x) }', "new in opset 24"),
         ('["" : 28] > g (float[2] x, float[2] z) => (float[2] y) { y = Mod (x, z) }', "fmod"),
         ('["" : 28] > g (float[1,1,4,4] x) => (float[1,4,2,2] y) { y = SpaceToDepth <blocksize=2, mode="CRD"> (x) }', "mode"),
         ('["" : 22] > g (bfloat16[1,1,4] x) => (bfloat16[1,1,4] y) { y = Elu (x) }', "bfloat16"),
-        ('["" : 7] > g (float[1,2,4,4] x, float[2] s) => (float[1,2,4,4] y) { y = BatchNormalization <spatial=0> (x, s, s, s, s) }', "spatial"),
+        ('["" : 7] > g (float[1,2,4,4] x, float[2] s) => (float[1,2,4,4] y)'
+         '{ y = BatchNormalization <spatial=0> (x, s, s, s, s) }', "spatial"),
     ],
 )  # fmt: skip
 def test_what_has_no_equal_is_refused_by_name(text: str, reason: str, tmp_path: Path) -> None:
@@ -263,7 +261,8 @@ def test_upgrade_reaches_subgraphs_and_functions(tmp_path: Path, tolerance: Tole
     text = """<ir_version: 8, opset_import: ["" : 10, "local" : 1]>
     g (float[2, 3, 4] x, bool c) => (float[2, 3, 4] y) {
       s = local.act (x)
-      y = If (c) <then_branch = yes () => (t) { t = Softmax <axis = 1> (s) }, else_branch = no () => (e) { e = Clip <min = 0.0> (s) }>
+      y = If (c) <then_branch = yes () => (t) { t = Softmax <axis = 1> (s) },
+                  else_branch = no () => (e) { e = Clip <min = 0.0> (s) }>
     }
     <domain: "local", opset_import: ["" : 9]>
     act (a) => (o) { h = Clip <min = -0.5, max = 0.5> (a) o = Slice <starts = [0], ends = [2], axes = [0]> (h) }
@@ -271,7 +270,7 @@ def test_upgrade_reaches_subgraphs_and_functions(tmp_path: Path, tolerance: Tole
     onnx.save(onnx.parser.parse_model(text), tmp_path / "original.onnx")
     model = ew.load(tmp_path / "original.onnx")
     saved = model.save(tmp_path / "saved.onnx")
-    x = np.random.default_rng(0).standard_normal((2, 3, 4)).astype(np.float32)
+    x = normal(2, 3, 4)
     flat = np.clip(x, -0.5, 0.5).reshape(2, -1)
     softmax = (np.exp(flat) / np.exp(flat).sum(1, keepdims=True)).reshape(x.shape)
     after = outside.session(saved)

@@ -24,7 +24,8 @@ _WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 _POOLS = ("MaxPool", "AveragePool", "LpPool")
 #: Storage orders of O, I, H, W that a weight's memory may be read in by mistake.
 _ORDERS = {"OHWI": (0, 2, 3, 1), "HWIO": (2, 3, 1, 0), "IOHW": (1, 0, 2, 3), "HWOI": (2, 3, 0, 1)}
-_MOST_PAIRED_INPUTS = 8
+#: With so few input channels every exchange of two is tried.
+MOST_PAIRED_INPUTS = 8
 _FEW_CHANNELS = 3
 _RESIZE = {
     "coordinate_transformation_mode": ("half_pixel", "asymmetric", "align_corners", "pytorch_half_pixel"),
@@ -52,57 +53,15 @@ def swapped_inputs(node: ir.Node, first: int, second: int) -> Alternative:
     """The weights of two input channels exchanged."""
     weight = weight_of(node)
     assert weight is not None
-    order = np.arange(weight.shape[_input_axis(node)])
+    order = np.arange(weight.shape[input_axis(node)])
     order[[first, second]] = second, first
     text = f"input channels {first} and {second} of the weights of `{label_of(node)}` are swapped"
-    return text, _set_weight(np.take(weight, order, _input_axis(node)))
+    return text, _set_weight(np.take(weight, order, input_axis(node)))
 
 
-def likely_input_swaps(node: ir.Node, source: np.ndarray, error: np.ndarray, most: int) -> list[tuple[int, int]]:
-    """Pairs of input channels whose exchange would make an error like `error`, the likeliest first.
-
-    Exchanging i and j adds (W_j - W_i)(x_i - x_j) to the output, summed over the taps of the kernel. Its product with
-    the error comes from one matrix M = W^T E X per tap: M[j,i] + M[i,j] - M[i,i] - M[j,j].
-    """
-    weight = weight_of(node)
-    if weight is None or _get(node, "group", 1) != 1 or node.op_type == "ConvTranspose":
-        return []
-    scores: np.ndarray | float = 0.0
-    for kernel, taken in _taps(node, weight, source, error.shape):
-        scores = scores + kernel.T @ np.moveaxis(error, _channel_axis(node), 0).reshape(kernel.shape[0], -1) @ taken
-    scores = np.asarray(scores)
-    if scores.ndim != 2 or len(scores) <= _MOST_PAIRED_INPUTS:
-        return []  # so few pairs are all tried
-    own = np.diag(scores)
-    gain = np.triu(scores + scores.T - own[:, None] - own[None], 1)
-    order = np.argsort(gain, axis=None)[::-1][:most]
-    rows, columns = np.unravel_index(order, gain.shape)
-    return [(int(i), int(j)) for i, j in zip(rows, columns, strict=True) if gain[i, j] > 0]
-
-
-def _taps(
-    node: ir.Node, weight: np.ndarray, source: np.ndarray, shape: tuple[int, ...]
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """(f[out, in], f[positions, in]) for each tap of the kernel: the weights and the input values that they meet."""
-    if node.op_type != "Conv":
-        matrix = weight if _input_axis(node) == 1 else weight.T
-        yield np.asarray(matrix, np.float64), np.asarray(source, np.float64).reshape(-1, matrix.shape[1])
-        return
-    axes = weight.ndim - 2
-    pads, strides = _get(node, "pads", (0,) * 2 * axes), _get(node, "strides", (1,) * axes)
-    dilations = _get(node, "dilations", (1,) * axes)
-    widths = [(0, 0), (0, 0), *((pads[i], pads[axes + i]) for i in range(axes))]
-    padded = np.pad(np.asarray(source, np.float64), widths)
-    for tap in np.ndindex(*weight.shape[2:]):
-        starts = [t * d for t, d in zip(tap, dilations, strict=True)]
-        window = tuple(
-            slice(start, start + (count - 1) * stride + 1, stride)
-            for start, count, stride in zip(starts, shape[2:], strides, strict=True)
-        )
-        taken = padded[(slice(None), slice(None), *window)]
-        if taken.shape[2:] == shape[2:]:
-            kernel = np.asarray(weight[(slice(None), slice(None), *tap)], np.float64)
-            yield kernel, np.moveaxis(taken, 1, -1).reshape(-1, weight.shape[1])
+def mixes_channels(node: ir.Node) -> bool:
+    """False for a convolution in groups, whose output channels read different inputs."""
+    return bool(attribute(node, "group", 1) == 1)
 
 
 def scaled_weight(node: ir.Node, factors: np.ndarray, tolerance: float) -> Alternative | None:
@@ -147,7 +106,7 @@ def _epsilons(node: ir.Node) -> Iterator[Alternative]:
                "GroupNormalization": 1e-5, "RMSNormalization": 1e-5}  # fmt: skip
     if "epsilon" not in node.attributes and node.op_type not in default:
         return
-    now = _get(node, "epsilon", default.get(node.op_type, 0.0))
+    now = attribute(node, "epsilon", default.get(node.op_type, 0.0))
     for value in EPSILONS:
         if not np.isclose(value, now, rtol=1e-3, atol=0):
             yield f"`epsilon` of `{label_of(node)}` is {value:g} instead of {now:g}", _set("epsilon", value)
@@ -156,7 +115,7 @@ def _epsilons(node: ir.Node) -> Iterator[Alternative]:
 def _slopes(node: ir.Node) -> Iterator[Alternative]:
     if node.op_type != "LeakyRelu":
         return
-    now = _get(node, "alpha", 0.01)
+    now = attribute(node, "alpha", 0.01)
     for value in SLOPES:
         if not np.isclose(value, now, rtol=1e-3, atol=1e-9):
             yield f"the slope of `{label_of(node)}` is {value:g} instead of {now:g}", _set("alpha", value)
@@ -166,11 +125,11 @@ def _paddings(node: ir.Node) -> Iterator[Alternative]:
     """The same total padding on other sides, so that the output's shape stays."""
     if not is_standard(node, "Conv", "ConvTranspose", *_POOLS):
         return
-    automatic = _get(node, "auto_pad", "NOTSET")
+    automatic = attribute(node, "auto_pad", "NOTSET")
     if automatic in ("SAME_UPPER", "SAME_LOWER"):
         other = "SAME_LOWER" if automatic == "SAME_UPPER" else "SAME_UPPER"
         yield f"padding of `{label_of(node)}` is {other} instead of {automatic}", _set("auto_pad", other)
-    pads = tuple(_get(node, "pads", ()))
+    pads = tuple(attribute(node, "pads", ()))
     if not any(pads):
         return
     half = len(pads) // 2
@@ -206,7 +165,7 @@ def _choices(node: ir.Node) -> Iterator[Alternative]:
     if node.op_type in ("Resize", "DepthToSpace"):
         defaults["mode"] = "nearest" if node.op_type == "Resize" else "DCR"
     for name, values in variants.get(node.op_type, {}).items():
-        now = _get(node, name, defaults[name])
+        now = attribute(node, name, defaults[name])
         for value in values:
             if value != now:
                 yield f"`{name}` of `{label_of(node)}` is {value} instead of {now}", _set(name, value)
@@ -263,7 +222,7 @@ def _input_orders(weight: np.ndarray, label: str) -> Iterator[Alternative]:
     if count == 3:
         reverse = weight[:, ::-1]
         yield f"the input channels of {label} are in reverse order, as RGB for BGR", _set_weight(reverse)
-    if 1 < count <= _MOST_PAIRED_INPUTS:
+    if 1 < count <= MOST_PAIRED_INPUTS:
         for first in range(count):
             for second in range(first + 1, count):
                 if count == 3 and (first, second) == (0, 2):
@@ -275,7 +234,7 @@ def _input_orders(weight: np.ndarray, label: str) -> Iterator[Alternative]:
 
 def _flattened(node: ir.Node, weight: np.ndarray, label: str) -> Iterator[Alternative]:
     """A matrix after a flattened map whose features come in the order of the other layout."""
-    axis = 1 if node.op_type == "Gemm" and _get(node, "transB", 0) else 0
+    axis = 1 if node.op_type == "Gemm" and attribute(node, "transB", 0) else 0
     length = weight.shape[axis]
     for side in range(2, 17):
         channels, rest = divmod(length, side * side)
@@ -356,7 +315,11 @@ def _leave_out(index: int) -> Callable[[ir.Node], None]:
 
 def bias_of(node: ir.Node) -> np.ndarray | None:
     """The constant bias of a convolution or Gemm that adds it as it is; None where there is none."""
-    if not is_standard(node, "Conv", "ConvTranspose", "Gemm") or len(node.inputs) < 3 or _get(node, "beta", 1.0) != 1.0:
+    if (
+        not is_standard(node, "Conv", "ConvTranspose", "Gemm")
+        or len(node.inputs) < 3
+        or attribute(node, "beta", 1.0) != 1.0
+    ):
         return None
     return constant_array(node.inputs[2])
 
@@ -372,23 +335,19 @@ def weight_of(node: ir.Node) -> np.ndarray | None:
 def _output_axis(node: ir.Node) -> int:
     """Axis of the weights that runs over output channels."""
     if node.op_type == "Gemm":
-        return 0 if _get(node, "transB", 0) else 1
+        return 0 if attribute(node, "transB", 0) else 1
     return {"Conv": 0, "ConvTranspose": 1}.get(node.op_type, -1)
 
 
-def _input_axis(node: ir.Node) -> int:
+def input_axis(node: ir.Node) -> int:
     """Axis of the weights that runs over input channels."""
     if node.op_type == "Gemm":
-        return 1 if _get(node, "transB", 0) else 0
+        return 1 if attribute(node, "transB", 0) else 0
     return {"Conv": 1, "ConvTranspose": 0}.get(node.op_type, 0)
 
 
-def _channel_axis(node: ir.Node) -> int:
-    """Axis of the output that runs over channels."""
-    return -1 if node.op_type in ("Gemm", "MatMul") else 1
-
-
-def _get(node: ir.Node, name: str, default: Any) -> Any:
+def attribute(node: ir.Node, name: str, default: Any) -> Any:
+    """The attribute's value, or `default` where it is absent."""
     return node.attributes[name].value if name in node.attributes else default
 
 

@@ -22,7 +22,7 @@ from edgewright.locate.alternatives import (
     alternatives,
     bias_of,
     label_of,
-    likely_input_swaps,
+    mixes_channels,
     scaled_weight,
     swapped_inputs,
     swapped_rows,
@@ -37,8 +37,10 @@ from edgewright.locate.patterns import (
     rounded_to,
     slopes,
     without_bias,
+    wrong_channels,
 )
 from edgewright.locate.stages import declare, fragment
+from edgewright.locate.swaps import likely_input_swaps
 from edgewright.locate.walk import Failure
 from edgewright.metrics import rel_l2
 from edgewright.model import Arrays, Model
@@ -75,7 +77,8 @@ def explain(failure: Failure, limits: original.Limits) -> str | None:
     if narrow and limits.exact and rounded_to(expected) != narrow and error < 0.05:
         return f"every value is a {narrow} number: this layer runs in {narrow}, not in float32 (rel-L2 {error:.1e})"
     most = min(limits.isolated_at(failure.noise), _LEFT * error)
-    return _choose([h for h in _hypotheses(failure, limits.isolated) if h.residual <= most], error)
+    explaining = [h for h in _hypotheses(failure, limits.isolated) if h.residual <= most]
+    return _choose(explaining, error) or _few_channels(expected, got, max(limits.isolated, _SAME))
 
 
 def _choose(explaining: Sequence[Hypothesis], error: float) -> str | None:
@@ -90,6 +93,17 @@ def _choose(explaining: Sequence[Hypothesis], error: float) -> str | None:
     if len(texts) == 1:
         return f"{texts[0]} ({evidence})"
     return f"{'; or '.join(texts)} (each {evidence})"
+
+
+def _few_channels(expected: np.ndarray, got: np.ndarray, tolerance: float) -> str | None:
+    """Words for an unexplained failure of one to three channels out of many."""
+    if expected.shape != got.shape or expected.ndim < 2:
+        return None
+    wrong = wrong_channels(expected, got, tolerance)
+    if not 0 < wrong.size <= min(_MOST_NAMED, expected.shape[1] // 4):
+        return None
+    which = ", ".join(str(i) for i in wrong)
+    return f"only channel {which} of {expected.shape[1]} differs: its parameters are others"
 
 
 def _overflow(failure: Failure, got: np.ndarray, broken: np.ndarray) -> str:
@@ -193,16 +207,13 @@ class _Stretch:
         if source is not None:
             for pair in likely_input_swaps(node, source, error, _MOST_NAMED):
                 yield swapped_inputs(node, *pair), 0
-        if self.size == 1:
-            return  # a single node's output shows the rest by itself
-        distance, size = (
-            np.linalg.norm(np.moveaxis(a, 1, 0).reshape(a.shape[1], -1), axis=1) for a in (error, self._expected)
-        )
-        wrong = np.flatnonzero(distance > self._tolerance * size)
+        wrong = wrong_channels(self._expected, self._got, self._tolerance)
+        if self.size == 1 and mixes_channels(node):
+            return  # such a node's output shows the rest by itself
         swapped = swapped_rows(node, int(wrong[0]), int(wrong[1])) if wrong.size == 2 else None
         if swapped:
             yield swapped, 0
-        found = slopes(self._expected, self._got, 1)
+        found = slopes(self._expected, self._got, 1) if self.size > 1 else None
         scaled = scaled_weight(node, found[0], self._tolerance) if found else None
         if scaled and found:
             uniform = np.ptp(found[0]) < self._tolerance
@@ -257,7 +268,8 @@ def _activation_source(node: ir.Node) -> ir.Value | None:
             if producer is not None and producer.op_type in _ELEMENTWISE:
                 group.add(producer)
                 frontier.remove(value)
-                frontier |= {v for v in producer.inputs if v is not None and constant_array(v) is None}
+                read = producer.inputs[:1] if producer.op_type == "Clip" else producer.inputs  # its bounds are no data
+                frontier |= {v for v in read if v is not None and constant_array(v) is None}
                 break
         else:
             return None

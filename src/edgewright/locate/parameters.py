@@ -149,7 +149,10 @@ def _same(before: Any, after: Any) -> bool:
         after = after.decode("utf-8", "replace")
     if before is None or after is None or isinstance(before, str) or isinstance(after, str):
         return bool(before is after or (before is not None and after is not None and before == after))
-    return np.array_equal(np.asarray(before), np.asarray(after))
+    first, second = np.asarray(before), np.asarray(after)
+    if first.dtype.kind == "f" and second.dtype.kind == "f":  # ONNX stores attributes as float32
+        first, second = first.astype(np.float32), second.astype(np.float32)
+    return np.array_equal(first, second)
 
 
 def _show(value: Any) -> str:

@@ -137,6 +137,16 @@ def slopes(expected: np.ndarray, got: np.ndarray, axis: int) -> tuple[np.ndarray
     return factor, mean_g[:, 0] - factor * mean_e[:, 0]
 
 
+def wrong_channels(expected: np.ndarray, got: np.ndarray, tolerance: float) -> np.ndarray:
+    """Indices along axis 1 of the channels that are off by more than `tolerance` of their own size."""
+    e, g = _rows(expected, 1), _rows(got, 1)
+    size = np.linalg.norm(e, axis=1)
+    wrong: np.ndarray = np.flatnonzero(
+        np.linalg.norm(g - e, axis=1) > tolerance * np.maximum(size, size.mean() * _DEAD_CHANNEL)
+    )
+    return wrong
+
+
 def layouts(e: np.ndarray, g: np.ndarray) -> Iterator[Hypothesis]:
     """Axes in another order, memory read in another layout, mirrored axes."""
     if not 2 <= e.ndim <= 5 or e.size != g.size:

@@ -78,7 +78,7 @@ def _refuse_quantized(ir_model: ir.Model) -> None:
                 raise EdgewrightError(
                     "E212",
                     f"`to_float16` cannot work on a quantized graph: `{names_of(node)[0]}` is {node.op_type}",
-                    hint="start from the float network: edgewright compress MODEL --recipe fp16",
+                    hint="start from the float network: edgewright compress MODEL --recipe fp16 --out FILE",
                 )
 
 
