@@ -31,10 +31,7 @@ def sqnr_db(reference: np.ndarray, other: np.ndarray) -> float:
 
     Source: the usual definition, as in Jacob et al. 2018 and torchao's tests.
     """
-    ratio = rel_l2(reference, other)
-    if math.isnan(ratio):
-        return -math.inf
-    return math.inf if ratio == 0 else -20 * math.log10(ratio) if math.isfinite(ratio) else -math.inf
+    return _decibel(rel_l2(reference, other))
 
 
 def cosine(reference: np.ndarray, other: np.ndarray) -> float:
@@ -78,9 +75,10 @@ def tensor_error(name: str, reference: np.ndarray, other: np.ndarray | None, *, 
                 max_abs_index=tuple(int(i) for i in first), nans=int(np.sum(x_finite & ~y_finite)), worst_sample=sample,
             )  # fmt: skip
         x, y = np.where(x_finite, x, 0.0), np.where(x_finite, y, 0.0)
+    distance_l2 = rel_l2(x, y)
     distance, index = max_abs(x.reshape(reference.shape), y.reshape(reference.shape))
     return TensorError(
-        name=name, rel_l2=rel_l2(x, y), sqnr_db=sqnr_db(x, y), cosine=cosine(x, y), max_abs=distance,
+        name=name, rel_l2=distance_l2, sqnr_db=_decibel(distance_l2), cosine=cosine(x, y), max_abs=distance,
         max_abs_index=index, worst_sample=sample, zero_fraction=zeros,
     )  # fmt: skip
 
@@ -214,6 +212,13 @@ def _incomparable(reference: np.ndarray, other: np.ndarray | None) -> str | None
 def _above(a: float, b: float) -> bool:
     """a > b, where nan is above everything: what cannot be computed is the worst."""
     return math.isnan(a) or (not math.isnan(b) and a > b)
+
+
+def _decibel(ratio: float) -> float:
+    """A rel-L2 as SQNR in dB: inf for 0, -inf for infinity and nan."""
+    if ratio == 0:
+        return math.inf
+    return -20 * math.log10(ratio) if math.isfinite(ratio) else -math.inf
 
 
 def _flat(array: np.ndarray) -> np.ndarray:

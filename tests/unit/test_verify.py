@@ -418,3 +418,19 @@ def test_a_model_without_name_or_spec_is_judged_as_bare_arrays(model_from_text, 
     report = verify(model, convert(model, "onnxruntime", tmp_path / "b"), leads(2))
     assert report.decision == "pass"
     assert "SQNR" in report.agreement
+
+
+def test_samples_of_one_source_count_as_one(original, bundle_of):
+    """64 crops of each of 3 photos prove what 3 photos prove, however well they agree."""
+    samples = [
+        Sample(f"crop{photo}-{crop}", f"photo{photo}", sample.arrays)
+        for photo in range(3)
+        for crop, sample in enumerate(leads(64))
+    ]
+    report = verify(original, bundle_of(ORIGINAL, lossy=True), Source(samples), min_agreement=0.9)
+    agreement = gate(report, "agreement")
+    assert agreement.value == 1.0
+    assert agreement.low == pytest.approx(metrics.clopper_pearson(3, 3)[0])
+    assert (report.decision, report.samples) == ("undecided", 192)
+    assert "192 samples of 3 sources" in agreement.message
+    assert "more sources would decide" in agreement.message

@@ -100,16 +100,7 @@ def _render(console: Console, report: InspectReport, every: bool) -> None:
 
 
 def _totals(report: InspectReport) -> str:
-    """Weights and work in words; nothing where the bundle's files do not hold the ONNX graph."""
-    if report.parameters is None or report.weight_bytes is None or report.macs is None:
-        return ""
-    return (
-        f"  {report.parameters / 1e6:.2f} M parameters, {report.weight_bytes / 1e6:.1f} MB, "
-        f"{report.macs / 1e6:.1f} M multiply-adds"
-    )
-
-
-def _totals(report: InspectReport) -> str:
+    """Weights and work in words."""
     if report.macs is None or report.parameters is None or report.weight_bytes is None:
         return "  (the files hold no ONNX graph: inspect the model for its multiply-adds)"
     weights = f"{report.parameters / 1e6:.2f} M parameters, {report.weight_bytes / 1e6:.1f} MB"

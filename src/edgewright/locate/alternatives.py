@@ -193,7 +193,7 @@ def _weights(node: ir.Node) -> Iterator[Alternative]:
     assert weight is not None
     label = f"the weights of `{label_of(node)}`"
     for name in ("bfloat16", "float16"):
-        yield f"{label} are rounded to {name}", _set_weight(_rounded(weight, name))
+        yield f"{label} are rounded to {name}", rounded_weight(weight, name)
     if weight.ndim == 2 and weight.shape[0] == weight.shape[1]:
         yield f"{label} are transposed", _set_weight(weight.T)
     if weight.ndim == 2:
@@ -255,7 +255,13 @@ def _flattened(node: ir.Node, weight: np.ndarray, label: str) -> Iterator[Altern
         yield text, _set_weight(np.take(weight, back, axis))
 
 
-def _rounded(array: np.ndarray, name: str) -> np.ndarray:
+def rounded_weight(weight: np.ndarray, name: str) -> Callable[[ir.Node], None]:
+    """The change that rounds a node's weights to the type `name`."""
+    return _set_weight(rounded(weight, name))
+
+
+def rounded(array: np.ndarray, name: str) -> np.ndarray:
+    """`array` with every value rounded to "bfloat16" or "float16", in its own type."""
     import ml_dtypes
 
     with np.errstate(over="ignore"):

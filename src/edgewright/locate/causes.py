@@ -23,6 +23,8 @@ from edgewright.locate.alternatives import (
     bias_of,
     label_of,
     mixes_channels,
+    rounded,
+    rounded_weight,
     scaled_weight,
     swapped_inputs,
     swapped_rows,
@@ -130,6 +132,7 @@ def _hypotheses(failure: Failure, most: float) -> Iterator[Hypothesis]:
         yield from added_activations(failure.expected, failure.got)
     stretch = _Stretch(failure, max(most, _SAME))
     if stretch.size <= _MOST_NODES:
+        yield from stretch.narrow()
         yield from stretch.last_weights()
         yield from stretch.activations()
         yield from stretch.node_alternatives()
@@ -165,6 +168,28 @@ class _Stretch:
                 result = self._run(Model(copy), self._inputs)
                 if result is not None:
                     yield Hypothesis(text, rel_l2(self._got, result), fitted)
+
+    def narrow(self) -> Iterator[Hypothesis]:
+        """Inputs and weights rounded to a narrower type, sums in float32: how CPUs multiply in bfloat16."""
+        for name in ("bfloat16", "float16"):
+            copy = self._part.clone_ir()
+            found = False
+            for node in copy.graph:
+                weight = weight_of(node)
+                if weight is not None:
+                    rounded_weight(weight, name)(node)
+                    found = True
+            if not found:
+                return
+            inputs = {
+                key: rounded(value, name) if value.dtype == np.float32 else value for key, value in self._inputs.items()
+            }
+            result = self._run(Model(copy), inputs)
+            if result is not None:
+                yield Hypothesis(
+                    f"the values and weights are rounded to {name}: this layer runs in {name}",
+                    rel_l2(self._got, result),
+                )
 
     def last_weights(self) -> Iterator[Hypothesis]:
         """What happened to the weights of the last node, under a bias that is right."""

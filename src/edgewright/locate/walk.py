@@ -228,11 +228,13 @@ class Walk:
         for stage in members:
             got = results.get(stage.name)
             if isinstance(got, str):
-                self.isolated[stage.name] = TensorError(name=stage.name, problem=got, worst_sample=sample.id)
+                error = TensorError(name=stage.name, problem=got, worst_sample=sample.id)
                 got = None
-            elif stage.name in results:
-                self._note(self.isolated, stage.name, values[stage.name], got, sample)
-            self._judge(stage, values, got, sample)
+            else:
+                error = metrics.tensor_error(stage.name, values[stage.name], got, sample=sample.id)
+            if runner is not None:  # else the reason is there already
+                self.isolated[stage.name] = metrics.worse(self.isolated.get(stage.name), error)
+            self._judge(stage, values, got, error)
 
     def _run_piece(self, members: tuple[Stage, ...], runner: Any, values: Arrays) -> Mapping[str, np.ndarray | str]:
         """The value of each stage's end, or why there is none."""
@@ -262,10 +264,10 @@ class Walk:
         with np.errstate(over="ignore"):  # a value beyond float16 becomes infinite, and shows as that
             return value.astype(wanted)
 
-    def _judge(self, stage: Stage, values: Arrays, got: np.ndarray | None, sample: Sample) -> None:
-        error = metrics.tensor_error(stage.name, values[stage.name], got, sample=sample.id)
+    def _judge(self, stage: Stage, values: Arrays, got: np.ndarray | None, error: TensorError) -> None:
+        """Whether a stretch fails alone; the first that does is kept with its values."""
         if got is None:
-            error = self.isolated.get(stage.name, error)
+            error = self.isolated[stage.name]
         differs = bool(self._differences.get(stage.name)) and self.limits.exact
         limit = self.limits.isolated
         if not error.problem and error.rel_l2 <= limit and not (differs and error.rel_l2 > limit / 100):
