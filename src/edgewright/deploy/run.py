@@ -202,8 +202,6 @@ class Run:
 def _why_not(verdict: VerifyReport) -> str:
     gate = next(gate for gate in verdict.gates if gate.decision == verdict.decision)
     if verdict.decision == "undecided" and verdict.samples_needed:
-        return (
-            f"undecided: {verdict.samples} samples are too few for {gate.name} of {100 * gate.required:g} %; "
-            f"about {verdict.samples_needed} more would decide"
-        )
+        more = gate.message.rpartition("; ")[2]
+        return f"undecided: {verdict.samples} samples are too few for {gate.name} of {100 * gate.required:g} %; {more}"
     return gate.message
