@@ -163,7 +163,9 @@ def padding(model: ir.Model, rng: np.random.Generator) -> Injected | None:
 
     def movable(node: ir.Node) -> bool:
         pads = node.attributes["pads"].value if "pads" in node.attributes else ()
-        return len(pads) == 4 and any(pads)
+        window = node.attributes["kernel_shape"].value if "kernel_shape" in node.attributes else (0, 0)
+        # a window may not lie in the padding alone
+        return len(pads) == 4 and any(pads) and pads[0] + pads[2] < window[0] and pads[1] + pads[3] < window[1]
 
     node = _pick(rng, _nodes(model, ["Conv", "MaxPool"], movable))
     if node is None:
@@ -189,7 +191,7 @@ def slope(model: ir.Model, rng: np.random.Generator) -> Injected | None:
 #: Name -> fault. The words of a swap also allow the layer's own words for it: "channels 3 and 7", "input channels ...".
 FAULTS: dict[str, Fault] = {
     "scale": _on_weight(("0.5 x",), lambda w, rng: w * 0.5, lambda w: True),
-    "one channel": _on_weight(("3 x", "factor"), _one_channel, lambda w: len(w) > 1),
+    "one channel": _on_weight(("3 x", "factor", "differs"), _one_channel, lambda w: len(w) > 1),
     "swapped channels": _on_weight(("are swapped",), _swapped(0), lambda w: len(w) > 1),
     "swapped inputs": _on_weight(("are swapped",), _swapped(1), lambda w: w.shape[1] > 2),
     "bgr": _on_weight(("as RGB for BGR",), lambda w, rng: w[:, ::-1], lambda w: w.shape[1] == 3),

@@ -30,7 +30,7 @@ FORMAT = 1
 MANIFEST = "bundle.json"
 EVIDENCE = "evidence"
 _LARGEST_MANIFEST_BYTES = 64 * 2**20
-_REMEDY = "make it again: edgewright convert MODEL"
+_REMEDY = "edgewright convert MODEL --out BUNDLE --overwrite"
 _TEXTS = ("name", "runtime", "runtime_version", "precision", "cpu", "origin", "model_hash")
 
 

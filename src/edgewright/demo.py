@@ -56,10 +56,16 @@ def demo(out: str | Path, *, threads: int = 1, progress: Progress = SILENT) -> D
 
     out = Path(out)
     model = load(f"zoo:{NETWORK}")
-    folder = photos(out.with_name(f"{out.name}-photos"), progress=progress)
+    folder = photos(photo_folder(out), progress=progress)
     samples = Samples.open(folder, model, progress=progress)
     command = shlex.join(["edgewright", "deploy", f"zoo:{NETWORK}", "--samples", str(folder), "--out", str(out)])
     return deploy(model, samples, threads=threads, out=out, command=command, progress=progress)
+
+
+def photo_folder(out: str | Path) -> Path:
+    """Folder of the demo's photos, beside the run's folder `out`."""
+    out = Path(out)
+    return out.with_name(f"{out.name}-photos")
 
 
 def photos(folder: str | Path, *, progress: Progress = SILENT) -> Path:

@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from edgewright.environment import Environment as Environment
-from edgewright.environment import Record as Record
+from edgewright.environment import Environment as Environment  # noqa: PLC0414 - explicit re-export
+from edgewright.environment import Record as Record  # noqa: PLC0414
 
 Decision = Literal["pass", "fail", "undecided"]
 Trust = Literal["trusted", "noisy", "invalid"]

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import importlib
 import os
+import signal
 import sys
+import threading
 
 import click
 
-from edgewright.cli.common import GlobalOptions, fail, global_options
+from edgewright.cli.common import GlobalOptions, ReaderGoneError, fail, global_options
 from edgewright.errors import EdgewrightError
 
 #: Commands in the order of the work; each is the object `command` of the module of that name.
@@ -46,6 +48,17 @@ class _Commands(click.Group):
         command: click.Command = module.command
         return command
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            import difflib
+
+            near = difflib.get_close_matches(args[0], COMMANDS, 1)
+            tail = f" Did you mean '{near[0]}'?" if near else ""
+            raise click.UsageError(f"No such command '{args[0]}'.{tail}", ctx)
+        return super().resolve_command(ctx, args)
+
 
 @click.group(
     cls=_Commands,
@@ -69,17 +82,28 @@ def group(context: click.Context, /, **values: object) -> None:
 def main() -> None:
     """Run the command line and exit."""
     as_json = "--json" in sys.argv[1:]
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _terminated)
     try:
         code = group.main(prog_name="edgewright", standalone_mode=False)
     except EdgewrightError as error:
         code = fail(error, as_json)
     except click.exceptions.Abort:
-        click.echo("stopped", err=True)
+        goes_on = bool({"deploy", "demo"}.intersection(sys.argv[1:]))
+        click.echo("stopped" + ("; the same command goes on where it was" if goes_on else ""), err=True)
         code = 130
-    except click.ClickException as error:
-        error.show()
-        code = error.exit_code
-    except BrokenPipeError:
+    except click.ClickException as mistake:
+        if as_json:
+            fail(EdgewrightError("E103", mistake.format_message(), hint="edgewright --help"), as_json)
+        else:
+            mistake.show()
+        code = mistake.exit_code
+    except ReaderGoneError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that the exit flush stays silent
         code = 0
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _terminated(number: int, frame: object) -> None:
+    """SIGTERM ends the process the way Ctrl-C does: staging folders are removed and workers stopped."""
+    sys.exit(128 + number)

@@ -48,7 +48,8 @@ def command(
         results = bench(opened, inputs, plan, progress=progress)
     table = as_markdown(results)
     terminal.emit(
-        {"results": [result.to_json() for result in results]}, lambda console: console.print(table, markup=False)
+        {"results": [result.to_json() for result in results]},
+        lambda console: console.print(_aligned(table), markup=False),
     )
     if markdown:
         try:
@@ -56,6 +57,23 @@ def command(
         except OSError as problem:
             raise EdgewrightError("E105", f"`{markdown}` cannot be written: {problem.strerror}") from None
     return 1 if any(result.trust == "invalid" for result in results) else 0
+
+
+def _aligned(table: str) -> str:
+    """A Markdown table with its columns aligned for people; still Markdown."""
+    lines = table.split("\n")
+    rows = [line.strip("| ").split(" | ") for line in lines if line.startswith("|")]
+    widths = [max(len(row[column]) for row in rows if row[column].strip("-:")) for column in range(len(rows[0]))]
+    flush_right = [cell.endswith(":") for cell in rows[1]]
+    aligned = []
+    for row in rows:
+        rule = not row[0].strip("-")
+        cells = []
+        for cell, width, right in zip(row, widths, flush_right, strict=True):
+            text = cell if not rule else "-" * max(width - right, 3 - right) + ":" * right
+            cells.append(text.rjust(width) if right else text.ljust(width))
+        aligned.append(f"| {' | '.join(cells)} |")
+    return "\n".join([*aligned, *(line for line in lines if not line.startswith("|"))])
 
 
 def _sweep(text: str | None) -> tuple[int, ...]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
 import functools
 import json
-import sys
+import re
+import shlex
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -34,6 +36,10 @@ _GLOBAL_OPTIONS = (
     ),
     click.option("--threads", type=click.IntRange(1), default=None, help="Threads a runtime may use.  [default: 1]"),
 )
+
+
+class ReaderGoneError(Exception):
+    """Whoever read stdout went away (`edgewright list | head -1`), which is no error of ours."""
 
 
 @dataclass(frozen=True)
@@ -86,9 +92,13 @@ def edgewright_command(**settings: Any) -> Callable[[Callable[..., Any]], click.
         def call(**values: Any) -> Any:
             outer = click.get_current_context().obj
             options = GlobalOptions.of({name: values.pop(name) for name in names}, outer)
+            _check_plugins(options.sets)
             terminal = Terminal(options)
             with terminal.shown_warnings():
-                return function(terminal, **values)
+                try:
+                    return function(terminal, **values)
+                except EdgewrightError as error:
+                    raise _pasteable(error, values) from error
 
         made: click.Command = click.command(cls=Command, **settings)(global_options(call))
         shared = len(_GLOBAL_OPTIONS)
@@ -109,7 +119,9 @@ class Terminal:
         """Data for people: stdout."""
         from rich.console import Console
 
-        return Console(highlight=False, soft_wrap=not sys.stdout.isatty(), width=None if sys.stdout.isatty() else 140)
+        console = Console(highlight=False, soft_wrap=True)
+        console.on_broken_pipe = _closed_pipe  # type: ignore[method-assign]
+        return console
 
     @functools.cached_property
     def errors(self) -> Console:
@@ -122,7 +134,10 @@ class Terminal:
         """Print a result: `document` with --json, else what `render` prints."""
         if self.options.as_json:
             plain = document.to_json() if hasattr(document, "to_json") else document
-            click.echo(json.dumps(plain, indent=1, default=str, ensure_ascii=False))
+            try:
+                click.echo(json.dumps(plain, indent=1, default=str, ensure_ascii=False))
+            except BrokenPipeError:
+                raise ReaderGoneError from None
         else:
             render(self.console)
 
@@ -195,8 +210,8 @@ def load_network(terminal: Terminal, source: str, spec: str | None) -> Model:
     return load(source, spec=spec, options=terminal.options.sets.get(plugin_of(source), {}))
 
 
-def open_samples(terminal: Terminal, path: str | None, network: Any, **options: Any) -> Samples:
-    """The samples that `--samples` names.
+def open_samples(terminal: Terminal, path: str | None, network: Any, *, notes: bool = True, **options: Any) -> Samples:
+    """The samples that `--samples` names; `notes` says how they were understood.
 
     Raises:
         EdgewrightError: E301 when none were given.
@@ -205,10 +220,10 @@ def open_samples(terminal: Terminal, path: str | None, network: Any, **options: 
 
     if path is None:
         raise EdgewrightError(
-            "E301", "no samples were given", hint="add --samples PHOTOS (a folder, .npz or labels.csv)"
+            "E301", "no samples were given", hint="add --samples FOLDER (of photos; or a labels.csv, or .npz)"
         )
     with terminal.progress() as progress:
-        samples = Samples.open(path, network, progress=progress, **options)
+        samples = Samples.open(path, network, progress=progress if notes else SILENT, **options)
     for name, reason in samples.skipped[:5]:
         terminal.say(f"warning: `{name}` was left out: {reason}")
     if len(samples.skipped) > 5:
@@ -216,9 +231,51 @@ def open_samples(terminal: Terminal, path: str | None, network: Any, **options: 
     return samples
 
 
+def _closed_pipe() -> None:
+    """Let `main` handle a reader that went away; rich by itself would exit with the code of a failed gate."""
+    raise ReaderGoneError
+
+
 def is_bundle(path: str) -> bool:
     """True where `path` is a bundle's folder."""
     return (Path(path) / "bundle.json").is_file()
+
+
+def quoted(*texts: object) -> str:
+    """`texts` as the words of a command line that can be pasted into a shell."""
+    return shlex.join(str(text) for text in texts)
+
+
+def example_of(samples: Samples) -> str:
+    """Path of a sample that judged, to show in a command."""
+    judges = samples.role("judge")
+    return str(judges.raw(judges.ids[0])) if len(judges) else "PHOTO"
+
+
+def _pasteable(error: EdgewrightError, values: Mapping[str, Any]) -> EdgewrightError:
+    """The error with MODEL and BUNDLE in its hint replaced by what the command was given."""
+    model = values.get("model") or values.get("network")
+    words = {"MODEL": model, "BUNDLE": values.get("bundle") or (model if model and is_bundle(model) else None)}
+    hint = error.hint
+    for word, value in words.items():
+        if hint and value and not (word == "MODEL" and is_bundle(value)):
+            hint = re.sub(rf"\b{word}\b", lambda _, value=value: quoted(value), hint)  # type: ignore[misc]
+    return EdgewrightError(error.code, error.message, details=error.details, hint=hint)
+
+
+def _check_plugins(sets: Mapping[str, Mapping[str, str]]) -> None:
+    """Refuse `--set` for a plugin that does not exist: an option that goes nowhere is a mistake."""
+    if not sets:
+        return
+    from edgewright import registry
+
+    known = [name for kind in ("importers", "zoo", "passes", "runtimes", "tasks") for name in registry.names(kind)]
+    for plugin, values in sets.items():
+        if plugin not in known:
+            near = difflib.get_close_matches(plugin, known, 1)
+            tail = f"; did you mean `{near[0]}`?" if near else f"; known: {', '.join(sorted(known))}"
+            option = f"--set {plugin}.{next(iter(values))}"
+            raise EdgewrightError("E101", f"`{option}` names no plugin{tail}", hint="edgewright list")
 
 
 def fail(error: EdgewrightError, as_json: bool) -> int:

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
-from edgewright.cli.common import Terminal, edgewright_command, load_network, open_samples
+from edgewright.cli.common import Terminal, edgewright_command, load_network, open_samples, quoted
+from edgewright.cli.tables import size
+from edgewright.errors import EdgewrightError
+
+if TYPE_CHECKING:
+    from edgewright.recipe import Recipe
 
 
 @edgewright_command(name="compress", short_help="One recipe on one model")
@@ -35,6 +42,7 @@ def command(
     from edgewright.target import Target
 
     chosen = Recipe.named(recipe)
+    _check_sets(terminal, chosen)
     if terminal.options.dry_run:
         terminal.emit(
             {"would_run": [step.name for step in chosen.steps], "out": out},
@@ -43,9 +51,7 @@ def command(
         return 0
     network = load_network(terminal, model, spec)
     opened = open_samples(terminal, samples, network) if samples else None
-    overrides = {
-        name: values for name, values in terminal.options.sets.items() if name in {s.name for s in chosen.steps}
-    }
+    overrides = {name: v for name, v in terminal.options.sets.items() if name in {s.name for s in chosen.steps}}
     with terminal.progress() as progress:
         small = compress(
             network, chosen, opened, target=Target(runtime, cpu), overrides=overrides, seed=seed, progress=progress
@@ -64,10 +70,24 @@ def command(
                 f"{key} {value}" for key, value in step.stats.items() if isinstance(value, (int, float, str))
             )
             terminal.console.print(f"{step.name}: {facts or 'done'}", markup=False)
-        before, after = network.weight_bytes() / 1e6, small.weight_bytes() / 1e6
-        terminal.console.print(f"weights: {before:.2f} -> {after:.2f} MB", markup=False)
+        before, after = size(network.weight_bytes()), size(small.weight_bytes())
+        terminal.console.print(f"weights: {before} -> {after}", markup=False)
 
     terminal.emit(document, render)
     terminal.say(f"saved: {path}")
-    terminal.next(f"edgewright convert {path} --runtime {runtime} --out bundles/{chosen.name}-{runtime}")
+    terminal.next(
+        f"edgewright convert {quoted(path, '--runtime', runtime, '--out', f'bundles/{chosen.name}-{runtime}')}"
+    )
     return 0
+
+
+def _check_sets(terminal: Terminal, recipe: Recipe) -> None:
+    """Refuse an option of a pass that the recipe does not run."""
+    from edgewright import registry
+
+    for name in terminal.options.sets:
+        if name in registry.names("passes") and name not in {step.name for step in recipe.steps}:
+            steps = ", ".join(step.name for step in recipe.steps) or "none"
+            raise EdgewrightError(
+                "E103", f"`--set {name}...`: recipe `{recipe.name}` has no such step; its steps: {steps}"
+            )

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import click
 
-from edgewright.cli.common import Terminal, edgewright_command, load_network
+from edgewright.cli.common import Terminal, edgewright_command, load_network, quoted
+from edgewright.cli.tables import size
 
 
 @edgewright_command(name="convert", short_help="A model becomes the files of one runtime")
@@ -32,10 +33,10 @@ def command(terminal: Terminal, model: str, runtime: str, cpu: str, spec: str | 
     terminal.emit(
         {key: value for key, value in bundle.to_json().items() if key != "tensor_names"},
         lambda console: console.print(
-            f"{bundle.name}: {runtime} {bundle.runtime_version}, {bundle.precision}, {bundle.size_bytes / 1e6:.1f} MB",
+            f"{bundle.name}: {runtime} {bundle.runtime_version}, {bundle.precision}, {size(bundle.size_bytes)}",
             markup=False,
         ),
     )
     terminal.say(f"saved: {out}")
-    terminal.next(f"edgewright verify {model} {out} --samples PHOTOS")
+    terminal.next(f"edgewright verify {quoted(model, out)} --samples PHOTOS")
     return 0

@@ -14,16 +14,26 @@ from edgewright.cli.common import Terminal, edgewright_command
 def command(terminal: Terminal, out: str) -> int:
     """Deploy EfficientNet-Lite0 with the photos that scikit-image ships. Needs the extra `demo`, about two minutes."""
     from edgewright.cli.deploy_command import show
-    from edgewright.demo import DISCLAIMER, demo
+    from edgewright.demo import DISCLAIMER, NETWORK, PHOTOS, demo, photo_folder
 
+    network = f"zoo:{NETWORK}"
     if terminal.options.dry_run:
         terminal.emit(
-            {"would_deploy": "zoo:efficientnet-lite0", "out": out}, lambda console: console.print(f"would write {out}")
+            {"would_deploy": network, "out": out},
+            lambda console: console.print(f"would deploy {network}, and write {out} and {photo_folder(out)}"),
         )
         return 0
     terminal.say(f"EfficientNet-Lite0 from its package, photos from scikit-image: {DISCLAIMER}")
     with terminal.progress() as progress:
         outcome = demo(out, threads=terminal.options.threads, progress=progress)
-    code = show(terminal, outcome, "zoo:efficientnet-lite0", "PHOTOS", out)
+    folder = photo_folder(out)
+    code = show(
+        terminal,
+        outcome,
+        network=network,
+        samples=str(folder),
+        example=str(folder / f"{min(PHOTOS)}-00.jpg"),
+        folder=out,
+    )
     terminal.say(f"({DISCLAIMER}: a handful of photos proves little)")
     return code

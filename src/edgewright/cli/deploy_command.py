@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import sys
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgewright.cli.common import Terminal, edgewright_command, load_network, open_samples
+from edgewright.cli.common import Terminal, edgewright_command, example_of, load_network, open_samples, quoted
+from edgewright.cli.tables import Cell, milliseconds, plural, size, table
 from edgewright.errors import EdgewrightError
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from edgewright.records import DeployOutcome
+    from edgewright.records import Candidate, DeployOutcome
+
+_COLOURS = {"chosen": "bold green", "verified": "green", "undecided": "yellow", "rejected": "yellow", "failed": "red"}
 
 
 @edgewright_command(name="deploy", short_help="The whole way: compress, convert, verify, measure, choose")
@@ -22,6 +26,13 @@ if TYPE_CHECKING:
 @click.option("--samples", metavar="PATH", help="Photos, class folders, labels.csv or .npz. No labels are needed.")
 @click.option(
     "--labels", metavar="CSV", help="labels.csv, where it is not inside the samples' folder; `none` for no labels."
+)
+@click.option(
+    "--roles",
+    type=click.Choice(["hash", "judge"]),
+    default="hash",
+    show_default=True,
+    help="`judge`: all samples judge (a folder that was split by hand).",
 )
 @click.option("--spec", metavar="FILE", help="How inputs are prepared and what outputs mean (edgewright spec init).")
 @click.option("--runtime", "runtimes", default="", metavar="A,B", help="Runtimes to try.  [default: all installed]")
@@ -34,21 +45,7 @@ if TYPE_CHECKING:
 @click.option("--out", metavar="DIR", help="Folder of the run; a stopped one goes on.  [default: runs/MODEL]")
 @click.option("--limit", type=click.IntRange(1), help="Use at most this many samples.")
 @click.option("--seed", type=int, default=0, show_default=True)
-def command(
-    terminal: Terminal,
-    model: str,
-    samples: str | None,
-    labels: str | None,
-    spec: str | None,
-    runtimes: str,
-    recipes: tuple[str, ...],
-    min_agreement: float,
-    max_drop: float | None,
-    cpu: str,
-    out: str | None,
-    limit: int | None,
-    seed: int,
-) -> int:
+def command(terminal: Terminal, model: str, samples: str | None, **options: Any) -> int:
     """Try recipes x runtimes, verify each, measure the survivors, hand back the fastest within the budget.
 
     MODEL is a file (.onnx) or zoo:NAME. The unmodified model is always among the candidates, so the result is never
@@ -60,96 +57,111 @@ def command(
     """
     from edgewright.deploy import candidates, deploy
 
-    names = tuple(name for name in runtimes.split(",") if name)
+    choice = {
+        "runtimes": tuple(name for name in options["runtimes"].split(",") if name),
+        "recipes": options["recipes"],
+        "cpu": options["cpu"],
+    }
+    planned = candidates(**choice)  # a name that is not known is said before anything is read
     if terminal.options.dry_run:
-        return _dry_run(terminal, candidates(runtimes=names, recipes=recipes, cpu=cpu))
-    network = load_network(terminal, model, spec)
-    opened = open_samples(terminal, samples, network, labels=labels, limit=limit)
-    folder = out or f"runs/{network.name}"
+        return _dry_run(terminal, planned)
+    network = load_network(terminal, model, options["spec"])
+    opened = open_samples(
+        terminal, samples, network, labels=options["labels"], roles=options["roles"], limit=options["limit"]
+    )
+    folder = options["out"] or f"runs/{network.name}"
     with terminal.progress() as progress:
         outcome = deploy(
             network,
             opened,
-            runtimes=names,
-            recipes=recipes,
-            min_agreement=min_agreement,
-            max_drop=max_drop,
+            **choice,
+            min_agreement=options["min_agreement"],
+            max_drop=options["max_drop"],
             threads=terminal.options.threads,
-            cpu=cpu,
             out=folder,
             overrides=_overrides(terminal),
             command="edgewright " + shlex.join(sys.argv[1:]),
-            seed=seed,
+            seed=options["seed"],
             progress=progress,
         )
-    return show(terminal, outcome, model, samples or "", folder)
+    return show(terminal, outcome, network=model, samples=samples or "", example=example_of(opened), folder=folder)
 
 
-def show(terminal: Terminal, outcome: DeployOutcome, model: str, samples: str, folder: str) -> int:
-    """Print an outcome, where its report is, and what to do next; the exit code."""
+def show(terminal: Terminal, outcome: DeployOutcome, *, network: str, samples: str, example: str, folder: str) -> int:
+    """Print an outcome, where its report is, and what to do next; the exit code.
+
+    Args:
+        terminal: Where to.
+        outcome: What `deploy` returned.
+        network: What the user calls the network.
+        samples: What the user calls the samples.
+        example: Path of one sample.
+        folder: The run's folder.
+    """
     terminal.emit(outcome, lambda console: print_outcome(console, outcome))
     terminal.say(f"\nreport: {folder}/report.html")
     chosen = next((item for item in outcome.candidates if item.name == outcome.chosen), None)
     if chosen:
-        terminal.next(f"edgewright run {folder}/{chosen.bundle} PHOTO")
+        terminal.next(f"edgewright run {quoted(f'{folder}/{chosen.bundle}', example)}")
         return 0
     judged = [item for item in outcome.candidates if item.verify]
-    undecided = all(item.verify and item.verify.decision == "undecided" for item in judged)
-    message = f"no candidate of `{outcome.model_name}` is within the budget ({len(outcome.candidates)} tried)"
     details = tuple(f"{item.name}: {item.reason}" for item in outcome.candidates)
-    hint = (
-        f"edgewright locate {model} {folder}/{judged[0].bundle} --samples {samples}" if judged else "edgewright doctor"
-    )
-    return terminal.gate(
-        EdgewrightError("E311" if judged and undecided else "E310", message, details=details, hint=hint)
-    )
+    tried = f"{len(outcome.candidates)} tried"
+    if not judged:
+        code = re.search(r"\[(E\d{3})\]$", outcome.candidates[0].reason)
+        message = f"no candidate of `{outcome.model_name}` could be made and run ({tried})"
+        return terminal.gate(
+            EdgewrightError(code[1] if code else "E310", message, details=details, hint="edgewright doctor")
+        )
+    undecided = all(item.verify and item.verify.decision == "undecided" for item in judged)
+    message = f"no candidate of `{outcome.model_name}` is within the budget ({tried})"
+    failing = next((item for item in judged if item.verify and item.verify.decision == "fail"), judged[0])
+    hint = f"edgewright locate {quoted(network, f'{folder}/{failing.bundle}', '--samples', samples)}"
+    if undecided:
+        hint = "give more samples; the reasons say how many"
+    return terminal.gate(EdgewrightError("E311" if undecided else "E310", message, details=details, hint=hint))
 
 
 def print_outcome(console: Console, outcome: DeployOutcome) -> None:
     """Print candidates as a table and the choice as a sentence."""
-    from rich.table import Table
-
-    table = Table(title=None, box=None, pad_edge=False, header_style="bold")
-    for title, justify in (
-        ("candidate", "left"),
-        ("state", "left"),
-        ("ms", "right"),
-        ("agreement", "right"),
-        ("MB", "right"),
-        ("why", "left"),
-    ):
-        table.add_column(title, justify=justify, no_wrap=title != "why")  # type: ignore[arg-type]
-    colours = {"chosen": "bold green", "verified": "green", "rejected": "yellow", "failed": "red"}
+    rows: list[list[Cell]] = []
     for item in outcome.candidates:
         gate = next((g for g in item.verify.gates if g.name == "agreement"), None) if item.verify else None
-        undecided = item.verify is not None and item.verify.decision == "undecided"
-        state = "undecided" if undecided else item.state
-        table.add_row(
-            item.name,
-            f"[{colours[item.state]}]{state}[/]",
-            f"{item.bench[0].infer.median_ms:.2f}" if item.bench else "-",
-            f"{100 * gate.value:.1f} %" if gate else "-",
-            f"{item.size_bytes / 1e6:.1f}" if item.size_bytes else "-",
-            item.reason,
+        state = _state(item)
+        rows.append(
+            [
+                (item.name, "bold" if state == "chosen" else ""),
+                (state, _COLOURS[state]),
+                milliseconds(item.bench[0].infer.median_ms if item.bench else None),
+                f"{100 * gate.value:.1f} %" if gate else "-",
+                size(item.size_bytes),
+                item.reason,
+            ]
         )
-    console.print(table)
+    table(console, rows, titles=("candidate", "state", "ms", "agreement", "size", "why"), right="llrrrl")
     console.print()
     console.print(_sentence(outcome))
 
 
+def _state(item: Candidate) -> str:
+    """The state as people see it: a candidate that is neither proven nor refuted is undecided."""
+    return "undecided" if item.verify is not None and item.verify.decision == "undecided" else item.state
+
+
 def _sentence(outcome: DeployOutcome) -> str:
+    from rich.markup import escape
+
     if outcome.chosen is None:
         return "[bold red]no candidate is within the budget[/]; the reasons stand in the table"
-    if outcome.speedup is None:
-        return f"chosen: [bold]{outcome.chosen}[/]"
-    ratio, low, high = outcome.speedup
-    if low <= 1.0 and not outcome.chosen.startswith("original-"):
-        return f"chosen: [bold]{outcome.chosen}[/]: as fast as the unmodified network ({low:.2f} to {high:.2f} x)"
+    chosen = f"chosen: [bold]{escape(outcome.chosen)}[/]"
     if outcome.chosen.startswith("original-"):
-        return (
-            f"chosen: [bold]{outcome.chosen}[/]: nothing that was tried beats the unmodified network within the budget"
-        )
-    return f"chosen: [bold]{outcome.chosen}[/]: {ratio:.2f} x the unmodified network's speed ({low:.2f} to {high:.2f})"
+        return f"{chosen}: nothing that was tried beats the unmodified network within the budget"
+    if outcome.speedup is None:
+        return chosen
+    ratio, low, high = outcome.speedup
+    if low < 1.005:  # what is printed as 1.00
+        return f"{chosen}: as fast as the unmodified network ({low:.2f} to {high:.2f} x its speed)"
+    return f"{chosen}: {ratio:.2f} x the speed of the unmodified network ({low:.2f} to {high:.2f})"
 
 
 def _overrides(terminal: Terminal) -> dict[str, dict[str, str]]:
@@ -171,10 +183,8 @@ def _dry_run(terminal: Terminal, planned: Any) -> int:
     ]
 
     def render(console: Console) -> None:
-        for row in document:
-            console.print(
-                f"{row['candidate']}: {' -> '.join(row['passes']) or 'no pass'} -> convert -> verify -> bench"
-            )
+        table(console, [[row["candidate"], " -> ".join(row["passes"]) or "no pass"] for row in document])
+        console.print(f"\neach: convert, verify, measure ({plural(len(document), 'candidate')})")
 
     terminal.emit({"would_try": document}, render)
     return 0

@@ -5,6 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from edgewright.cli.common import Terminal, edgewright_command
+from edgewright.cli.tables import plural
+
+_INT8 = {
+    True: "dot products (VNNI or Arm): int8 is fast and exact",
+    False: "no dot products: full-range int8 weights saturate, 7-bit ones do not",
+}
 
 
 @edgewright_command(name="doctor", short_help="Check this machine and its runtimes")
@@ -18,27 +24,27 @@ def command(terminal: Terminal) -> int:
     document = {"environment": environment.to_json(), "has_int8_dot": Target().has_int8_dot, "runtimes": runtimes}
 
     def render(console: Any) -> None:
-        console.print(
-            f"{environment.cpu}, {environment.cores} cores, {environment.memory_bytes / 1e9:.1f} GB", markup=False
+        from edgewright.cli.tables import table
+
+        versions = ", ".join(f"{name} {version}" for name, version in environment.versions.items())
+        memory = f"{environment.memory_bytes / 1e9:.1f} GB of memory"
+        rows = [
+            ["cpu", f"{environment.cpu}, {plural(environment.cores, 'core')}, {memory}"],
+            ["features", " ".join(environment.cpu_features) or "unknown"],
+            ["int8", _INT8[Target().has_int8_dot]],
+            ["python", f"{environment.python}, {versions}"],
+        ]
+        table(console, [[(name, "bold"), text] for name, text in rows])
+        console.print("\n[bold]runtimes[/]")
+        marks = {True: ("works", "green"), False: ("broken", "red")}
+        table(
+            console,
+            [
+                [row["name"], ("absent", "yellow") if row["missing"] else marks[row["works"]], row["about"]]
+                for row in runtimes
+            ],
+            indent=2,
         )
-        console.print("CPU features: " + (" ".join(environment.cpu_features) or "unknown"), markup=False)
-        console.print(
-            "int8: "
-            + (
-                "dot products (VNNI or Arm)"
-                if Target().has_int8_dot
-                else "no dot products: full-range int8 weights saturate, 7-bit ones do not"
-            ),
-            markup=False,
-        )
-        console.print(
-            f"python {environment.python}: " + ", ".join(f"{k} {v}" for k, v in environment.versions.items()),
-            markup=False,
-        )
-        for row in runtimes:
-            mark = "[green]works[/]" if row["works"] else "[yellow]absent[/]" if row["missing"] else "[red]broken[/]"
-            console.print(f"  {row['name']:12} {mark}  ", end="")
-            console.print(row["about"], markup=False)
 
     terminal.emit(document, render)
     broken = [row["name"] for row in runtimes if not row["works"] and not row["missing"]]

@@ -6,12 +6,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgewright.cli.common import Terminal, edgewright_command, is_bundle, load_network
+from edgewright.cli.common import Terminal, edgewright_command, is_bundle, load_network, quoted
+from edgewright.cli.tables import count, milliseconds, plural, size, table
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from rich.console import Console
 
-    from edgewright.records import InspectReport
+    from edgewright.records import InspectReport, LayerCost
 
 
 @edgewright_command(name="inspect", short_help="Layers, MACs, bytes, measured time, roofline")
@@ -49,59 +52,72 @@ def command(
         )
     terminal.emit(report, lambda console: _render(console, report, layers))
     if not runtime and not is_bundle(network):
-        terminal.next(f"edgewright inspect {network} --runtime onnxruntime --roofline")
+        terminal.next(f"edgewright inspect {quoted(network)} --runtime onnxruntime --roofline")
     return 0
 
 
 def _render(console: Console, report: InspectReport, every: bool) -> None:
-    from rich.table import Table
+    from rich.text import Text
 
-    console.print(f"[bold]{report.name}[/]" + _totals(report))
-    for label, texts in (("in ", report.inputs), ("out", report.outputs)):
-        for text in texts:
-            console.print(f"  {label} {text}", markup=False)
-    console.print(f"[bold]{report.name}[/]" + _totals(report))
-    for label, texts in (("in ", report.inputs), ("out", report.outputs)):
-        for text in texts:
-            console.print(f"  {label} {text}", markup=False)
-    console.print(
-        "  operators: " + ", ".join(f"{name} {count}" for name, count in report.operators.items()), markup=False
-    )
+    console.print(Text(report.name, "bold").append("  " + _totals(report), "not bold"))
+    facts = [("in", text) for text in report.inputs] + [("out", text) for text in report.outputs]
+    if report.operators:
+        facts.append(("operators", ", ".join(f"{name} {number}" for name, number in report.operators.items())))
     if report.peak_gflops and report.bandwidth_gbs:
-        console.print(
-            f"  measured: {report.peak_gflops:.0f} GFLOP/s peak, {report.bandwidth_gbs:.1f} GB/s, {report.threads} thread(s)"
-        )
-    for name, reasons in report.runtimes.items():
-        console.print(
-            f"  {name}: " + ("runs it" if not reasons else "cannot run it: " + "; ".join(reasons[:3])), markup=False
-        )
+        roof = f"{report.peak_gflops:.0f} GFLOP/s, {report.bandwidth_gbs:.1f} GB/s, {plural(report.threads, 'thread')}"
+        facts.append(("roofline", roof))
+    table(console, facts, indent=2)
+    if report.runtimes:
+        console.print()
+        table(console, [_verdict(name, reasons) for name, reasons in report.runtimes.items()], indent=2)
+    console.print()
+    _print_layers(console, report, every)
+
+
+def _print_layers(console: Console, report: InspectReport, every: bool) -> None:
     timed = any(layer.time_ms is not None for layer in report.layers)
     cost = (lambda layer: layer.time_ms or 0.0) if timed else (lambda layer: layer.macs or 0)
     shown = report.layers if every else sorted(report.layers, key=cost, reverse=True)[:10]
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for title in ("layer", "operator", "shape", "M MACs", "kB weights", "kB data", "ms", "bound by", "of roof"):
-        table.add_column(title, justify="left" if title in {"layer", "operator", "bound by"} else "right")
-    for layer in shown:
-        table.add_row(
-            layer.node or layer.name,
-            layer.op_type,
-            "x".join(str(size) for size in layer.shape),
-            "-" if layer.macs is None else f"{layer.macs / 1e6:.2f}",
-            f"{layer.parameter_bytes / 1e3:.1f}",
-            "-" if layer.activation_bytes is None else f"{layer.activation_bytes / 1e3:.0f}",
-            "-" if layer.time_ms is None else f"{layer.time_ms:.3f}",
-            layer.bound or "-",
-            "-" if layer.efficiency is None else f"{100 * layer.efficiency:.0f} %",
-        )
-    console.print()
-    console.print(table)
+    columns = [column for column in _COLUMNS if any(column[2](layer) not in {"-", ""} for layer in shown)]
+    table(
+        console,
+        [[text(layer) for _, _, text in columns] for layer in shown],
+        titles=[title for title, _, _ in columns],
+        right="".join(side for _, side, _ in columns),
+    )
     if len(shown) < len(report.layers):
-        console.print(f"  the costliest {len(shown)} of {len(report.layers)} layers; --layers shows all")
+        console.print(f"\nthe costliest {len(shown)} of {len(report.layers)} layers; --layers shows all")
+
+
+_COLUMNS: tuple[tuple[str, str, Callable[[LayerCost], str]], ...] = (
+    ("layer", "l", lambda layer: _shortened(layer.node or layer.name)),
+    ("operator", "l", lambda layer: layer.op_type),
+    ("shape", "r", lambda layer: "x".join("?" if side is None else str(side) for side in layer.shape)),
+    ("MACs", "r", lambda layer: count(layer.macs)),
+    ("weights", "r", lambda layer: size(layer.parameter_bytes) if layer.parameter_bytes else "-"),
+    ("data", "r", lambda layer: size(layer.activation_bytes)),
+    ("ms", "r", lambda layer: "-" if layer.time_ms is None else f"{layer.time_ms:.3f}"),
+    ("of roof", "r", lambda layer: "-" if layer.efficiency is None else f"{100 * layer.efficiency:.0f} %"),
+    ("bound by", "l", lambda layer: layer.bound or "-"),
+)
+
+
+def _shortened(name: str, most: int = 44) -> str:
+    """A layer's name with its middle left out where it is long: both ends tell layers apart."""
+    return name if len(name) <= most else f"{name[: most // 3]}...{name[-(most - most // 3 - 3) :]}"
+
+
+def _verdict(name: str, reasons: tuple[str, ...]) -> list[Any]:
+    if not reasons:
+        return [name, ("runs it", "green"), ""]
+    more = f"; {len(reasons) - 3} more" if len(reasons) > 3 else ""
+    return [name, ("cannot run it", "yellow"), "; ".join(reasons[:3]) + more]
 
 
 def _totals(report: InspectReport) -> str:
-    """Weights and work in words."""
     if report.macs is None or report.parameters is None or report.weight_bytes is None:
-        return "  (the files hold no ONNX graph: inspect the model for its multiply-adds)"
-    weights = f"{report.parameters / 1e6:.2f} M parameters, {report.weight_bytes / 1e6:.1f} MB"
-    return f"  {weights}, {report.macs / 1e6:.1f} M multiply-adds"
+        timed = sum(layer.time_ms or 0.0 for layer in report.layers)
+        total = f"{milliseconds(timed)} ms in all layers; " if timed else ""
+        return f"{total}the files hold no ONNX graph: inspect the model for its multiply-adds"
+    weights = f"{count(report.parameters)} parameters, {size(report.weight_bytes)}"
+    return f"{weights}, {count(report.macs)} multiply-adds"

@@ -30,8 +30,9 @@ def _rows(kind: str) -> list[dict[str, Any]]:
             {"name": r.name, "about": r.description, "missing": [], "passes": [s.name for s in r.steps]} for r in made
         ]
     if kind == "cpus":
-        host = {"name": "host", "about": " ".join(target.host_features()), "missing": []}
-        return [host, *({"name": name, "about": " ".join(f), "missing": []} for name, f in target.CPUS.items())]
+        host = {"name": "host", "features": list(target.host_features())}
+        cpus = [host, *({"name": name, "features": list(f)} for name, f in target.CPUS.items())]
+        return [{**cpu, "about": _features(cpu, cpus), "missing": []} for cpu in cpus]
     rows = []
     for name in registry.names(kind):
         module = registry.peek(kind, name)
@@ -52,14 +53,35 @@ def _rows(kind: str) -> list[dict[str, Any]]:
     return rows
 
 
+def _features(cpu: dict[str, Any], cpus: list[dict[str, Any]]) -> str:
+    """A CPU's features in words: the largest named one it contains, and what it has beyond."""
+    own = set(cpu["features"])
+    if not own:
+        return "nothing beyond the base of its architecture"
+    inside = [other for other in cpus if other["name"] != "host" and other is not cpu and set(other["features"]) < own]
+    base = max(inside, key=lambda other: len(other["features"]), default=None)
+    if base is None or not base["features"]:
+        return " ".join(cpu["features"])
+    return " ".join([base["name"], "+", *(name for name in cpu["features"] if name not in base["features"])])
+
+
 def _first_line(module: Any) -> str:
     return (inspect.getdoc(module) or "").partition("\n")[0].rstrip(".")
 
 
 def _render(console: Any, document: dict[str, list[dict[str, Any]]]) -> None:
+    from edgewright.cli.tables import table
+
     width = max((len(row["name"]) for rows in document.values() for row in rows), default=0)
-    for kind, rows in document.items():
+    for number, (kind, rows) in enumerate(document.items()):
+        if number:
+            console.print()
         console.print(f"[bold]{kind}[/]")
+        seen = None
+        lines = []
         for row in rows:
-            absent = f'  (not installed: pip install "edgewright[{row["extra"]}]")' if row["missing"] else ""
-            console.print(f"  {row['name']:{width}}  {row['about']}{absent}", markup=False)
+            absent = f'not installed: pip install "edgewright[{row["extra"]}]"; ' if row["missing"] else ""
+            about = absent + row["about"]
+            lines.append([f"{row['name']:{width}}", "the same" if about == seen else about])
+            seen = about
+        table(console, lines, indent=2)

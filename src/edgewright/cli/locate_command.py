@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from edgewright.cli.common import Terminal, edgewright_command, load_network, open_samples
+from edgewright.cli.common import Terminal, edgewright_command, load_network, open_samples, quoted
+from edgewright.cli.tables import plural
 from edgewright.errors import EdgewrightError
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ def command(
     message = (
         f"{len(failing)} of {len(report.layers)} layers of `{bundle}` are outside the limits, `{first}` is the first"
     )
-    hint = f"edgewright locate {model} {bundle} --samples {samples} --reproducer case/"
+    hint = f"edgewright locate {quoted(model, bundle, '--samples', samples)} --reproducer case/"
     return terminal.gate(EdgewrightError("E310", message, hint=None if report.reproducer else hint))
 
 
@@ -97,7 +98,7 @@ def _render(console: Console, report: LocateReport, every: bool) -> None:
     if not failing:
         console.print(
             f"[bold green]pass[/]: all {len(report.layers)} comparable tensors are within the limits "
-            f"({len(report.fused)} were fused away)"
+            f"({plural(len(report.fused), 'tensor')} of the original fused away)"
         )
         return
     console.print(f"[bold red]fail[/]: {len(failing)} of {len(report.layers)} layers")

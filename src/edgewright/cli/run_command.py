@@ -30,7 +30,7 @@ def command(
     rows: list[dict[str, Any]] = []
     with open_session(source, runtime=runtime, threads=terminal.options.threads) as session:
         for item in inputs:
-            samples = open_samples(terminal, item, source, roles="judge", labels="none")
+            samples = open_samples(terminal, item, source, roles="judge", labels="none", notes=False)
             for sample in samples:
                 result = task.postprocess(session.run(sample.arrays), source.spec)
                 rows.append({"sample": sample.id, "result": result.to_json()})

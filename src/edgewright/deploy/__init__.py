@@ -168,7 +168,13 @@ def _check_budget(samples: Samples, min_agreement: float, max_drop: float | None
         raise EdgewrightError("E103", f"`max_drop` is {max_drop}, but must be at least 0 and below 1")
     if max_drop is not None and not samples.labelled:
         raise EdgewrightError(
-            "E305", "`max_drop` needs labels, and the samples have none", hint="use --min-agreement instead"
+            "E305",
+            "`max_drop` needs labels, and the samples have none",
+            hint="leave --max-drop out: agreement with the original (--min-agreement) needs no labels",
         )
     if not len(samples.role("judge")):
-        raise EdgewrightError("E301", "no sample has the role judge", hint="give more samples, or --roles judge")
+        raise EdgewrightError(
+            "E301",
+            f"none of {len(samples)} sample{'' if len(samples) == 1 else 's'} has the role judge",
+            hint="give more samples, or add --roles judge: then all of them judge, and none calibrates",
+        )

@@ -33,32 +33,26 @@ def pick(judged: Sequence[Candidate], measured: Mapping[str, BenchResult]) -> st
     if not verified:
         return None
     fastest = measured[min(verified, key=lambda name: measured[name].infer.median_ms)]
-    tied = []
-    for name in verified:
-        value, low, _ = ratio(measured[name], fastest)
-        if value <= TIE and low <= 1.0:
-            tied.append(name)
+    tied = [name for name in verified if _as_fast(ratio(measured[name], fastest))]
     return min(
         tied,
-        key=lambda name: (
-            verified[name].precision != "fp32",
-            measured[name].size_bytes // 100_000,  # a few bytes of metadata do not make a file smaller
-            measured[name].infer.median_ms,
-        ),
+        key=lambda name: (_rough(verified[name]), _tenths(measured[name]), measured[name].infer.median_ms),
     )
 
 
 def rank(judged: Sequence[Candidate], measured: Mapping[str, BenchResult], chosen: str | None) -> tuple[Candidate, ...]:
     """All candidates with their measurements and final reasons: the chosen one, the verified by speed, the rest."""
+    named = {item.name: item for item in judged}
     ranked = []
     for item in judged:
         result = measured.get(item.name)
         if result is None:
             ranked.append(item)
         elif item.name == chosen:
-            ranked.append(replace(item, state="chosen", bench=(result,), reason="fastest within the budget"))
+            ranked.append(replace(item, state="chosen", bench=(result,), reason=_best(item, judged, measured)))
         elif item.state == "verified" and chosen is not None:
-            ranked.append(replace(item, bench=(result,), reason=_slower(result, measured[chosen], chosen)))
+            reason = _slower(item, result, named[chosen], measured[chosen])
+            ranked.append(replace(item, bench=(result,), reason=reason))
         else:
             ranked.append(replace(item, bench=(result,)))
     order = {"chosen": 0, "verified": 1, "rejected": 2, "failed": 3}
@@ -73,7 +67,43 @@ def speedup(chosen: str | None, judged: Sequence[Candidate], measured: Mapping[s
     return ratio(min(originals, key=lambda result: result.infer.median_ms), measured[chosen])
 
 
-def _slower(result: BenchResult, best: BenchResult, chosen: str) -> str:
-    value, low, high = ratio(result, best)
-    text = f"verified; takes {value:.2f} x the time of {chosen} ({low:.2f}-{high:.2f})"
-    return text + ("; as fast within noise, but larger or less exact" if low <= 1.0 else "")
+def _best(item: Candidate, judged: Sequence[Candidate], measured: Mapping[str, BenchResult]) -> str:
+    """Why the chosen one was: the fastest, or preferred among those that no measurement tells apart."""
+    result = measured[item.name]
+    others = [other for other in judged if other.state == "verified" and other.name in measured and other is not item]
+    tied = [other for other in others if _as_fast(ratio(measured[other.name], result))]
+    gains = []
+    if not _rough(item) and any(_rough(other) for other in tied):
+        gains.append("more exact")
+    if any(_tenths(measured[other.name]) > _tenths(result) for other in tied):
+        gains.append("smaller")
+    return "fastest within the budget" + (f"; {' and '.join(gains)} where speed is the same" if gains else "")
+
+
+def _slower(item: Candidate, result: BenchResult, best: Candidate, best_result: BenchResult) -> str:
+    """Why a verified candidate was not chosen."""
+    found = ratio(result, best_result)
+    value, low, high = found
+    if not _as_fast(found):
+        return f"takes {value:.2f} x the time of {best.name} ({low:.2f} to {high:.2f})"
+    why = ""
+    if _rough(item) and not _rough(best):
+        why = ", but less exact"
+    elif _tenths(result) > _tenths(best_result):
+        why = ", but larger"
+    return f"as fast as {best.name} within noise ({low:.2f} to {high:.2f} x its time){why}"
+
+
+def _as_fast(found: Ratio) -> bool:
+    """True where the interval of a time ratio includes 1, and the ratio is small."""
+    value, low, _ = found
+    return value <= TIE and low <= 1.0
+
+
+def _rough(item: Candidate) -> bool:
+    return item.precision != "fp32"
+
+
+def _tenths(result: BenchResult) -> int:
+    """Size in tenths of a megabyte: a few bytes of metadata do not make a file smaller."""
+    return result.size_bytes // 100_000

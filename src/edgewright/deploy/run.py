@@ -89,6 +89,9 @@ class Run:
                 return replace(blank, reason=f"the same files as {twin}")
             verdict = self._verify(bundle, budget)
         except EdgewrightError as problem:
+            if problem.code == "E105":  # no space, no right: it would meet every other candidate as well
+                hint = problem.hint or "make room, then give the same command again: it goes on where it stopped"
+                raise EdgewrightError(problem.code, problem.message, details=problem.details, hint=hint) from None
             return replace(blank, reason=f"{problem.message} [{problem.code}]")
         except Exception as problem:
             self._log(item.name)
@@ -203,5 +206,6 @@ def _why_not(verdict: VerifyReport) -> str:
     gate = next(gate for gate in verdict.gates if gate.decision == verdict.decision)
     if verdict.decision == "undecided" and verdict.samples_needed:
         more = gate.message.rpartition("; ")[2]
-        return f"undecided: {verdict.samples} samples are too few for {gate.name} of {100 * gate.required:g} %; {more}"
+        few = "1 sample is" if verdict.samples == 1 else f"{verdict.samples} samples are"
+        return f"{few} too few for {gate.name} of {100 * gate.required:g} %; {more}"
     return gate.message

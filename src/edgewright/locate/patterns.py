@@ -49,8 +49,13 @@ def _sigmoid(x: np.ndarray) -> np.ndarray:
 
 
 def erf(x: np.ndarray) -> np.ndarray:
-    """The error function."""
-    return np.asarray(np.vectorize(math.erf, otypes=[np.float64])(x))
+    """The error function to 1.5e-7, far below any limit here, on millions of values.
+
+    Source: Abramowitz and Stegun 1964, formula 7.1.26.
+    """
+    t = 1 / (1 + 0.3275911 * np.abs(x))
+    series = t * (0.254829592 + t * (-0.284496736 + t * (1.421413741 + t * (-1.453152027 + t * 1.061405429))))
+    return np.asarray(np.sign(x) * (1 - series * np.exp(-x * x)))
 
 
 #: Activations that are confused with each other, by the name that people use. Source: the ONNX operator of that name.

@@ -219,12 +219,8 @@ class Walk:
         return (stage,), None
 
     def _compare_alone(self, members: tuple[Stage, ...], runner: Any, values: Arrays, sample: Sample) -> None:
-        names = dict.fromkeys(name for stage in members for name in stage.inputs)
-        missing = [name for name in names if name not in values]
-        if missing:  # a stage begun earlier
-            with session.open(self._model, runtime=session.exact_runtime(), threads=self._threads) as exact:
-                values = {**values, **exact.run(sample.arrays, tuple(missing))}
-        results = self._run_piece(members, runner, values)
+        values = self._complete(members, values, sample)
+        results = self._run_piece(members, runner, values, sample)
         for stage in members:
             got = results.get(stage.name)
             if isinstance(got, str):
@@ -236,7 +232,17 @@ class Walk:
                 self.isolated[stage.name] = metrics.worse(self.isolated.get(stage.name), error)
             self._judge(stage, values, got, error)
 
-    def _run_piece(self, members: tuple[Stage, ...], runner: Any, values: Arrays) -> Mapping[str, np.ndarray | str]:
+    def _complete(self, members: tuple[Stage, ...], values: Arrays, sample: Sample) -> Arrays:
+        """`values` with what feeds a stage that was begun earlier."""
+        missing = tuple(name for stage in members for name in stage.inputs if name not in values)
+        if not missing:
+            return values
+        with session.open(self._model, runtime=session.exact_runtime(), threads=self._threads) as exact:
+            return {**values, **exact.run(sample.arrays, tuple(dict.fromkeys(missing)))}
+
+    def _run_piece(
+        self, members: tuple[Stage, ...], runner: Any, values: Arrays, sample: Sample
+    ) -> Mapping[str, np.ndarray | str]:
         """The value of each stage's end, or why there is none."""
         if runner is None:
             return {}
@@ -253,7 +259,7 @@ class Walk:
         for stage in members:  # one of them spoils the batch
             with ExitStack() as stack:
                 for piece, single in self._open_piece((stage,), stack):
-                    alone |= self._run_piece(piece, single, values)
+                    alone |= self._run_piece(piece, single, self._complete(piece, values, sample), sample)
         return alone
 
     def _as_bundle(self, name: str, value: np.ndarray) -> np.ndarray:
@@ -273,13 +279,19 @@ class Walk:
         if not error.problem and error.rel_l2 <= limit and not (differs and error.rel_l2 > limit / 100):
             return
         inputs = {name: values[name] for name in stage.inputs}
-        noise = self._own_noise(stage, inputs, values[stage.name])
+        noise = self._own_noise(stage, inputs, values[stage.name]) if self._may_be_noise(error) else 0.0
         allowed = original.NOISE_FACTOR * noise if differs and self._reference else self.limits.isolated_at(noise)
         if not error.problem and error.rel_l2 <= allowed:
             return
         self.failing[stage.name] = None
         if self.failure is None or self._before(stage.name, self.failure.stage.name):
             self.failure = Failure(stage, self._model, inputs, values[stage.name], got, error, noise)
+
+    def _may_be_noise(self, error: TensorError) -> bool:
+        """False where no rounding can be the excuse, so that it need not be measured."""
+        return (
+            self.limits.exact and not error.problem and error.rel_l2 <= original.NOISE_FACTOR * original.ORIGINAL_REL_L2
+        )
 
     def _own_noise(self, stage: Stage, inputs: Arrays, expected: np.ndarray) -> float:
         """rel-L2 of a second exact evaluation of the original's stretch; 0 where there is none."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -67,7 +68,7 @@ def render(outcome: DeployOutcome, run: Path) -> str:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    environment.filters.update(ms=_ms, size=_size, percent=_percent, short=_short)
+    environment.filters.update(ms=_ms, size=_size, percent=_percent, short=_short, ticks=_ticks)
     chosen = next((item for item in outcome.candidates if item.name == outcome.chosen), None)
     locate, inspection = _layers(chosen, run)
     return environment.get_template("page.html.j2").render(
@@ -154,6 +155,13 @@ def _percent(value: float | None) -> str:
     if value is None or math.isnan(value):
         return "–"
     return f"{100 * value:.1f} %"
+
+
+def _ticks(text: str) -> Any:
+    """Escaped text in which `names in backticks` are code."""
+    from markupsafe import Markup, escape
+
+    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))
 
 
 def _short(value: float | None) -> str:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 _WIDTH, _HEIGHT = 560, 300
 _LEFT, _RIGHT, _TOP, _BOTTOM = 62, 16, 16, 44
 _LABELS = 185  # width of the column of names
+_STEP = 20.0  # height of a name in that column
 
 
 def trade_off(outcome: DeployOutcome) -> Markup | None:
@@ -26,40 +27,43 @@ def trade_off(outcome: DeployOutcome) -> Markup | None:
     times = [item.bench[0].infer.median_ms for item, _ in points]
     first, last = min(times) * 0.9, max(times) * 1.1
     right = _WIDTH - _LABELS
+    height = max(_HEIGHT, len(points) * _STEP + _TOP + _BOTTOM + 10)
     x = _scale(first, last, _LEFT, right)
-    lowest = min([gate.low for _, gate in points] + [required])
-    y = _scale(math.floor(lowest * 20 - 0.2) / 20, 1.0, _HEIGHT - _BOTTOM, _TOP + 10)
-    parts = [*_frame("median latency, ms", "agreement", right), *_x_ticks(x, first, last)]
-    for tick in _nice(math.floor(lowest * 20 - 0.2) / 20, 1.0, 5):
+    lowest = min([gate.low for _, gate in points if not math.isnan(gate.low)] + [required])
+    bottom = max(math.floor(lowest * 20 - 0.2) / 20, 0.0)
+    y = _scale(bottom, 1.0, height - _BOTTOM, _TOP + 10)
+    parts = [*_frame("median latency, ms", "agreement", right, height), *_x_ticks(x, first, last, height)]
+    for tick in _nice(bottom, 1.0, 5):
         parts.append(f'<line class="grid" x1="{_LEFT}" x2="{right}" y1="{y(tick):.1f}" y2="{y(tick):.1f}"/>')
         parts.append(
             f'<text class="tick" x="{_LEFT - 8}" y="{y(tick) + 4:.1f}" text-anchor="end">{100 * tick:.0f} %</text>'
         )
     parts.append(f'<line class="limit" x1="{_LEFT}" x2="{right}" y1="{y(required):.1f}" y2="{y(required):.1f}"/>')
-    parts.append(
-        f'<text class="limit-label" x="{_LEFT + 6}" y="{y(required) - 6:.1f}">required {100 * required:.1f} %</text>'
-    )
     parts += _marks(points, times, x, y, right + 26)
-    return _svg(parts, _HEIGHT, "Agreement with the original against latency")
+    parts.append(
+        f'<text class="limit-label" x="{right - 4}" y="{y(required) + 15:.1f}" text-anchor="end">'
+        f"required {100 * required:.4g} %</text>"
+    )
+    return _svg(parts, height, "Agreement with the original against latency")
 
 
 def _marks(points: Sequence[tuple[Candidate, Any]], times: Sequence[float], x: Any, y: Any, column: float) -> list[str]:
     """Marks with whiskers, and their names in a column beside the chart, each joined to its mark by a thin line."""
     order = sorted(range(len(points)), key=lambda i: (-points[i][1].value, -times[i]))
-    step = min(20.0, (_HEIGHT - _BOTTOM - _TOP - 10) / len(order))
     parts = []
+    crowded = ' opacity="0.4"' if len(order) > 8 else ""
     for row, index in enumerate(order):
         (item, gate), cx = points[index], x(times[index])
-        cy, ly = y(gate.value), _TOP + 10 + row * step
+        cy, ly = y(gate.value), _TOP + 10 + row * _STEP
         parts.append(f'<g class="mark {_state(item)}"><title>{escape(_tip(item))}</title>')
         parts.append(
             f'<polyline class="leader" points="{cx:.1f},{cy:.1f} {column - 14:.1f},{ly:.1f} {column - 4:.1f},{ly:.1f}"/>'
         )
         parts.append(
-            f'<line class="whisker" x1="{cx:.1f}" x2="{cx:.1f}" y1="{y(gate.low):.1f}" y2="{y(gate.high):.1f}"/>'
+            f'<line class="whisker" x1="{cx:.1f}" x2="{cx:.1f}" y1="{y(gate.low):.1f}" y2="{y(gate.high):.1f}"{crowded}/>'
         )
         parts.append(f'<circle cx="{cx:.1f}" cy="{cy:.1f}" r="6"/>')
-        parts.append(f'<text class="name" x="{column:.1f}" y="{ly + 4:.1f}">{escape(item.name)}</text></g>')
+        parts.append(f'<text class="name" x="{column:.1f}" y="{ly + 4:.1f}">{_label(item.name, 22)}</text></g>')
     return parts
 
 
@@ -82,7 +86,9 @@ def latency(outcome: DeployOutcome) -> Markup | None:
         timing = item.bench[0].infer
         y = _TOP + index * row
         parts.append(f'<g class="mark {_state(item)}"><title>{escape(_tip(item))}</title>')
-        parts.append(f'<text class="name" x="{left - 10}" y="{y + 19}" text-anchor="end">{escape(item.name)}</text>')
+        parts.append(
+            f'<text class="name" x="{left - 10}" y="{y + 19}" text-anchor="end">{_label(item.name, 22)}</text>'
+        )
         parts.append(
             f'<rect x="{left}" y="{y + 5}" width="{x(timing.median_ms) - left:.1f}" height="{row - 12}" rx="3"/>'
         )
@@ -155,9 +161,10 @@ def _time_panel(names: Sequence[str], inspection: InspectReport, step: float, wi
     for index, (name, value) in enumerate(zip(names, times, strict=True)):
         cost = costs.get(name)
         bound = (cost.bound or "unknown") if cost else "unknown"
+        tip = escape(f"{name}: {_number(value)} ms, bound by {bound}")
         parts.append(
-            f'<rect class="time {escape(bound)}" x="{_LEFT + index * step:.2f}" y="{y(value):.1f}" width="{max(step - 1, 0.6):.2f}" '
-            f'height="{380 - y(value):.1f}"><title>{escape(name)}: {_number(value)} ms, bound by {escape(bound)}</title></rect>'
+            f'<rect class="time {escape(bound)}" x="{_LEFT + index * step:.2f}" y="{y(value):.1f}" '
+            f'width="{max(step - 1, 0.6):.2f}" height="{380 - y(value):.1f}"><title>{tip}</title></rect>'
         )
     parts.append('<text class="axis" transform="translate(14 315) rotate(-90)" text-anchor="middle">time, ms</text>')
     return parts
@@ -192,20 +199,20 @@ def _nice(low: float, high: float, count: int) -> list[float]:
     return [round(i * step, 10) for i in range(first, math.floor(high / step + 1e-9) + 1)]
 
 
-def _x_ticks(x: Any, first: float, last: float) -> list[str]:
+def _x_ticks(x: Any, first: float, last: float, height: float) -> list[str]:
     parts = []
     for tick in _nice(first, last, 6):
-        parts.append(f'<line class="grid" x1="{x(tick):.1f}" x2="{x(tick):.1f}" y1="{_TOP}" y2="{_HEIGHT - _BOTTOM}"/>')
+        parts.append(f'<line class="grid" x1="{x(tick):.1f}" x2="{x(tick):.1f}" y1="{_TOP}" y2="{height - _BOTTOM}"/>')
         parts.append(
-            f'<text class="tick" x="{x(tick):.1f}" y="{_HEIGHT - _BOTTOM + 18}" text-anchor="middle">{_number(tick)}</text>'
+            f'<text class="tick" x="{x(tick):.1f}" y="{height - _BOTTOM + 18}" text-anchor="middle">{_number(tick)}</text>'
         )
     return parts
 
 
-def _frame(x_label: str, y_label: str, right: float) -> list[str]:
-    middle_x, middle_y = (_LEFT + right) / 2, (_TOP + _HEIGHT - _BOTTOM) / 2
+def _frame(x_label: str, y_label: str, right: float, height: float) -> list[str]:
+    middle_x, middle_y = (_LEFT + right) / 2, (_TOP + height - _BOTTOM) / 2
     return [
-        f'<text class="axis" x="{middle_x}" y="{_HEIGHT - 6}" text-anchor="middle">{x_label}</text>',
+        f'<text class="axis" x="{middle_x}" y="{height - 6}" text-anchor="middle">{x_label}</text>',
         f'<text class="axis" transform="translate(14 {middle_y}) rotate(-90)" text-anchor="middle">{y_label}</text>',
     ]
 
@@ -225,8 +232,14 @@ def _number(value: float) -> str:
     return f"{value:.0f}" if value >= 100 or value == int(value) else f"{value:.1f}" if value >= 10 else f"{value:.3g}"
 
 
+def _label(name: str, most: int) -> str:
+    """A name that fits its column, escaped: the middle of a long one is left out, since both ends tell names apart."""
+    return escape(name if len(name) <= most else f"{name[: most // 2 - 1]}…{name[-(most // 2) :]}")
+
+
 def _svg(parts: Sequence[str], height: float, label: str, width: int = _WIDTH) -> Markup:
     from markupsafe import Markup
 
     body = "\n".join(parts)
-    return Markup(f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{escape(label)}">{body}</svg>')
+    wide = ' class="wide"' if width > _WIDTH else ""
+    return Markup(f'<svg{wide} viewBox="0 0 {width} {height}" role="img" aria-label="{escape(label)}">{body}</svg>')

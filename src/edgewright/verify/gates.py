@@ -93,7 +93,9 @@ def _finite_gate(seen: Seen, allowed: original.Limits, tail: str) -> Gate:
 def _not_finite_text(seen: Seen) -> str:
     if not seen.not_finite:
         return ""
-    return f"; the original itself gives NaN or infinity for {_samples(len(seen.not_finite))}, first: {seen.not_finite[0]}"
+    return (
+        f"; the original itself gives NaN or infinity for {_samples(len(seen.not_finite))}, first: {seen.not_finite[0]}"
+    )
 
 
 def agreement_gate(
@@ -150,6 +152,7 @@ def _bounds(seen: Seen, statistic: Callable[[np.ndarray], float], seed: int) -> 
 
 def drop_gate(model: Model, bundle: Bundle, seen: Seen, task: Any, *, limit: float, settled: bool, seed: int) -> Gate:
     """Whether the task's metric falls by more than `limit`, on the same labelled samples."""
+
     def drop(indices: Sequence[int] | np.ndarray) -> float:
         labels = [seen.labels[i] for i in indices]
         before = task.metric([seen.expected[i] for i in indices], labels, model.spec)[task.METRIC]
