@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from edgewright.cli import COMMANDS, main
+from edgewright.cli.tables import count, milliseconds, size, table
 
 SNAPSHOTS = Path(__file__).parent / "snapshots"
 Run = Callable[..., tuple[int, str, str]]
@@ -121,7 +126,7 @@ def test_completion(run: Run, shell: str) -> None:
 def test_dry_run_needs_nothing_and_writes_nothing(run: Run, tmp_path: Path) -> None:
     code, out, _ = run("deploy", "zoo:efficientnet-lite0", "--runtime", "onnxruntime", "--recipe", "float", "--dry-run")
     assert code == 0
-    assert "original-onnxruntime: no pass" in out
+    assert "original-onnxruntime  no pass" in out
     assert list(tmp_path.iterdir()) == []
 
 
@@ -184,6 +189,10 @@ def test_step_by_step(run: Run, workshop: Path) -> None:
         (("list", "--set", "nonsense"), 2, "error[E103]"),
         (("list", "--weights-of-gold", "3"), 2, "No such option"),
         (("nothing",), 2, "No such command"),
+        (("depoly", "net.onnx"), 2, "Did you mean 'deploy'?"),
+        (("list", "--set", "fold_batchnrm.x=1"), 2, "did you mean `fold_batchnorm`?"),
+        (("compress", "x.onnx", "--out", "y.onnx", "--set", "to_float16.keep=x"), 2, "has no such step"),
+        (("deploy", "nowhere.onnx", "--samples", "x", "--recipe", "int7"), 2, "error[E101]"),
         (("deploy", "zoo:efficientnet-lite0", "--samples", "x", "--min-agreement", "high"), 2, "not a valid float"),
     ],
 )
@@ -220,3 +229,140 @@ def test_closed_pipe_is_no_error(workshop: Path) -> None:
     done = subprocess.run(["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True, check=False)
     assert "Traceback" not in done.stderr
     assert done.stdout.startswith("importers")
+
+
+def test_wrong_arguments_are_a_json_document_too(run: Run) -> None:
+    code, out, _ = run("inspect", "--json", "--bad")
+    assert code == 2
+    assert json.loads(out)["error"]["code"] == "E103"
+
+
+def test_hints_name_what_the_user_gave(run: Run, workshop: Path, tmp_path: Path) -> None:
+    net, photos = workshop / "net.onnx", workshop / "photos"
+    folder = tmp_path / "mit Leerzeichen"
+    folder.mkdir()
+    bare = folder / "net ü.onnx"
+    bare.write_bytes(net.read_bytes())
+    assert run("convert", str(bare), "--out", str(folder / "b"))[0] == 0
+    file = folder / "b" / "model.onnx"
+    file.write_bytes(file.read_bytes()[:-3])
+    code, _, err = run("verify", str(bare), str(folder / "b"), "--samples", str(photos))
+    assert (code, "error[E220]" in err) == (2, True)
+    hint = shlex.split(err.rpartition("hint: ")[2])
+    assert hint[:1] == ["edgewright"]
+    assert run(*hint[1:])[0] == 0  # pasted as it stands, it mends the bundle
+    code, _, err = run("verify", str(bare), str(folder / "b"), "--samples", str(photos))
+    assert code == 0, err
+
+
+def test_photos_without_a_spec_name_the_command_that_writes_one(
+    run: Run, model_from_text: Callable[..., Any], workshop: Path, tmp_path: Path
+) -> None:
+    graph = '<ir_version: 10, opset_import: ["" : 21]> g (float[N,3,8,8] x) => (float[N,3,8,8] y) { y = Relu (x) }'
+    model_from_text(graph, name="bare").save(tmp_path / "bare.onnx")
+    code, _, err = run("deploy", "bare.onnx", "--samples", str(workshop / "photos"))
+    assert (code, "hint: edgewright spec init bare.onnx" in err) == (2, True)
+    code, _, err = run("spec", "check", "bare.onnx")
+    assert (code, "carries no spec" in err) == (2, True)
+    assert run("spec", "init", "bare.onnx")[0] == 0
+    code, _, err = run("spec", "init", "bare.onnx")
+    assert (code, "exists already" in err) == (2, True)
+    code, out, _ = run("spec", "check", "bare.onnx", "--spec", "spec.toml")
+    assert (code, "fits `bare`" in out) == (0, True)
+    code, out, _ = run("spec", "init", "bare.onnx", "--out", "-")
+    assert out == (tmp_path / "spec.toml").read_text(encoding="utf-8")
+
+
+def test_inspect_leaves_out_empty_columns(run: Run, workshop: Path) -> None:
+    _, out, _ = run("inspect", str(workshop / "net.onnx"))
+    head = next(line for line in out.splitlines() if line.startswith("layer"))
+    assert head.split() == ["layer", "operator", "shape", "MACs", "data"]  # no weights, no times, no roof
+    assert out.count("multiply-adds") == 1
+
+
+def test_a_candidate_that_cannot_be_made_is_no_failed_gate(run: Run, workshop: Path, tmp_path: Path) -> None:
+    arguments = (
+        "deploy",
+        str(workshop / "net.onnx"),
+        "--samples",
+        str(workshop / "photos"),
+        "--runtime",
+        "onnxruntime",
+    )
+    code, _, err = run(*arguments, "--recipe", "original", "--set", "onnxruntime.graph_optimization=fast", "--out", "r")
+    assert (code, "error[E103]: no candidate of `net` could be made" in err) == (2, True), err
+
+
+@pytest.mark.parametrize("document", ["deploy", "verify", "locate", "inspect", "bench", "list", "doctor", "error"])
+def test_documents_keep_their_schema(run: Run, workshop: Path, tmp_path: Path, document: str) -> None:
+    import jsonschema
+
+    net, photos = str(workshop / "net.onnx"), str(workshop / "photos")
+    if document in {"verify", "locate", "bench"}:
+        assert run("convert", net, "--out", "b")[0] == 0
+    arguments = {
+        "deploy": (net, "--samples", photos, "--runtime", "onnxruntime", "--recipe", "float", "--out", "r"),
+        "verify": (net, "b", "--samples", photos),
+        "locate": (net, "b", "--samples", photos),
+        "inspect": (net,),
+        "bench": ("b", "--max-seconds", "0.2"),
+        "error": ("nowhere.onnx",),
+    }
+    command = "inspect" if document == "error" else document
+    _, out, _err = run(command, *arguments.get(document, ()), "--json")
+    schema = Path(__file__).parents[2] / "docs" / "schemas" / f"{document}.json"
+    jsonschema.validate(json.loads(out), json.loads(schema.read_text(encoding="utf-8")))
+
+
+def test_terminated_deploy_leaves_no_process_and_no_half_written_bundle(workshop: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "edgewright", "deploy", str(workshop / "net.onnx")]
+    command += ["--samples", str(workshop / "photos"), "--out", "r", "--runtime", "onnxruntime", "--recipe", "original"]
+    import psutil
+
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        workers: list[psutil.Process] = []
+        while not workers and process.poll() is None:
+            workers = psutil.Process(process.pid).children(recursive=True)
+        process.terminate()
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 143, err
+    _, alive = psutil.wait_procs(workers, timeout=10)
+    assert alive == []
+    assert list(tmp_path.rglob(".*")) == []
+    again = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (again.returncode, "taken up again" in again.stderr) == (0, True), again.stderr
+
+
+class TestTables:
+    rows = (("a", "7", "words that take more room than a narrow terminal has, by far"), ("name", "12", "short"))
+
+    def show(self, width: int, terminal: bool) -> list[str]:
+        text = io.StringIO()
+        table(Console(file=text, width=width, force_terminal=terminal, color_system=None), self.rows, right="lrl")
+        return text.getvalue().splitlines()
+
+    def test_a_pipe_gets_one_line_a_row(self) -> None:
+        assert self.show(20, terminal=False) == [f"a      7  {self.rows[0][2]}", "name  12  short"]
+
+    @pytest.mark.parametrize("width", [40, 60, 80])
+    def test_a_terminal_gets_a_hanging_indent(self, width: int) -> None:
+        lines = self.show(width, terminal=True)
+        assert max(map(len, lines)) <= width
+        assert all(line == line.rstrip() for line in lines)
+        assert lines[1].startswith(" " * 10) or width == 80
+
+    def test_a_narrow_terminal_gets_the_last_column_below(self) -> None:
+        assert self.show(30, terminal=True)[:2] == ["a      7", "    words that take more room"]
+
+
+@pytest.mark.parametrize(
+    ("function", "value", "text"),
+    [
+        (size, 0, "0 B"), (size, 999, "999 B"), (size, 18_600_000, "18.6 MB"), (size, 999_960, "1.0 MB"),
+        (size, 5e12, "5000.0 GB"), (size, None, "-"), (milliseconds, 0.0164, "0.016"), (milliseconds, 7.213, "7.21"),
+        (milliseconds, 9.999, "10.0"), (milliseconds, 123.4, "123"), (milliseconds, float("nan"), "-"),
+        (count, 666, "666"), (count, 4_690_000, "4.69 M"), (count, 385_200_000, "385 M"), (count, 3e9, "3 G"),
+    ],
+)  # fmt: skip
+def test_numbers_for_people(function: Callable[[float], str], value: float, text: str) -> None:
+    assert function(value) == text

@@ -98,7 +98,26 @@ class TestPick:
         items = [judged("original-a"), judged("float-a"), judged("fp16-a", state="failed")]
         ranked = rank(items, measured, "float-a")
         assert [item.state for item in ranked] == ["chosen", "verified", "failed"]
-        assert "1.2" in ranked[1].reason
+        assert "takes 1.2" in ranked[1].reason
+
+    def test_rank_says_why_among_equally_fast(self, noise: Any) -> None:
+        rounds = noise(8.0)
+        again = [value * (1.001 if i % 2 else 0.999) for i, value in enumerate(rounds)]
+        measured = {
+            "float-a": result("float-a", rounds, 2_000_000),
+            "fp16-a": result("fp16-a", again, 1_000_000),
+            "float-b": result("float-b", again, 3_000_000),
+            "float-c": result("float-c", again, 2_000_100),
+        }
+        items = [judged(name, "fp16" if name == "fp16-a" else "fp32") for name in measured]
+        chosen = pick(items, measured)
+        why = {item.name: item.reason for item in rank(items, measured, chosen)}
+        assert chosen is not None
+        assert chosen in {"float-a", "float-c"}
+        assert why.pop(chosen) == "fastest within the budget; more exact and smaller where speed is the same"
+        assert why.pop("fp16-a").endswith("but less exact")
+        assert why.pop("float-b").endswith("but larger")
+        assert next(iter(why.values())).endswith("x its time)")
 
 
 CLASSES, SIZE = 5, 16
@@ -277,6 +296,31 @@ def test_a_bug_in_one_candidate_does_not_end_the_run(
     assert found.chosen == "original-onnxruntime"
 
 
+def test_a_full_disk_ends_the_run_and_says_how_to_go_on(
+    network: ew.Model, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import sys
+
+    def full(*arguments: Any, **options: Any) -> Any:
+        raise EdgewrightError("E105", "`model.onnx` cannot be written: No space left on device")
+
+    monkeypatch.setattr(sys.modules["edgewright.deploy.run"], "convert", full)
+    with pytest.raises(EdgewrightError) as caught:
+        ew.deploy(network, ew.Samples.open(photos, network), runtimes=("onnxruntime",), out=tmp_path / "x", plan=PLAN)
+    assert caught.value.code == "E105"
+    assert "same command" in (caught.value.hint or "")
+
+
+def test_too_few_samples_name_an_option_that_exists(network: ew.Model, photos: Path, tmp_path: Path) -> None:
+    from edgewright.cli.deploy_command import command
+
+    few = ew.Samples.open(photos, network, roles="calibrate")
+    with pytest.raises(EdgewrightError, match="none of 60 samples has the role judge") as caught:
+        ew.deploy(network, few, out=tmp_path / "x", plan=PLAN)
+    assert "--roles judge" in (caught.value.hint or "")
+    assert "--roles" in {option for parameter in command.params for option in parameter.opts}
+
+
 @pytest.mark.parametrize(
     ("arguments", "code"),
     [
@@ -301,3 +345,25 @@ def test_bad_arguments_are_refused_before_anything_is_written(
 def test_the_unmodified_model_is_always_a_candidate() -> None:
     names = [item.name for item in candidates(runtimes=("onnxruntime",), recipes=("float",))]
     assert names == ["original-onnxruntime", "float-onnxruntime"]
+
+
+def test_a_recipe_that_changes_nothing_shares_the_verdict(
+    model_from_text: Any, tmp_path: Path, rng: np.random.Generator
+) -> None:
+    model = model_from_text(
+        '<ir_version: 10, opset_import: ["" : 21]> g (float[N,4] x) => (float[N,4] y) { y = Relu (x) }', name="bare"
+    )
+    np.savez(tmp_path / "x.npz", x=rng.standard_normal((20, 4)).astype(np.float32))
+    recipe = Recipe("same", "nothing", ())
+    found = ew.deploy(
+        model,
+        ew.Samples.open(tmp_path / "x.npz", model),
+        runtimes=("onnxruntime",),
+        recipes=(recipe,),
+        out=tmp_path / "x",
+        plan=PLAN,
+        layers=False,
+    )
+    twin = found.candidates[1]
+    assert (twin.state, twin.reason, twin.bench) == ("verified", "the same files as original-onnxruntime", ())
+    assert found.chosen == "original-onnxruntime"

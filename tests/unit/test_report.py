@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import html.parser
+import itertools
 import json
 import re
 import shutil
@@ -314,3 +315,39 @@ def test_page_in_a_real_browser(
     for colour in ((11, 110, 79), (179, 38, 30)):
         assert (np.abs(picture - np.array(colour)).max(axis=-1) < 12).sum() > 20
     assert (np.abs(picture - picture[0, 0]).max(axis=-1) > 30).mean() > 0.02
+
+
+@pytest.mark.parametrize(("count", "text"), [(1, "1 sample:"), (3, "3 samples:"), (50, "50 or more samples:")])
+def test_disagreements_are_counted_in_words(outcome: DeployOutcome, tmp_path: Path, count: int, text: str) -> None:
+    first = outcome.candidates[0]
+    assert first.verify is not None
+    ids = tuple(f"{index}.jpg" for index in range(count))
+    item = dataclasses.replace(first, verify=dataclasses.replace(first.verify, disagreements=ids))
+    assert text in render(dataclasses.replace(outcome, candidates=(item,)), tmp_path)
+
+
+def test_page_says_what_a_reader_can_use(outcome: DeployOutcome, tmp_path: Path) -> None:
+    page = render(outcome, tmp_path)
+    assert "<code>onnxruntime</code> cannot run" in page  # names in backticks are code
+    assert "3 more that pass" in page  # verdicts that only repeat the good news are folded
+    many = dataclasses.replace(outcome, notes=tuple(f"note {index}" for index in range(9)))
+    assert "9 notes on the measurement" in render(many, tmp_path)
+    even = dataclasses.replace(outcome, speedup=(1.01, 1.001, 1.02))
+    assert "As fast as the unmodified network" in render(even, tmp_path)  # 1.001 would be printed as 1.00
+
+
+@pytest.mark.parametrize("count", [1, 2, 20])
+def test_charts_grow_with_the_candidates(outcome: DeployOutcome, count: int) -> None:
+    long = "prune-and-distil-with-a-name-of-great-length"
+    items = tuple(candidate(f"{long}-{i}-onnxruntime", 5.0 + i, 0.99, 0.9) for i in range(count))
+    chart, bars = (draw(dataclasses.replace(outcome, candidates=items)) for draw in (charts.trade_off, charts.latency))
+    assert bars is not None
+    assert bars.count("<rect") == count
+    assert (chart is None) == (count < 2)
+    if chart is not None:
+        height = float(re.findall(r'viewBox="0 0 \d+ ([\d.]+)"', chart)[0])
+        places = [float(y) for y in re.findall(r'class="name" x="[\d.]+" y="([\d.]+)"', chart)]
+        assert max(places) < height
+        assert all(after - before > 12 for before, after in itertools.pairwise(places))
+        names = re.findall(r'class="name"[^>]*>([^<]*)<', chart)
+        assert max(map(len, names)) <= 22

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -56,7 +57,7 @@ def rank(judged: Sequence[Candidate], measured: Mapping[str, BenchResult], chose
         else:
             ranked.append(replace(item, bench=(result,)))
     order = {"chosen": 0, "verified": 1, "rejected": 2, "failed": 3}
-    return tuple(sorted(ranked, key=lambda c: (order[c.state], c.bench[0].infer.median_ms if c.bench else 0.0)))
+    return tuple(sorted(ranked, key=lambda c: (order[c.state], c.bench[0].infer.median_ms if c.bench else math.inf)))
 
 
 def speedup(chosen: str | None, judged: Sequence[Candidate], measured: Mapping[str, BenchResult]) -> Ratio | None:

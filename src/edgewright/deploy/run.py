@@ -9,7 +9,7 @@ import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from edgewright import registry
 from edgewright.bundle import Bundle
@@ -60,6 +60,7 @@ class Run:
         self._compressed: tuple[str, Model] | None = None
         self.bundles: dict[str, Bundle] = {}
         self._hashes: dict[tuple[str, str], str] = {}
+        self._states: dict[str, Literal["chosen", "verified", "rejected", "failed"]] = {}
         try:
             out.mkdir(parents=True, exist_ok=True)
             self._state = self._read_state()
@@ -70,7 +71,16 @@ class Run:
         self._save_state()
 
     def judge(self, item: Planned, budget: Mapping[str, Any], done: int, total: int) -> Candidate:
-        """Make and verify one candidate; a problem becomes its reason instead of ending the run."""
+        """Make and verify one candidate; a problem becomes its reason instead of ending the run.
+
+        Raises:
+            EdgewrightError: E105 when the run's folder cannot be written.
+        """
+        candidate = self._judge(item, budget, done, total)
+        self._states[item.name] = candidate.state
+        return candidate
+
+    def _judge(self, item: Planned, budget: Mapping[str, Any], done: int, total: int) -> Candidate:
         self.progress.update(f"make and verify {item.name}", done, total)
         blank = Candidate(
             name=item.name, recipe=item.recipe.name, runtime=item.target.runtime, state="failed", reason=""
@@ -86,7 +96,7 @@ class Run:
             )
             twin = self._hashes.setdefault((bundle.runtime, bundle.hash), item.name)
             if twin != item.name:
-                return replace(blank, reason=f"the same files as {twin}")
+                return replace(blank, state=self._states[twin], reason=f"the same files as {twin}")
             verdict = self._verify(bundle, budget)
         except EdgewrightError as problem:
             if problem.code == "E105":  # no space, no right: it would meet every other candidate as well
