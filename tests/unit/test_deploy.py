@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -182,6 +183,13 @@ def outcome(network: ew.Model, photos: Path, tmp_path_factory: pytest.TempPathFa
     ), out
 
 
+@pytest.fixture
+def copied(outcome: tuple[Any, Path], tmp_path: Path) -> tuple[Any, Path]:
+    """The outcome, and a copy of its run to work on: the others see the run as it was."""
+    found, out = outcome
+    return found, shutil.copytree(out, tmp_path / "copied")
+
+
 def test_deploy_hands_back_a_verified_bundle(outcome: tuple[Any, Path]) -> None:
     found, out = outcome
     assert found.chosen is not None
@@ -203,11 +211,11 @@ def test_deploy_writes_what_the_report_needs(outcome: tuple[Any, Path]) -> None:
 
 
 def test_deploy_goes_on_where_it_stopped(
-    outcome: tuple[Any, Path], network: ew.Model, photos: Path, monkeypatch: pytest.MonkeyPatch
+    copied: tuple[Any, Path], network: ew.Model, photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import sys
 
-    found, out = outcome
+    found, out = copied
     before = {path: path.stat().st_mtime_ns for path in (out / "bundles").glob("*/bundle.json")}
     calls: list[str] = []
     run = sys.modules["edgewright.deploy.run"]
@@ -219,16 +227,16 @@ def test_deploy_goes_on_where_it_stopped(
     assert {c.name for c in again.candidates} == {c.name for c in found.candidates}
 
 
-def test_damaged_bundle_is_made_again(outcome: tuple[Any, Path], network: ew.Model, photos: Path) -> None:
-    _, out = outcome
+def test_damaged_bundle_is_made_again(copied: tuple[Any, Path], network: ew.Model, photos: Path) -> None:
+    _, out = copied
     victim = out / "bundles" / "float-onnxruntime" / "model.onnx"
     victim.write_bytes(victim.read_bytes()[:-7])
     ew.deploy(network, ew.Samples.open(photos, network), runtimes=("onnxruntime",), out=out, plan=PLAN, layers=False)
     ew.Bundle.open(victim.parent)
 
 
-def test_folder_of_another_network_is_refused(outcome: tuple[Any, Path], network: ew.Model, photos: Path) -> None:
-    _, out = outcome
+def test_folder_of_another_network_is_refused(copied: tuple[Any, Path], network: ew.Model, photos: Path) -> None:
+    _, out = copied
     other = network.with_spec(dataclasses.replace(network.spec, options={"top": 3}))
     with pytest.raises(EdgewrightError, match="another network"):
         ew.deploy(other, ew.Samples.open(photos, network), runtimes=("onnxruntime",), out=out, plan=PLAN)

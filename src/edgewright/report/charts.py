@@ -50,21 +50,21 @@ def trade_off(outcome: DeployOutcome) -> Markup | None:
 def _marks(points: Sequence[tuple[Candidate, Any]], times: Sequence[float], x: Any, y: Any, column: float) -> list[str]:
     """Marks with whiskers, and their names in a column beside the chart, each joined to its mark by a thin line."""
     order = sorted(range(len(points)), key=lambda i: (-points[i][1].value, -times[i]))
-    parts = []
     crowded = ' opacity="0.4"' if len(order) > 8 else ""
+    groups = []
     for row, index in enumerate(order):
         (item, gate), cx = points[index], x(times[index])
         cy, ly = y(gate.value), _TOP + 10 + row * _STEP
-        parts.append(f'<g class="mark {_state(item)}"><title>{escape(_tip(item))}</title>')
-        parts.append(
-            f'<polyline class="leader" points="{cx:.1f},{cy:.1f} {column - 14:.1f},{ly:.1f} {column - 4:.1f},{ly:.1f}"/>'
-        )
-        parts.append(
+        lines = f"{cx:.1f},{cy:.1f} {column - 14:.1f},{ly:.1f} {column - 4:.1f},{ly:.1f}"
+        group = (
+            f'<g class="mark {_state(item)}"><title>{escape(_tip(item))}</title>'
+            f'<polyline class="leader" points="{lines}"/>'
             f'<line class="whisker" x1="{cx:.1f}" x2="{cx:.1f}" y1="{y(gate.low):.1f}" y2="{y(gate.high):.1f}"{crowded}/>'
+            f'<circle cx="{cx:.1f}" cy="{cy:.1f}" r="6"/>'
+            f'<text class="name" x="{column:.1f}" y="{ly + 4:.1f}">{_label(item.name, 22)}</text></g>'
         )
-        parts.append(f'<circle cx="{cx:.1f}" cy="{cy:.1f}" r="6"/>')
-        parts.append(f'<text class="name" x="{column:.1f}" y="{ly + 4:.1f}">{_label(item.name, 22)}</text></g>')
-    return parts
+        groups.append((item.state == "chosen", group))
+    return [group for _, group in sorted(groups, key=lambda pair: pair[0])]  # the chosen one on top of the others
 
 
 def latency(outcome: DeployOutcome) -> Markup | None:
