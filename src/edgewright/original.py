@@ -23,6 +23,10 @@ FP32_REL_L2 = 1e-5
 NOISE_FACTOR = 10.0
 #: Two exact evaluations that differ by more than this (60 dB) are no rounding: one of them is wrong.
 ORIGINAL_REL_L2 = 1e-3
+#: The same where the original is quantized itself (20 dB): a value on the edge of a step may go either way.
+QUANTIZED_REL_L2 = 0.1
+#: Differences below this are float32 rounding next to 1, as at the far end of a sigmoid, however large relatively.
+ROUNDING_ABS = 1e-6
 #: Samples on which the exact runtime is itself checked against the reference.
 NOISE_SAMPLES = 2
 
@@ -158,8 +162,20 @@ def reference_runtime() -> str | None:
     return None
 
 
-def noise_floor(model: Model, samples: Sequence[Sample] | SampleSource, *, threads: int = 1) -> Mapping[str, float]:
-    """rel-L2 between two exact evaluations of the original, by graph output, the worst of `NOISE_SAMPLES` samples.
+@dataclass(frozen=True)
+class Noise:
+    """Distance of two exact evaluations of one output: relative L2, and the largest absolute difference."""
+
+    rel_l2: float = 0.0
+    max_abs: float = 0.0
+
+    def worse(self, other: Noise) -> Noise:
+        """The larger of both distances."""
+        return Noise(max(self.rel_l2, other.rel_l2), max(self.max_abs, other.max_abs))
+
+
+def noise_floor(model: Model, samples: Sequence[Sample] | SampleSource, *, threads: int = 1) -> Mapping[str, Noise]:
+    """How far two exact evaluations of the original differ, by graph output, the worst of `NOISE_SAMPLES` samples.
 
     Empty where no second exact runtime can run the network.
     """
@@ -167,7 +183,7 @@ def noise_floor(model: Model, samples: Sequence[Sample] | SampleSource, *, threa
     exact = session.exact_runtime()
     if name is None or name == exact or registry.peek("runtimes", name).supports(model.ir):
         return {}
-    floor: dict[str, float] = {}
+    floor: dict[str, Noise] = {}
     with (
         session.open(model, runtime=exact, threads=threads) as one,
         session.open(model, runtime=name, threads=threads) as other,
@@ -175,8 +191,9 @@ def noise_floor(model: Model, samples: Sequence[Sample] | SampleSource, *, threa
         for sample in itertools.islice(samples, NOISE_SAMPLES):
             first, second = one.run(sample.arrays), other.run(sample.arrays)
             for output, value in first.items():
-                distance = metrics.tensor_error(output, value, second.get(output)).rel_l2
-                floor[output] = max(floor.get(output, 0.0), math.inf if math.isnan(distance) else distance)
+                error = metrics.tensor_error(output, value, second.get(output))
+                distance = Noise(*(math.inf if math.isnan(x) else x for x in (error.rel_l2, error.max_abs)))
+                floor[output] = distance.worse(floor.get(output, Noise()))
     return floor
 
 

@@ -434,3 +434,26 @@ def test_samples_of_one_source_count_as_one(original, bundle_of):
     assert (report.decision, report.samples) == ("undecided", 192)
     assert "192 samples of 3 sources" in agreement.message
     assert "more sources would decide" in agreement.message
+
+
+def test_a_quantized_original_that_was_only_converted_passes_with_few_samples(model_from_text, tmp_path):
+    text = ORIGINAL.replace(
+        "scores = Mul(x, two)", "y = Mul(x, two) q = QuantizeLinear(y, s, z) scores = DequantizeLinear(q, s, z)"
+    )
+    text = text.replace("<float two = {2.0}>", "<float two = {2.0}, float s = {0.1}, uint8 z = {128}>")
+    model = model_from_text(text, spec=Spec(task="classify"), name="net")
+    assert model.precision == "int8"
+    report = verify(model, convert(model, "onnxruntime", tmp_path / "same"), leads(3))
+    assert report.decision == "pass"
+    broken = replace(model, ir=model_from_text(text.replace("{0.1}", "{0.3}")).ir)
+    assert verify(model, convert(broken, "onnxruntime", tmp_path / "broken"), leads(3)).decision == "undecided"
+
+
+def test_rounding_at_the_far_end_of_a_sigmoid_is_no_disagreement_of_the_original(model_from_text):
+    from edgewright import original as judge
+    from edgewright.verify.gates import original_gate
+
+    model = model_from_text(ORIGINAL)
+    assert [g.decision for g in original_gate(model, {"scores": judge.Noise(0.2, 9e-8)})] == ["pass"]
+    assert [g.decision for g in original_gate(model, {"scores": judge.Noise(0.2, 9e-3)})] == ["fail"]
+    assert list(original_gate(model, {})) == []
