@@ -220,7 +220,7 @@ GRAPH = '<ir_version: 8, opset_import: ["" : 17]> g (float[2] x) => (float[2] y)
         ("E203", f"{GRAPH} {{ y = Add (x, nowhere) }}", ("`nowhere`", "nothing makes")),
         ("E203", f"{GRAPH} {{ a = Relu (x) }}", ("output `y`",)),
         ("E204", f"{GRAPH} {{ a = Foo (x)  b = Foo (a)  y = Bar (b) }}", ("3 nodes", "`Foo` (2)", "`Bar` (1)", "opset 17")),
-        ("E204", f"{GRAPH} {{ y = com.microsoft.Gelu (x) }}", ("`com.microsoft::Gelu` (1)",)),
+        ("E204", f"{GRAPH} {{ y = com.microsoft.Gleu (x) }}", ("`com.microsoft::Gleu` (1)",)),
         ("E205", f"{GRAPH} {{ y = Upsample (x) }}", ("removed", "`Upsample`")),
         ("E213", f"{GRAPH} {{ a = Relu (x)  a = Neg (x)  y = Abs (a) }}", ("`a`", "made twice")),
         ("E213", f"{GRAPH} {{ x = Relu (x)  y = Abs (x) }}", ("`x`", "made twice", "input")),

@@ -9,7 +9,8 @@ Owns reading and refusing. The steps, each in a module of its own, in this order
     _upgrade     opset by opset to 21, one small rewrite per change of meaning (`_adapters`)
     _naming      node names that are unique; tensor names are never changed
 
-Operators of other domains (`com.microsoft` too) are refused by name, unless the file brings them as functions.
+ONNX Runtime's own operators (`com.microsoft`) are kept as they are; those of other domains are refused by name, unless the
+file brings them as functions.
 """
 
 from __future__ import annotations

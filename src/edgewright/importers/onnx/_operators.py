@@ -1,11 +1,12 @@
 """Operators that nobody defines, named and counted.
 
-Known is what the onnx package has a schema for at the declared version, what a function in the file defines, and
-edgewright's own domain.
+Known is what the onnx package has a schema for at the declared version, what a function in the file defines,
+edgewright's own domain, and ONNX Runtime's own operators, which other runtimes then refuse by name in `supports`.
 """
 
 from __future__ import annotations
 
+import functools
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
@@ -17,6 +18,8 @@ from edgewright.model import DOMAIN
 #: Operators whose first version ONNX declared a mistake, while files with it exist and runtimes run it.
 SUCCEEDED = ("GroupNormalization",)
 _STANDARD_DOMAINS = ("", "ai.onnx.ml")
+#: Where ONNX Runtime keeps operators of its own; its quantizers write them into files.
+_RUNTIME_DOMAIN = "com.microsoft"
 
 
 def check_operators(scopes: Sequence[tuple[Any, Mapping[str, int]]], functions: Collection[tuple[str, str]]) -> None:
@@ -51,6 +54,8 @@ def check_operators(scopes: Sequence[tuple[Any, Mapping[str, int]]], functions: 
 def _state(domain: str, op_type: str, versions: Mapping[str, int]) -> str:
     from onnx import defs
 
+    if domain == _RUNTIME_DOMAIN:
+        return "known" if domain in versions and op_type in _runtime_operators() else "unknown"
     if domain not in _STANDARD_DOMAINS or domain not in versions:
         return "unknown"
     try:
@@ -58,6 +63,15 @@ def _state(domain: str, op_type: str, versions: Mapping[str, int]) -> str:
     except defs.SchemaError:
         return "unknown"
     return "removed" if schema.deprecated and op_type not in SUCCEEDED else "known"
+
+
+@functools.cache
+def _runtime_operators() -> frozenset[str]:
+    """Names of ONNX Runtime's own operators, from the installed library's register; empty where it has none to show."""
+    from onnxruntime.capi import onnxruntime_pybind11_state as library
+
+    schemas = getattr(library, "get_all_operator_schema", tuple)()
+    return frozenset(schema.name for schema in schemas if schema.domain == _RUNTIME_DOMAIN)
 
 
 def _count(operators: Counter[str]) -> str:
