@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from edgewright.errors import EdgewrightError
@@ -70,7 +70,7 @@ def _runtime_operators() -> frozenset[str]:
     """Names of ONNX Runtime's own operators, from the installed library's register; empty where it has none to show."""
     from onnxruntime.capi import onnxruntime_pybind11_state as library
 
-    schemas = getattr(library, "get_all_operator_schema", tuple)()
+    schemas: Iterable[Any] = getattr(library, "get_all_operator_schema", tuple)()
     return frozenset(schema.name for schema in schemas if schema.domain == _RUNTIME_DOMAIN)
 
 
