@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 #: (text, change): what is different, and the function that makes it so in a copy of the node.
 Alternative = tuple[str, Callable[["ir.Node"], None]]
 
-EPSILONS = (1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7, 1e-8, 1e-12, 2e-5, 0.0)
+EPSILONS = (0.1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7, 1e-8, 1e-12, 2e-5, 0.0)
 SLOPES = (0.01, 0.1, 0.2, 0.25, 0.3, 0.0, 1.0)
 _WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 _POOLS = ("MaxPool", "AveragePool", "LpPool")
