@@ -30,6 +30,7 @@ from edgewright.model import Arrays, Model, Step
 from edgewright.options import build, dump
 from edgewright.progress import SILENT, Progress
 from edgewright.recipe import Recipe
+from edgewright.spec import Spec
 from edgewright.target import Target
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ def compress(
     *,
     target: Target | None = None,
     overrides: Overrides | None = None,
+    min_agreement: float = 0.98,
     seed: int = 0,
     progress: Progress = SILENT,
 ) -> Model:
@@ -61,6 +63,7 @@ def compress(
         samples: What passes may learn from; they see the calibrate and select roles only.
         target: Runtime and CPU the result is for; by default the recipe's first runtime on this CPU.
         overrides: Options by pass name, over the recipe's own.
+        min_agreement: What passes that may leave layers in float should reach on the select samples, 0..1.
         seed: Seed of every random choice.
         progress: Told of each step.
 
@@ -73,7 +76,7 @@ def compress(
     learnt_from = None if samples is None else samples.role("calibrate", "select")
     steps = _plan(recipe, overrides or {}, learnt_from)
     inputs, outputs = model.inputs, model.outputs
-    with closing(_Context(learnt_from, target, progress, seed)) as context:
+    with closing(_Context(learnt_from, target, model.spec, min_agreement, progress, seed)) as context:
         for number, step in enumerate(steps):
             progress.update("compress", number, len(steps))
             model = _apply(model, step, context)
@@ -189,9 +192,19 @@ class _Opened:
 class _Context:
     """`contracts.Context`: what passes may use. Close it to free sessions."""
 
-    def __init__(self, samples: SampleSource | None, target: Target, progress: Progress, seed: int) -> None:
+    def __init__(
+        self,
+        samples: SampleSource | None,
+        target: Target,
+        spec: Spec,
+        min_agreement: float,
+        progress: Progress,
+        seed: int,
+    ) -> None:
         self.samples: SampleSource | None = None
         self.target = target
+        self.min_agreement = min_agreement
+        self._spec = spec
         self.progress = progress
         self.seed = seed
         self._source = samples
@@ -220,6 +233,13 @@ class _Context:
                 hint="edgewright list",
             )
         return found
+
+    def agreement(self, reference: Sequence[Arrays], results: Sequence[Arrays]) -> float:
+        """How far outputs say the same as the original's by the network's task, 0..1; one `Arrays` for each sample."""
+        task = registry.get("tasks", self._spec.task)
+        with np.errstate(all="ignore"):  # a NaN agrees with nothing
+            decoded = [[task.postprocess(item, self._spec) for item in items] for items in (reference, results)]
+            return float(task.agreement(*decoded, self._spec))
 
     def run(self, ir_model: ir.Model, inputs: Arrays, outputs: Sequence[str] | None = None) -> dict[str, np.ndarray]:
         """Tensors `outputs` (default: the graph's outputs) of a float graph, on the exact runtime.

@@ -94,6 +94,10 @@ class QuantFormat:
         activation_symmetric: True where the zero point is fixed (ncnn).
         weight_bits: 7 where 8-bit weights saturate the multiply-add (x86 without VNNI), else 8.
         per_channel: True where weights may have one scale per output channel.
+        layers: Operators with weights that run in int8.
+        operators: Further operators that run in int8 where everything they read and make is quantized.
+        float_outputs: Of `layers`, those that run in int8 even where they hand on float; the others only if what they
+            make is quantized too.
         reason: One sentence for the report: why this format on this CPU.
     """
 
@@ -101,6 +105,9 @@ class QuantFormat:
     activation_symmetric: bool = False
     weight_bits: int = 8
     per_channel: bool = True
+    layers: tuple[str, ...] = ("Conv", "Gemm", "MatMul")
+    operators: tuple[str, ...] = ()
+    float_outputs: tuple[str, ...] = ()
     reason: str = ""
 
 
@@ -112,6 +119,10 @@ class Context(Protocol):
     quant_format: QuantFormat
     progress: Progress
     seed: int
+    min_agreement: float  # what the select samples should agree at least, 0..1
+
+    def agreement(self, reference: Sequence[Arrays], results: Sequence[Arrays]) -> float:
+        """How far outputs say the same as the original's by the network's task, 0..1; one `Arrays` for each sample."""
 
     def run(self, ir_model: ir.Model, inputs: Arrays, outputs: Sequence[str] | None = None) -> dict[str, np.ndarray]:
         """Tensors `outputs` (default: the graph's outputs) of a float graph, on an exact runtime."""
@@ -258,6 +269,7 @@ class Task(Protocol):
     AGREEMENT: str  # what agreement means here, for people: "same top-1 class"
     PROPORTION: bool  # True: a single sample agrees or not (exact binomial bounds); False: bootstrap over samples
     METRIC: str  # name of the primary metric, e.g. "top-1"; "" where there is none, and labels are of no use
+    # Where labels are files (`LABEL_FILES = True`), `parse_label` gets the path of one inside the samples' folder.
 
     def classes(self, spec: Spec, outputs: Sequence[TensorInfo]) -> tuple[str, ...] | None:
         """Classes that a label may be, by name: indices where unnamed, () where unknown; None: labels are no classes.

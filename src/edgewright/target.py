@@ -102,3 +102,13 @@ class Target:
     def has_int8_dot(self) -> bool:
         """True where the CPU multiplies int8 without saturating (VNNI or Arm dot product)."""
         return any(self.has(name) for name in ("avx_vnni", "avx512_vnni", "asimddp"))
+
+
+def weight_bits(target: Target) -> tuple[int, str]:
+    """Bits of int8 weights that meet uint8 activations on the target's CPU, and why, in one sentence."""
+    if target.has_int8_dot or target.has("asimd"):
+        return 8, f"CPU `{target.cpu}` multiplies int8 without saturation, so weights use all 8 bits"
+    return 7, (
+        f"CPU `{target.cpu}` has no VNNI: pairs of uint8 x int8 products saturate in 16 bits, unless weights keep to 7 "
+        "bits"
+    )

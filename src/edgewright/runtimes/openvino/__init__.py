@@ -29,7 +29,7 @@ from edgewright.model import Arrays, Model
 from edgewright.runtimes.openvino.failures import failure, first_reason, frontend_problems
 from edgewright.runtimes.openvino.network import fragment, inlined, label, name_operations, surviving
 from edgewright.runtimes.openvino.runner import CompiledRunner
-from edgewright.target import Target
+from edgewright.target import Target, weight_bits
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -52,6 +52,10 @@ _NATIVE = {"bf16": ("avx512_bf16", "amx_bf16", "bf16"), "f16": ("avx512_fp16", "
 _FAST_F16 = ("asimdhp",)
 
 
+#: Low-precision transformations move dequantization past them.
+_MOVED = ("Flatten", "MaxPool", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
+
+
 @dataclass(frozen=True)
 class Options:
     """How the bundle is compiled when it is opened.
@@ -72,17 +76,13 @@ def version() -> str:
 
 
 def quant_format(target: Target) -> QuantFormat:
-    """uint8 activations and int8 weights by channel, of 7 bits on x86 CPUs without VNNI.
+    """uint8 activations and int8 weights by channel, of 7 bits on x86 CPUs without VNNI; layers may hand on float.
 
     Source: OpenVINO documentation, "Low Precision Transformations", and NNCF's `overflow_fix`, which does the same.
     """
-    if target.has_int8_dot or target.has("asimd"):
-        return QuantFormat(reason=f"CPU `{target.cpu}` multiplies int8 without saturation, so weights use all 8 bits")
-    return QuantFormat(
-        weight_bits=7,
-        reason=f"CPU `{target.cpu}` has no VNNI: pairs of uint8 x int8 products saturate in 16 bits, unless weights "
-        "keep to 7 bits",
-    )
+    bits, reason = weight_bits(target)
+    layers = ("Conv", "Gemm", "MatMul")
+    return QuantFormat(weight_bits=bits, layers=layers, operators=_MOVED, float_outputs=layers, reason=reason)
 
 
 def supports(ir_model: ir.Model) -> tuple[Problem, ...]:

@@ -1,0 +1,237 @@
+"""Quantize to int8 with static ranges: standard QDQ, in the format that the target's runtime really fuses.
+
+Closed form, without labels or training: ranges with the least squared error over the calibrate samples; weights by
+output channel, rounded layer by layer on the quantized network's own activations so that errors compensate each
+other; biases shifted so that every channel keeps its mean; and the few layers that the answers depend on most left in
+float, where the select samples say so.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from edgewright.contracts import Context, QuantFormat, Role, Sample, SampleSource
+from edgewright.errors import EdgewrightError
+from edgewright.graph.dataflow import drop_unused, lift_constants
+from edgewright.graph.shapes import infer, static_shape
+from edgewright.passes.quantize_static._assembly import quantize
+from edgewright.passes.quantize_static._keep import Search
+from edgewright.passes.quantize_static._layers import absorbed, find_layers
+from edgewright.passes.quantize_static._learning import Learner
+from edgewright.passes.quantize_static._placement import Placement, place
+from edgewright.passes.quantize_static._ranges import Range, choose
+from edgewright.passes.quantize_static._statistics import Statistics, gather
+from edgewright.passes.quantize_static._summary import summary
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+EXTRA: str | None = None
+LOSSY = True
+NEEDS_SAMPLES = True
+
+_ASKED = "asked for"
+_MIXED = "its output mixes scales: one step for all channels would drown the small ones"
+_SENSITIVE = "the answers depend on it most"
+#: Activations kept for rounding, for all samples together.
+_KEPT_BYTES = 384 * 2**20
+_FEWEST, _MOST = 4, 64
+#: A head whose output one step cannot serve: this share of its channels is below this SQNR.
+_MIXED_SHARE, _MIXED_POWER = 0.1, 10**1.5
+
+
+@dataclass(frozen=True)
+class Config:
+    """Options.
+
+    Attributes:
+        keep: Names of nodes, or of tensors that they make, to leave in float.
+        search: Also leave in float the fewest layers with which the select samples agree as required.
+        keep_share: Largest share of the layers that the search may leave in float.
+        ranges: How ranges of activations are chosen.
+        compensate: Let the rounding errors of a layer's weights compensate each other.
+        correct_bias: Shift biases so that every channel keeps its mean.
+    """
+
+    keep: tuple[str, ...] = ()
+    search: bool = True
+    keep_share: float = 0.5
+    ranges: Literal["mse", "minmax"] = "mse"
+    compensate: bool = True
+    correct_bias: bool = True
+
+
+def apply(ir_model: ir.Model, config: Config, context: Context) -> dict[str, Any]:
+    """Quantize in place; returns what was done to each layer, and how far the select samples agree.
+
+    Raises:
+        EdgewrightError: E103 for an unknown name in `keep`, E211 where the runtime has no int8, E212 for a graph that is
+            quantized already or has nothing to quantize, and for activations that are NaN or infinite, E301 without
+            calibrate samples.
+    """
+    refuse_quantized(ir_model)
+    form = context.quant_format
+    infer(ir_model)
+    lift_constants(ir_model)
+    _check(config, ir_model)
+    found, reasons = find_layers(ir_model, form)
+    asked = {name for name, layer in found.items() if {name, layer.node, *_made(ir_model, name)} & set(config.keep)}
+    reasons |= dict.fromkeys(asked, _ASKED)
+    layers = {name: layer for name, layer in found.items() if name not in asked}
+    if not layers:
+        raise EdgewrightError("E212", f"`quantize_static` finds no layer to quantize{_why(reasons)}")
+    samples = _samples(context, "calibrate")
+    placement = place(ir_model, layers, form)
+    statistics, learning = _observe(ir_model, placement, samples, context)
+    ranges = {name: choose(item, form, calibration=config.ranges) for name, item in statistics.histograms.items()}
+    mixed = _mixed_heads(ir_model, placement, ranges, statistics, form)
+    reasons |= dict.fromkeys(mixed, _MIXED)
+    placement = place(ir_model, {name: layer for name, layer in layers.items() if name not in mixed}, form)
+    learner = Learner(
+        ir_model, placement, ranges, statistics, form, context, config.compensate, config.correct_bias
+    )
+    rounded = learner.learn(learning)
+    search = Search(ir_model, placement.layers, ranges, rounded, form, context)
+    chosen = _search(search, config, context)
+    reasons |= dict.fromkeys(chosen, _SENSITIVE)
+    placement = search.placement(chosen)
+    rounded = {name: rounded[name] for name in placement.layers}
+    quantize(ir_model, placement, ranges, rounded)
+    for graph in ir_model.graphs():
+        for value in tuple(graph.initializers.values()):
+            drop_unused(value)
+    return summary(form, found, reasons, placement, ranges, learner.reports, search, chosen)
+
+
+def refuse_quantized(ir_model: ir.Model) -> None:
+    """Refuse a graph that is quantized already.
+
+    Raises:
+        EdgewrightError: E212.
+    """
+    for graph in ir_model.graphs():
+        for node in graph:
+            if "Quantize" in node.op_type or node.op_type.startswith("QLinear") or node.op_type.endswith("Integer"):
+                raise EdgewrightError(
+                    "E212",
+                    f"`quantize_static` cannot work on a quantized graph: `{node.name or node.outputs[0].name}` is "
+                    f"{node.op_type}",
+                    hint="start from the float network: edgewright compress MODEL --recipe int8 --out FILE",
+                )
+
+
+def _observe(
+    ir_model: ir.Model, placement: Placement, samples: SampleSource, context: Context
+) -> tuple[Statistics, list[Sample]]:
+    """Statistics of the float network, and the samples that rounding learns from."""
+    points = placement.points  # also those that share a range: with fewer layers in int8 they may stand alone
+    first = next(iter(samples))
+    largest = max(_bytes(ir_model, points, first, context))
+    count = min(int(np.clip(_KEPT_BYTES // max(largest, 1), _FEWEST, _MOST)), len(samples))
+    positions = np.linspace(0, len(samples) - 1, count).round().astype(int).tolist()
+    return gather(
+        ir_model, points, placement.layers, samples=samples, learning=set(positions), context=context
+    )
+
+
+def _bytes(ir_model: ir.Model, names: Sequence[str], sample: Sample, context: Context) -> list[int]:
+    """Size of each tensor, for one sample where the graph does not say."""
+    values = {value.name: value for node in ir_model.graph for value in node.outputs}
+    values |= {value.name: value for value in ir_model.graph.inputs}
+    shapes = {name: static_shape(values[name]) for name in names}
+    unknown = [name for name, shape in shapes.items() if shape is None]
+    measured = context.run(ir_model, sample.arrays, unknown) if unknown else {}
+    return [
+        measured[name].nbytes if shape is None else 4 * int(np.prod(shape, dtype=np.int64))
+        for name, shape in shapes.items()
+    ]
+
+
+def _samples(context: Context, role: Role) -> SampleSource:
+    assert context.samples is not None, "compress gives E301 before the first step"
+    found = context.samples.role(role)
+    if role == "calibrate" and not len(found):
+        raise EdgewrightError(
+            "E301",
+            f"`quantize_static` needs samples with the role calibrate, and none of {len(context.samples)} has it",
+            hint="give more samples: roles are drawn by content, about a quarter calibrates",
+        )
+    return found
+
+
+def _mixed_heads(
+    ir_model: ir.Model,
+    placement: Placement,
+    ranges: Mapping[str, Range],
+    statistics: Statistics,
+    form: QuantFormat,
+) -> list[str]:
+    """Layers whose output is quantized although no int8 layer reads it, and has channels too small for its one step."""
+    values = {value.name: value for node in ir_model.graph for value in node.outputs}
+    found = []
+    for name, layer in placement.layers.items():
+        made = absorbed(values[name]).name or ""
+        if made not in placement.points or layer.op in form.float_outputs or _feeds(values[made], placement):
+            continue
+        channels = statistics.channels[name]
+        step = ranges[placement.owner(made)].scale
+        alive = channels.power > 0
+        small = alive & (channels.power < _MIXED_POWER * step**2 / 12)
+        if small.sum() > _MIXED_SHARE * max(alive.sum(), 1):
+            found.append(name)
+    return found
+
+
+def _feeds(value: ir.Value, placement: Placement) -> bool:
+    """True where an int8 layer reads what becomes of `value`."""
+    read = {layer.data for layer in placement.layers.values()}
+    seen, stack = set(), [value]
+    while stack:
+        item = stack.pop()
+        if item.name in read:
+            return True
+        for use in item.uses():
+            for output in use.node.outputs:
+                if output not in seen:
+                    seen.add(output)
+                    stack.append(output)
+    return False
+
+
+def _search(search: Search, config: Config, context: Context) -> tuple[str, ...]:
+    samples = _samples(context, "select")
+    if not len(samples):
+        context.progress.note("no sample has the role select: no layer was kept in float for the answers' sake")
+        return ()
+    return search.keep(samples, int(len(search.layers) * config.keep_share) if config.search else 0)
+
+
+def _made(ir_model: ir.Model, name: str) -> tuple[str, ...]:
+    """Names of the tensors that a layer and the activation fused into it make."""
+    value = next(value for node in ir_model.graph for value in node.outputs if value.name == name)
+    return (name, absorbed(value).name or "")
+
+
+def _check(config: Config, ir_model: ir.Model) -> None:
+    if not 0 <= config.keep_share <= 1:
+        raise EdgewrightError(
+            "E103", f"option `quantize_static.keep_share` is {config.keep_share}, but must be from 0 to 1"
+        )
+    known = {name for node in ir_model.graph for name in (node.name, *(value.name for value in node.outputs)) if name}
+    for name in config.keep:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            tail = f"; did you mean `{near[0]}`?" if near else ""
+            raise EdgewrightError("E103", f"option `quantize_static.keep`: no node or tensor is called `{name}`{tail}")
+
+
+def _why(reasons: Mapping[str, str]) -> str:
+    if not reasons:
+        return ": it has none with constant weights"
+    name, reason = next(iter(reasons.items()))
+    return f": {len(reasons)} cannot be, first `{name}`: {reason}"

@@ -1,0 +1,238 @@
+"""Rounding layer by layer, each on what the layers before it, already quantized, really hand on.
+
+The network is run in stages. What is alive between two of them is kept for each sample: integers where the tensor is
+quantized, so that 64 photos fit into memory.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edgewright.contracts import Context, Cut, QuantFormat, Sample
+from edgewright.graph.cut import dependencies, extract
+from edgewright.graph.dataflow import Names, constant_tensor, is_standard
+from edgewright.model import Arrays
+from edgewright.passes.quantize_static import _rounding as rounding
+from edgewright.passes.quantize_static._assembly import LARGEST_BIAS, Rounded, set_weights, simulated
+from edgewright.passes.quantize_static._layers import Layer
+from edgewright.passes.quantize_static._placement import Placement
+from edgewright.passes.quantize_static._ranges import Range
+from edgewright.passes.quantize_static._statistics import Statistics
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+#: Vectors that the second moments of a layer are made of, at least eight for each weight of a row.
+_VECTORS = 32768
+
+
+@dataclass
+class _Moments:
+    """Of the vectors that a layer sees: second moments f64[G, K, K] (None for very long rows), power and mean f64[G, K]."""
+
+    second: np.ndarray | None
+    power: np.ndarray
+    mean: np.ndarray
+
+
+@dataclass
+class Learner:
+    """Rounds the layers of one network.
+
+    Attributes:
+        compensate: Let rounding errors compensate each other; else to nearest.
+        correct_bias: Shift biases by what quantization shifts the mean of each channel.
+        reports: By layer, what it did, for the statistics of the pass.
+    """
+
+    ir_model: ir.Model
+    placement: Placement
+    ranges: Mapping[str, Range]
+    statistics: Statistics
+    form: QuantFormat
+    context: Context
+    compensate: bool = True
+    correct_bias: bool = True
+    reports: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def learn(self, samples: Sequence[Sample]) -> dict[str, Rounded]:
+        """Weights and biases of every layer, in graph order."""
+        graph = simulated(self.ir_model, self.placement, self.ranges, {})
+        names = Names(graph)
+        made = {value.name: value for node in graph.graph for value in node.outputs}
+        rng = np.random.default_rng(self.context.seed)
+        rounded: dict[str, Rounded] = {}
+        stages = _Stages(graph, [made[name].producer() for name in self.placement.layers], samples, self.context)
+        for (name, layer), inputs in zip(self.placement.layers.items(), stages, strict=True):
+            self.context.progress.update("round weights", len(rounded), len(self.placement.layers))
+            moments = _moments(layer, inputs, self.ranges[self.placement.owner(layer.data)], len(samples), rng)
+            rounded[name] = self._round(layer, moments)
+            node, adder = made[name].producer(), made[layer.adder].producer() if layer.adder else None
+            assert node is not None
+            set_weights(node, adder, layer, rounded[name], names, None)
+        self.context.progress.update("round weights", len(rounded), len(self.placement.layers))
+        return rounded
+
+    def _round(self, layer: Layer, moments: _Moments) -> Rounded:
+        rows = layer.rows(layer.weight)
+        largest = 2 ** (self.form.weight_bits - 1) - 1
+        held = self.ranges[self.placement.owner(layer.data)]
+        bias = np.zeros(rows.shape[0] * rows.shape[1]) if layer.bias is None else layer.bias.astype(np.float64)
+        exact_mean = self.statistics.channels[layer.name].mean
+        if layer.op == "MatMul":
+            exact_mean = exact_mean + bias
+        reach = np.abs(bias) + np.abs(exact_mean) + np.abs(_shift(rows, moments.mean))
+        floor = (reach / (held.scale * LARGEST_BIAS)).reshape(rows.shape[:2])
+        scales = rounding.weight_scales(rows, moments.power, largest, floor)
+        if not self.form.per_channel:
+            scales = np.full_like(scales, scales.max())
+        plain = rounding.nearest(rows, scales, largest)
+        levels = plain
+        if self.compensate and moments.second is not None:
+            levels = rounding.compensated(rows, scales, moments.second, largest)
+        final = levels * scales[..., None]
+        shift = exact_mean - (_shift(final, moments.mean) + bias)
+        corrected = bias + shift if self.correct_bias else bias
+        has_bias = layer.can_shift and (layer.bias is not None or self.correct_bias)
+        self.reports[layer.name] = self._report(layer, moments, rows, plain * scales[..., None], final, shift, held)
+        return Rounded(
+            np.ascontiguousarray(layer.from_rows(levels)),
+            scales.reshape(-1),
+            corrected.astype(np.float32) if has_bias else None,
+        )
+
+    def _report(
+        self,
+        layer: Layer,
+        moments: _Moments,
+        rows: np.ndarray,
+        plain: np.ndarray,
+        final: np.ndarray,
+        shift: np.ndarray,
+        held: Range,
+    ) -> dict[str, Any]:
+        channels = self.statistics.channels[layer.name]
+        spread = np.sqrt(np.maximum(channels.power - channels.mean**2, 1e-30))
+        power = float(channels.power.sum())
+        left = 0.0 if self.correct_bias and layer.can_shift else float(np.mean(np.abs(shift) / spread))
+        return {
+            "weight_sqnr_db": _db(float(np.square(rows).sum()), float(np.square(plain - rows).sum())),
+            "rounding_before_db": _db(power, _lost(plain - rows, moments)),
+            "rounding_after_db": _db(power, _lost(final - rows, moments)),
+            "bias_before": float(np.mean(np.abs(shift) / spread)),
+            "bias_after": left,
+            "activation_db": _db(power, held.mse * float(np.square(rows).sum())),
+        }
+
+
+class _Stages:
+    """Runs a network up to one layer after another; iterating gives what each layer reads, sample by sample."""
+
+    def __init__(self, graph: ir.Model, layers: Sequence[Any], samples: Sequence[Sample], context: Context) -> None:
+        self._graph, self._samples, self._context = graph, samples, context
+        self._layers = layers
+        self._order = {node: position for position, node in enumerate(graph.graph)}
+
+    def __iter__(self) -> Iterator[Iterator[np.ndarray]]:
+        """For each layer an iterator over the arrays that it reads: integers for a quantized tensor."""
+        alive: list[dict[str, np.ndarray]] = [dict(sample.arrays) for sample in self._samples]
+        kept = tuple(alive[0]) if alive else ()
+        for layer in self._layers:
+            needed = self._alive_before(layer)
+            data = _stored(layer.inputs[0]).name
+            new = [name for name in needed if name not in kept]
+            fragment = extract(self._graph, Cut(kept, tuple(new))) if new else None
+            for state in alive:
+                made: Arrays = {}
+                if fragment is not None:
+                    fed = {value.name: state[value.name] for value in fragment.graph.inputs}
+                    made = self._context.run(fragment, fed)
+                for name in [name for name in state if name not in needed]:
+                    del state[name]
+                state.update(made)
+            kept = tuple(needed)
+            yield (state[data] for state in alive)
+
+    def _alive_before(self, layer: ir.Node) -> list[str]:
+        """Names of what `layer` and the nodes after it read of the nodes before it and of the graph's inputs."""
+        border = self._order[layer]
+        found: dict[str, None] = {}
+        for node, position in self._order.items():
+            if position < border:
+                continue
+            for value in dependencies(node):
+                if self._before(value, border):
+                    found[_stored(value).name or ""] = None
+        return list(found)
+
+    def _before(self, value: ir.Value, border: int) -> bool:
+        producer = value.producer()
+        if constant_tensor(value) is not None:
+            return False
+        if producer is None:
+            return value.is_graph_input() and value.graph is self._graph.graph
+        return self._order.get(producer, border) < border and not is_constant(value)
+
+
+def is_constant(value: ir.Value) -> bool:
+    """True for what is computed from constants alone by one DequantizeLinear."""
+    producer = value.producer()
+    return (
+        producer is not None
+        and is_standard(producer, "DequantizeLinear", "Constant")
+        and all(constant_tensor(item) is not None for item in producer.inputs if item is not None)
+    )
+
+
+def _stored(value: ir.Value) -> ir.Value:
+    """What is kept in place of `value`: the integers that it was made of, where there are."""
+    producer = value.producer()
+    if producer is not None and is_standard(producer, "DequantizeLinear"):
+        source = producer.inputs[0]
+        assert source is not None
+        return source
+    return value
+
+
+def _moments(
+    layer: Layer, inputs: Iterator[np.ndarray], held: Range, count: int, rng: np.random.Generator
+) -> _Moments:
+    """Moments of what the layer sees, from up to `_VECTORS` vectors, the mean from all of them."""
+    length = layer.rows(layer.weight).shape[2]
+    limit = math.ceil(max(_VECTORS, 8 * length) / count)
+    second: Any = 0.0
+    power: Any = 0.0
+    mean: Any = 0.0
+    vectors = 0
+    for stored in inputs:
+        data = stored
+        if stored.dtype.kind in "iu":
+            data = (stored.astype(np.float32) - np.float32(held.zero_point)) * np.float32(held.scale)
+        mean = mean + layer.mean_patch(data) / count
+        drawn = layer.patches(data, limit, rng)
+        vectors += drawn.shape[1]
+        power = power + np.einsum("gpk,gpk->gk", drawn, drawn, dtype=np.float64)
+        if length <= rounding.LONGEST_ROW:
+            second = second + (drawn.transpose(0, 2, 1) @ drawn).astype(np.float64)
+    return _Moments(None if length > rounding.LONGEST_ROW else second / vectors, power / vectors, mean)
+
+
+def _shift(rows: np.ndarray, mean: np.ndarray) -> np.ndarray:
+    """Mean of each output channel without bias, f64[O]."""
+    result: np.ndarray = np.einsum("gok,gk->go", rows.astype(np.float64), mean).reshape(-1)
+    return result
+
+
+def _lost(error: np.ndarray, moments: _Moments) -> float:
+    if moments.second is not None:
+        return rounding.output_power(error.astype(np.float64), moments.second)
+    return float(np.einsum("gok,gk->", np.square(error, dtype=np.float64), moments.power))
+
+
+def _db(power: float, noise: float) -> float | None:
+    return 10 * math.log10(power / noise) if noise > 0 and power > 0 else None

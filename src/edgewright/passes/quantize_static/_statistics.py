@@ -1,0 +1,134 @@
+"""What the float network shows on the calibrate samples: histograms of tensors, means and powers of layers."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from edgewright.contracts import Context, Sample, SampleSource
+from edgewright.errors import EdgewrightError
+from edgewright.graph.shapes import static_shape
+from edgewright.passes.quantize_static._layers import Layer
+from edgewright.passes.quantize_static._ranges import Histogram
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+#: Tensors shown by one run stay below this, as far as their sizes are known.
+_SHOWN_BYTES = 128 * 2**20
+_UNKNOWN_BYTES = 4 * 2**20
+
+
+@dataclass
+class ChannelSums:
+    """Sums over one output channel of a layer, f64[O] each."""
+
+    count: int = 0
+    total: np.ndarray = field(default_factory=lambda: np.zeros(1))
+    squares: np.ndarray = field(default_factory=lambda: np.zeros(1))
+
+    @property
+    def mean(self) -> np.ndarray:
+        """Mean of each channel."""
+        return self.total / max(self.count, 1)
+
+    @property
+    def power(self) -> np.ndarray:
+        """Mean square of each channel."""
+        return self.squares / max(self.count, 1)
+
+    def add(self, made: np.ndarray, axis: int) -> None:
+        """Count one array whose channels lie on `axis`."""
+        rows = np.moveaxis(made, axis, 0).reshape(made.shape[axis], -1)
+        self.count += rows.shape[1]
+        self.total = self.total + rows.sum(axis=1, dtype=np.float64)
+        self.squares = self.squares + np.einsum("cp,cp->c", rows, rows, dtype=np.float64)
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Of the float network.
+
+    Attributes:
+        histograms: By tensor, over all calibrate samples.
+        channels: By layer, over the samples that rounding learns from as well, so that means compare.
+    """
+
+    histograms: Mapping[str, Histogram]
+    channels: Mapping[str, ChannelSums]
+
+
+def gather(
+    ir_model: ir.Model,
+    points: Sequence[str],
+    layers: Mapping[str, Layer],
+    *,
+    samples: SampleSource,
+    learning: Collection[int],
+    context: Context,
+) -> tuple[Statistics, list[Sample]]:
+    """Run the float network over the calibrate samples, one at a time; also those that rounding learns from.
+
+    Args:
+        ir_model: The float graph.
+        points: Tensors to make histograms of.
+        layers: Layers to sum the outputs of.
+        samples: Calibrate samples.
+        learning: Positions of the samples that rounding learns from.
+        context: For running it.
+
+    Raises:
+        EdgewrightError: E212 where a tensor is not finite.
+    """
+    histograms = {name: Histogram() for name in points}
+    channels = {name: ChannelSums() for name in layers}
+    chunks = list(_chunks(ir_model, dict.fromkeys((*points, *layers))))
+    context.progress.update("observe activations", 0, len(samples) * len(chunks))
+    done = 0
+    kept: dict[int, Sample] = {}
+    for chunk in chunks:  # one network at a time: another set of outputs is another session
+        for position, sample in enumerate(samples):
+            shown = context.run(ir_model, sample.arrays, chunk)
+            if position in learning:
+                kept[position] = sample
+            for name, array in shown.items():
+                _require_finite(name, array, sample)
+                if name in histograms:
+                    histograms[name].add(array)
+                if name in channels and position in learning:
+                    channels[name].add(array, 1 if layers[name].op == "Conv" else -1)
+            done += 1
+            context.progress.update("observe activations", done, len(samples) * len(chunks))
+    return Statistics(histograms, channels), list(kept.values())
+
+
+def _chunks(ir_model: ir.Model, names: Collection[str]) -> Iterator[list[str]]:
+    """The names in groups whose arrays fit into memory together."""
+    values = {value.name: value for node in ir_model.graph for value in node.outputs}
+    values |= {value.name: value for value in ir_model.graph.inputs}
+    chunk: list[str] = []
+    room = _SHOWN_BYTES
+    for name in names:
+        shape = static_shape(values[name])
+        size = _UNKNOWN_BYTES if shape is None else 4 * int(np.prod(shape, dtype=np.int64))
+        if chunk and size > room:
+            yield chunk
+            chunk, room = [], _SHOWN_BYTES
+        chunk.append(name)
+        room -= size
+    if chunk:
+        yield chunk
+
+
+def _require_finite(name: str, array: np.ndarray, sample: Sample) -> None:
+    if np.isfinite(array).all():
+        return
+    bad = int(array.size - np.isfinite(array).sum())
+    raise EdgewrightError(
+        "E212",
+        f"`{name}` cannot be quantized: {bad} of its {array.size} values are NaN or infinite for sample `{sample.id}`",
+        hint=f"look at that sample, or leave the tensor in float: --set quantize_static.keep={name}",
+    )

@@ -1,0 +1,72 @@
+"""What the pass reports of itself, for the report page and for people who ask why."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from edgewright.contracts import QuantFormat
+from edgewright.passes.quantize_static._keep import Search
+from edgewright.passes.quantize_static._layers import Layer
+from edgewright.passes.quantize_static._placement import Placement
+from edgewright.passes.quantize_static._ranges import Range
+
+
+def summary(
+    form: QuantFormat,
+    found: Mapping[str, Layer],
+    reasons: Mapping[str, str],
+    placement: Placement,
+    ranges: Mapping[str, Range],
+    reports: Mapping[str, Mapping[str, Any]],
+    search: Search,
+    kept: Sequence[str],
+) -> dict[str, Any]:
+    """JSON-ready statistics.
+
+    Args:
+        form: The format.
+        found: Every layer that might have been quantized, in graph order.
+        reasons: Why layers stay in float, those that could not be quantized among them.
+        placement: What is quantized.
+        ranges: By point.
+        reports: By layer, what rounding did.
+        search: The search for layers to keep.
+        kept: What it kept, most sensitive first.
+    """
+    layers = []
+    for name, layer in found.items():
+        int8 = name in placement.layers
+        layers.append(
+            {
+                "name": name,
+                "node": layer.node,
+                "op": layer.op,
+                "state": "int8" if int8 else "float",
+                "reason": reasons.get(name, ""),
+                "weights": layer.weight.size,
+                "weight_bits": form.weight_bits if int8 else 32,
+                "input": _range(layer.data, placement, ranges) if int8 else None,
+                "sensitivity_db": search.sensitivity.get(name),
+                **reports.get(name, {}),
+            }
+        )
+    return {
+        "format": {
+            "activation_dtype": form.activation_dtype,
+            "activation_symmetric": form.activation_symmetric,
+            "weight_bits": form.weight_bits,
+            "per_channel": form.per_channel,
+            "reason": form.reason,
+        },
+        "layers": layers,
+        "tensors": {name: _range(name, placement, ranges) for name in placement.points},
+        "float": {name: reason for name, reason in reasons.items() if name not in found},
+        "kept": list(kept),
+        "select": search.to_json(kept),
+    }
+
+
+def _range(name: str, placement: Placement, ranges: Mapping[str, Range]) -> dict[str, Any] | None:
+    owner = placement.owner(name)
+    return ranges[owner].to_json(name) if owner in ranges else None
