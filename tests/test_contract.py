@@ -104,6 +104,7 @@ def test_runtime_traits(name: str) -> None:
     assert isinstance(module.TRAITS, Traits)
     assert "fp32" in module.TRAITS.precisions
     assert module.TRAITS.profiles == hasattr(module, "profile")
+    assert module.TRAITS.saturates == hasattr(module, "exact")
     for cpu in ("host", *CPUS):
         form = module.quant_format(Target(name, cpu))
         assert form is None or (isinstance(form, QuantFormat) and form.reason)

@@ -24,13 +24,14 @@ from typing import Any
 from edgewright.errors import EdgewrightError, EdgewrightWarning
 from edgewright.model import Step, TensorInfo
 from edgewright.spec import Spec
-from edgewright.target import host_features
+from edgewright.target import EXACT_INT8, any_of, host_features, unmet
 
 FORMAT = 1
 MANIFEST = "bundle.json"
 EVIDENCE = "evidence"
 _LARGEST_MANIFEST_BYTES = 64 * 2**20
 _REMEDY = "edgewright convert MODEL --out BUNDLE --overwrite"
+_INT8_REMEDY = "edgewright compress MODEL --recipe int8 --samples PHOTOS --cpu host --out FILE.onnx"
 _TEXTS = ("name", "runtime", "runtime_version", "precision", "cpu", "origin", "model_hash")
 
 
@@ -50,7 +51,7 @@ class Bundle:
         tensor_names: ONNX tensor name -> the runtime's name.
         files: Relative path -> (SHA-256 hex, size in bytes).
         cpu: Name of the CPU it was made for, "host" or a key of `target.CPUS`.
-        cpu_features: CPU features that the files need.
+        cpu_features: CPU features that the files need; of those with `|` between them, any one.
         options: The runtime's convert options.
         history: What was done to the network, oldest first.
         origin: Hash of the original Model.
@@ -102,6 +103,17 @@ class Bundle:
         """Group hashes of every sample that was read to make the files."""
         return frozenset(group for step in self.history for group in step.samples)
 
+    @property
+    def unmet_features(self) -> tuple[str, ...]:
+        """Those of `cpu_features` that this CPU has not; empty where the system does not tell what it has."""
+        return unmet(self.cpu_features, host_features()) if host_features() else ()
+
+    @property
+    def may_saturate(self) -> bool:
+        """True where products of the files' int8 weights may saturate on this CPU (or it does not tell what it has)."""
+        need = any_of(EXACT_INT8)
+        return need in self.cpu_features and need in unmet([need], host_features())
+
     def file(self, name: str) -> Path:
         """Path of one of the runtime's files."""
         assert name in self.files, name
@@ -130,14 +142,8 @@ class Bundle:
         if not sealed:
             raise EdgewrightError("E220", f"manifest of bundle `{path}` was changed after it was made", hint=_REMEDY)
         bundle._check_files()
-        absent = sorted(set(bundle.cpu_features) - set(host_features()))
-        if absent and host_features():  # none at all: this system does not tell
-            warnings.warn(
-                f"bundle `{path}` was made for a CPU with {', '.join(absent)}, which this one lacks: "
-                "its answers or its speed may differ",
-                EdgewrightWarning,
-                stacklevel=2,
-            )
+        if bundle.unmet_features:
+            warnings.warn(_made_for_another_cpu(bundle), EdgewrightWarning, stacklevel=2)
         return bundle
 
     def add_evidence(self, kind: str, document: Mapping[str, Any]) -> Path:
@@ -281,6 +287,14 @@ def file_hash(path: Path) -> str:
     """SHA-256 (hex) of a file's bytes."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _made_for_another_cpu(bundle: Bundle) -> str:
+    needs = " and ".join(need.replace("|", " or ") for need in bundle.unmet_features)
+    text = f"bundle `{bundle.path}` was made for a CPU with {needs}, which this one lacks: "
+    if bundle.may_saturate:
+        return text + f"products of its 8-bit weights may saturate here, those of 7-bit ones cannot: {_INT8_REMEDY}"
+    return text + f"its answers or its speed may differ; for this CPU: {_REMEDY}"
 
 
 def _read_manifest(path: Path) -> Mapping[str, Any]:

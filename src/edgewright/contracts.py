@@ -158,6 +158,7 @@ class Traits:
         profiles: True where `profile` gives a time per node.
         functions: True where ONNX functions run as they are; else convert inlines them.
         deployable: False for the numpy reference, which `deploy` never proposes.
+        saturates: True where products of 8-bit weights saturate on x86 CPUs without VNNI (`graph/int8.py`).
     """
 
     precisions: tuple[str, ...] = ("fp32",)
@@ -167,6 +168,7 @@ class Traits:
     profiles: bool = False
     functions: bool = False
     deployable: bool = True
+    saturates: bool = False
 
 
 @dataclass(frozen=True)
@@ -185,7 +187,7 @@ class Conversion:
     Attributes:
         tensor_names: ONNX tensor name -> the runtime's name, for every tensor that survives.
         precision: Arithmetic the files will really run in, where it differs from the model's.
-        cpu_features: Features the files need.
+        cpu_features: Features the files need; `convert.py` adds what int8 weights need.
         usage: Three lines of code that run the files without edgewright; they go into the bundle's README.
     """
 
@@ -250,6 +252,9 @@ class Runtime(Protocol):
         Raises:
             EdgewrightError: E231 for a tensor that no longer exists, E232 when the library fails.
         """
+
+    def exact(self, bundle: Any, *, threads: int) -> Runner:
+        """The same files computed without saturation on every CPU, however slowly; only where TRAITS.saturates."""
 
     def profile(self, bundle: Any, inputs: Arrays, *, threads: int, runs: int) -> dict[str, float]:
         """Milliseconds per run for each node, keyed by the node's first output; only where TRAITS.profiles."""

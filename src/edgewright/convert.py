@@ -12,9 +12,10 @@ from edgewright import registry
 from edgewright.bundle import MANIFEST, Bundle, file_hash, staging
 from edgewright.contracts import Conversion
 from edgewright.errors import EdgewrightError
+from edgewright.graph.int8 import saturating_layers
 from edgewright.model import Model
 from edgewright.options import build, dump
-from edgewright.target import Target
+from edgewright.target import EXACT_INT8, Target, any_of
 
 
 def convert(
@@ -94,12 +95,18 @@ def _describe(
         tensor_names=dict(conversion.tensor_names),
         files=files,
         cpu=target.cpu,
-        cpu_features=conversion.cpu_features,
+        cpu_features=(*conversion.cpu_features, *_int8_needs(model, plugin)),
         options=options,
         history=model.history,
         origin=model.origin,
         model_hash=model.hash,
     )
+
+
+def _int8_needs(model: Model, plugin: Any) -> tuple[str, ...]:
+    """What a network needs whose int8 products could saturate in this runtime; nothing where they all fit."""
+    saturates = plugin.TRAITS.saturates and model.precision == "int8" and saturating_layers(model.ir)
+    return (any_of(EXACT_INT8),) if saturates else ()
 
 
 def _readme(bundle: Bundle, conversion: Conversion) -> str:

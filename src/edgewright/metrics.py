@@ -31,7 +31,7 @@ def sqnr_db(reference: np.ndarray, other: np.ndarray) -> float:
 
     Source: the usual definition, as in Jacob et al. 2018 and torchao's tests.
     """
-    return _decibel(rel_l2(reference, other))
+    return decibel(rel_l2(reference, other))
 
 
 def cosine(reference: np.ndarray, other: np.ndarray) -> float:
@@ -78,7 +78,7 @@ def tensor_error(name: str, reference: np.ndarray, other: np.ndarray | None, *, 
     distance_l2 = rel_l2(x, y)
     distance, index = max_abs(x.reshape(reference.shape), y.reshape(reference.shape))
     return TensorError(
-        name=name, rel_l2=distance_l2, sqnr_db=_decibel(distance_l2), cosine=cosine(x, y), max_abs=distance,
+        name=name, rel_l2=distance_l2, sqnr_db=decibel(distance_l2), cosine=cosine(x, y), max_abs=distance,
         max_abs_index=index, worst_sample=sample, zero_fraction=zeros,
     )  # fmt: skip
 
@@ -192,6 +192,28 @@ def bootstrap_paired(
     return float(low), float(high)
 
 
+def equal_error_rate(same: np.ndarray, different: np.ndarray) -> float:
+    """The error rate at the threshold where as many same pairs are refused as different pairs are accepted, 0..1.
+
+    A pair is accepted from the threshold on. Where no threshold makes the two rates equal, the mean of the two at the
+    threshold where they are nearest; nan where there are no pairs of a kind.
+
+    Args:
+        same: f64[n], scores of pairs of one source, higher means more alike.
+        different: f64[m], scores of pairs of two sources.
+
+    Source: ISO/IEC 19795-1, false match and false non-match rate; the usual EER of speaker verification.
+    """
+    if not same.size or not different.size:
+        return math.nan
+    same, different = np.sort(same), np.sort(different)
+    thresholds = np.append(np.unique(np.concatenate([same, different])), np.inf)
+    refused = np.searchsorted(same, thresholds) / same.size
+    accepted = 1 - np.searchsorted(different, thresholds) / different.size
+    nearest = int(np.argmin(np.abs(refused - accepted)))
+    return float(refused[nearest] + accepted[nearest]) / 2
+
+
 def unseen_share(count: int, confidence: float = CONFIDENCE) -> float:
     """Upper bound of the share of samples that differ where none of `count` did; 1 for no samples.
 
@@ -214,7 +236,7 @@ def _above(a: float, b: float) -> bool:
     return math.isnan(a) or (not math.isnan(b) and a > b)
 
 
-def _decibel(ratio: float) -> float:
+def decibel(ratio: float) -> float:
     """A rel-L2 as SQNR in dB: inf for 0, -inf for infinity and nan."""
     if ratio == 0:
         return math.inf

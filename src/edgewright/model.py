@@ -27,6 +27,11 @@ if TYPE_CHECKING:
 #: What every Model holds in memory and every file we write declares. Importers upgrade to it.
 OPSET_VERSION = 21
 IR_VERSION = 10
+#: Operators that say that a network computes in integers; DequantizeLinear alone does not.
+_INTEGER = (
+    *("QuantizeLinear", "DynamicQuantizeLinear", "QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger"),
+    *("DynamicQuantizeLSTM", "DynamicQuantizeMatMul", "MatMulIntegerToFloat", "QGemm"),  # of ONNX Runtime
+)
 #: Domain of edgewright's own operators, each with a function body of standard operators.
 DOMAIN = "edgewright"
 HISTORY_KEY = "edgewright.history"
@@ -119,11 +124,11 @@ class Model:
 
     @functools.cached_property
     def precision(self) -> str:
-        """Narrowest arithmetic in the graph: "int8", "fp16" or "fp32"."""
+        """Narrowest arithmetic in the graph: "int8", "fp16" or "fp32". Integers that are only stored are none."""
         import onnx_ir as ir
 
         for graph in self._graphs():
-            if any(node.op_type in ("QuantizeLinear", "QLinearConv", "MatMulInteger") for node in graph):
+            if any(node.op_type in _INTEGER for node in graph):
                 return "int8"
         types = {v.dtype for graph in self._graphs() for v in graph.initializers.values()}
         return "fp16" if ir.DataType.FLOAT16 in types else "fp32"

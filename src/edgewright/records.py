@@ -74,6 +74,31 @@ class Gate(Record):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Saturation(Record):
+    """What saturating int8 kernels do to a bundle's answers on this CPU.
+
+    Attributes:
+        rel_l2: Median over the samples, the bundle's files on this CPU's kernels against the same files without saturation.
+        exact_agreement: Agreement with the original without saturation.
+        agreement: Agreement with the original on this CPU's kernels, on the same samples.
+        exact_sqnr_db: Median distance from the original without saturation, as SQNR.
+        sqnr_db: The same on this CPU's kernels.
+        samples: Judge samples compared.
+        message: One sentence for people, with the weights to use instead and the command that makes them.
+        command: That command.
+    """
+
+    rel_l2: float
+    exact_agreement: float
+    agreement: float
+    exact_sqnr_db: float
+    sqnr_db: float
+    samples: int
+    message: str
+    command: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class VerifyReport(Record):
     """Whether a bundle gives the original's answers, judged on the shipped files untouched.
 
@@ -90,6 +115,7 @@ class VerifyReport(Record):
         disagreements: Ids of samples on which they differ, at most 50.
         seed: Seed of every random choice.
         environment: Where.
+        saturation: What saturating int8 kernels do to the answers here; None where nothing.
     """
 
     bundle_hash: str
@@ -105,6 +131,7 @@ class VerifyReport(Record):
     disagreements: tuple[str, ...]
     seed: int
     environment: Environment
+    saturation: Saturation | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -26,7 +26,12 @@ from edgewright.model import Arrays, Model, TensorInfo
 
 
 def open(
-    network: Bundle | Model | str | Path, *, runtime: str | None = None, threads: int = 1, cut: Cut | None = None
+    network: Bundle | Model | str | Path,
+    *,
+    runtime: str | None = None,
+    threads: int = 1,
+    cut: Cut | None = None,
+    exact: bool = False,
 ) -> Session:
     """A Session over a bundle (or its folder), or over a Model through any installed runtime.
 
@@ -35,6 +40,7 @@ def open(
         runtime: For a Model: which runtime; the fastest exact one by default.
         threads: Threads the runtime may use, 1 or more.
         cut: Only this part of the network.
+        exact: Where int8 products may saturate on this CPU, compute the same files without, however slowly.
 
     Raises:
         EdgewrightError: E101 or E102 for the runtime, E220 or E221 for the bundle, E231 for a tensor in `cut`.
@@ -52,7 +58,7 @@ def open(
     elif not isinstance(network, Bundle):
         network = Bundle.open(network)
     try:
-        return Session(network, threads=threads, cut=cut, temporary=temporary)
+        return Session(network, threads=threads, cut=cut, exact=exact, temporary=temporary)
     except BaseException:
         if temporary:
             shutil.rmtree(temporary, ignore_errors=True)
@@ -76,7 +82,16 @@ class Session:
         outputs: Names that `run` returns by default.
     """
 
-    def __init__(self, bundle: Bundle, *, threads: int, cut: Cut | None = None, temporary: Path | None = None) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        *,
+        threads: int,
+        cut: Cut | None = None,
+        exact: bool = False,
+        temporary: Path | None = None,
+    ) -> None:
+        assert not (exact and cut), "a part is never computed exactly: nobody asks for it"
         self.bundle = bundle
         self.threads = threads
         # Also when a session is dropped without close: the folder goes with the object, or with the process.
@@ -87,7 +102,10 @@ class Session:
         self._taps: dict[tuple[str, ...], Runner] = {}
         self.inputs = self._describe_inputs()
         self.outputs = cut.outputs if cut else tuple(info.name for info in bundle.outputs)
-        self._runner: Runner = self._plugin.open(bundle, threads=threads, cut=cut)
+        slow = exact and bundle.may_saturate and self._plugin.TRAITS.saturates
+        self._runner: Runner = (
+            self._plugin.exact(bundle, threads=threads) if slow else self._plugin.open(bundle, threads=threads, cut=cut)
+        )
 
     def run(self, inputs: Arrays, outputs: Sequence[str] | None = None) -> dict[str, np.ndarray]:
         """Run once.

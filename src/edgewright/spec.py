@@ -340,12 +340,14 @@ def _read_labels(document: Mapping[str, Any], folder: Path) -> Mapping[str, Any]
     if not isinstance(name, str) or "labels" in options:
         raise EdgewrightError("E303", "`labels_file` must name one text file, and stands in the place of `labels`")
     try:
-        lines = (folder / name).read_text(encoding="utf-8-sig").splitlines()
+        # Only \n ends a line: a charset may hold U+2028 or U+0085, and a line of one blank is the label " ".
+        lines = (folder / name).read_text(encoding="utf-8-sig").split("\n")
     except OSError as problem:
         raise EdgewrightError("E104", f"labels file `{folder / name}` cannot be read: {problem.strerror}") from None
     except UnicodeDecodeError:
         raise EdgewrightError("E303", f"labels file `{folder / name}` is not UTF-8 text") from None
-    while lines and not lines[-1].strip():
-        lines.pop()
+    labels = [line.strip() or line for line in lines]
+    while labels and not labels[-1]:
+        labels.pop()
     rest = {key: value for key, value in options.items() if key != "labels_file"}
-    return {**document, "options": {**rest, "labels": [line.strip() for line in lines]}}
+    return {**document, "options": {**rest, "labels": labels}}

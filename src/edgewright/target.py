@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import platform
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +30,10 @@ CPUS: dict[str, tuple[str, ...]] = {
     "armv8": ("asimd",),
     "armv8.2-dotprod": ("asimd", "asimddp", "asimdhp", "fphp"),
 }
+
+#: CPU features of which any one means that products of uint8 and int8 are summed without saturation. Without one, an x86
+#: CPU adds pairs of them in 16 bits (`vpmaddubsw`), where 127 x 255 twice does not fit. Arm widens first (`smlal`).
+EXACT_INT8 = ("asimd", "avx512_vnni", "avx_vnni")
 
 _OF_INTEREST = {
     *_V4,
@@ -104,9 +109,19 @@ class Target:
         return any(self.has(name) for name in ("avx_vnni", "avx512_vnni", "asimddp"))
 
 
+def any_of(features: Iterable[str]) -> str:
+    """A need that each one of these CPU features meets, as bundles record it."""
+    return "|".join(sorted(features))
+
+
+def unmet(needs: Iterable[str], features: Collection[str]) -> tuple[str, ...]:
+    """Those of `needs` (a CPU feature, or several with `|` between them) that no feature meets, sorted."""
+    return tuple(sorted(need for need in set(needs) if not set(need.split("|")) & set(features)))
+
+
 def weight_bits(target: Target) -> tuple[int, str]:
     """Bits of int8 weights that meet uint8 activations on the target's CPU, and why, in one sentence."""
-    if target.has_int8_dot or target.has("asimd"):
+    if not unmet([any_of(EXACT_INT8)], target.features):
         return 8, f"CPU `{target.cpu}` multiplies int8 without saturation, so weights use all 8 bits"
     return 7, (
         f"CPU `{target.cpu}` has no VNNI: pairs of uint8 x int8 products saturate in 16 bits, unless weights keep to 7 "

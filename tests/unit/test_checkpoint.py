@@ -529,3 +529,10 @@ def test_the_reader_contains_nothing_that_executes() -> None:
                 assert node.module.split(".")[0] not in forbidden, path
             if isinstance(node, ast.Name):
                 assert node.id not in ("eval", "exec", "compile", "__import__", "globals", "setattr"), path
+
+
+def test_a_safetensors_header_of_any_length_is_no_pickle(tmp_path: Path) -> None:
+    """A header of 640 bytes starts the file with 80 02, as a pickle does."""
+    body = b'{"x":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}'.ljust(640)
+    (tmp_path / "x.safetensors").write_bytes(len(body).to_bytes(8, "little") + body + np.float32(7).tobytes())
+    assert checkpoint.read(tmp_path / "x.safetensors")["x"].tolist() == [7.0]

@@ -67,6 +67,8 @@ def _read(data: mmap.mmap, where: str) -> dict[str, np.ndarray]:
     start = data[:32]
     if start.startswith(b"PK\x03\x04"):
         tensors = torch_file.read_zip(data, where)
+    elif start[4:9] == b"\0\0\0\0{":  # first, since the header's length may begin with any bytes, 80 02 too
+        tensors = safetensors.read(data, where)
     elif (start.startswith(b"\x80") and len(start) > 1 and start[1] <= 5) or start.startswith(_PROTOCOL_1):
         tensors = torch_file.read_legacy(data, where)
     elif start[8:9] == b"{":

@@ -46,6 +46,11 @@ def _rows(kind: str) -> list[dict[str, Any]]:
             row["suffixes"] = list(module.SUFFIXES)
         if kind == "passes":
             row |= {"lossy": module.LOSSY, "needs_samples": module.NEEDS_SAMPLES}
+        if kind == "runtimes":
+            form = module.quant_format(target.Target(name))
+            row["int8"] = None if form is None else {
+                "weight_bits": form.weight_bits, "activations": form.activation_dtype, "reason": form.reason
+            }  # fmt: skip
         if kind == "zoo":
             rows += [{**row, "name": f"zoo:{model}"} for model in module.NAMES]
         else:

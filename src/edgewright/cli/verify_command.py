@@ -71,6 +71,8 @@ def command(
         hint = f"edgewright verify {quoted(model, bundle)} --samples MORE_PHOTOS"
         return terminal.gate(EdgewrightError("E311", f"bundle `{bundle}` is undecided: {gate.message}", hint=hint))
     hint = f"edgewright locate {quoted(model, bundle, '--samples', samples)}"
+    if report.saturation is not None:
+        hint = report.saturation.command
     return terminal.gate(EdgewrightError("E310", f"bundle `{bundle}` fails: {gate.message}", hint=hint))
 
 
@@ -86,4 +88,7 @@ def _render(console: Console, report: VerifyReport) -> None:
         console.print(f"          output `{tensor.name}`: {facts} (worst: {tensor.worst_sample})", markup=False)
     for name, (original, own) in report.metric.items():
         console.print(f"          {name}: {100 * own:.1f} % (original {100 * original:.1f} %)", markup=False)
+    if report.saturation is not None:
+        console.print("[yellow]saturates[/] ", end="")
+        console.print(report.saturation.message, markup=False)
     console.print(f"\n[bold {colours[report.decision]}]{report.decision}[/] on {report.samples} samples")

@@ -218,4 +218,4 @@ def _why_not(verdict: VerifyReport) -> str:
         more = gate.message.rpartition("; ")[2]
         few = "1 sample is" if verdict.samples == 1 else f"{verdict.samples} samples are"
         return f"{few} too few for {gate.name} of {100 * gate.required:g} %; {more}"
-    return gate.message
+    return f"{gate.message}; {verdict.saturation.message}" if verdict.saturation else gate.message

@@ -49,7 +49,10 @@ def extract(ir_model: ir.Model, cut: Cut) -> ir.Model:
     if cut.inputs is not None:
         _require_closed(needed, cut)
     graph.outputs[:] = outputs
-    graph.remove([node for node in graph if id(node) not in needed], safe=True)
+    superfluous = [node for node in graph if id(node) not in needed]
+    for node in superfluous:
+        _let_go(node)
+    graph.remove(superfluous, safe=True)
     for name, value in list(graph.initializers.items()):
         if id(value) not in needed:
             del graph.initializers[name]
@@ -71,6 +74,16 @@ def dependencies(node: ir.Node) -> Iterator[ir.Value]:
             yield from graph.outputs  # a branch may hand out a captured value as it is
             for inner in graph:
                 yield from dependencies(inner)
+
+
+def _let_go(node: ir.Node) -> None:
+    """Detach what the subgraphs of a node that goes capture: the library counts it as use of what stays."""
+    for attribute in node.attributes.values():
+        for graph in _attribute_graphs(attribute):
+            for inner in graph:
+                _let_go(inner)
+                for index in range(len(inner.inputs)):
+                    inner.replace_input_with(index, None)
 
 
 def _attribute_graphs(attribute: ir.Attr) -> Sequence[ir.Graph]:

@@ -16,7 +16,10 @@ from edgewright.bundle import Bundle
 from edgewright.errors import EdgewrightError
 from edgewright.files import write_whole
 from edgewright.records import Candidate, DeployOutcome, InspectReport, LocateReport
-from edgewright.report import charts
+from edgewright.report import charts, quantization
+from edgewright.report.quantization import words
+from edgewright.report.quantization.chart import chart
+from edgewright.report.quantization.table import columns
 
 OUTCOME = "outcome.json"
 PAGE = "report.html"
@@ -71,6 +74,7 @@ def render(outcome: DeployOutcome, run: Path) -> str:
     environment.filters.update(ms=_ms, size=_size, percent=_percent, short=_short, ticks=_ticks)
     chosen = next((item for item in outcome.candidates if item.name == outcome.chosen), None)
     locate, inspection = _layers(chosen, run)
+    quantized = quantization.parts(outcome, run)
     return environment.get_template("page.html.j2").render(
         outcome=outcome,
         chosen=chosen,
@@ -81,6 +85,12 @@ def render(outcome: DeployOutcome, run: Path) -> str:
         layers=_layer_rows(locate, inspection),
         locate=locate,
         inspection=inspection,
+        quantized=quantized[: quantization.MOST_PARTS],
+        left_out=len(quantized[quantization.MOST_PARTS :]),
+        headlines={item.name: words.headline(part) for part in quantized for item in part.items},
+        words=words,
+        quantized_chart=chart,
+        quantized_columns=columns,
         versions=", ".join(f"{name} {version}" for name, version in outcome.environment.versions.items()),
         agreement=_agreement,
     )

@@ -8,11 +8,12 @@ from html import escape
 from typing import TYPE_CHECKING, Any
 
 from edgewright.records import Candidate, DeployOutcome, InspectReport, LocateReport
+from edgewright.report.svg import NARROW, label, nice, number, scale, svg
 
 if TYPE_CHECKING:
     from markupsafe import Markup
 
-_WIDTH, _HEIGHT = 560, 300
+_WIDTH, _HEIGHT = NARROW, 300
 _LEFT, _RIGHT, _TOP, _BOTTOM = 62, 16, 16, 44
 _LABELS = 185  # width of the column of names
 _STEP = 20.0  # height of a name in that column
@@ -28,12 +29,12 @@ def trade_off(outcome: DeployOutcome) -> Markup | None:
     first, last = min(times) * 0.9, max(times) * 1.1
     right = _WIDTH - _LABELS
     height = max(_HEIGHT, len(points) * _STEP + _TOP + _BOTTOM + 10)
-    x = _scale(first, last, _LEFT, right)
+    x = scale(first, last, _LEFT, right)
     lowest = min([gate.low for _, gate in points if not math.isnan(gate.low)] + [required])
     bottom = max(math.floor(lowest * 20 - 0.2) / 20, 0.0)
-    y = _scale(bottom, 1.0, height - _BOTTOM, _TOP + 10)
+    y = scale(bottom, 1.0, height - _BOTTOM, _TOP + 10)
     parts = [*_frame("median latency, ms", "agreement", right, height), *_x_ticks(x, first, last, height)]
-    for tick in _nice(bottom, 1.0, 5):
+    for tick in nice(bottom, 1.0, 5):
         parts.append(f'<line class="grid" x1="{_LEFT}" x2="{right}" y1="{y(tick):.1f}" y2="{y(tick):.1f}"/>')
         parts.append(
             f'<text class="tick" x="{_LEFT - 8}" y="{y(tick) + 4:.1f}" text-anchor="end">{100 * tick:.0f} %</text>'
@@ -44,7 +45,7 @@ def trade_off(outcome: DeployOutcome) -> Markup | None:
         f'<text class="limit-label" x="{right - 4}" y="{y(required) + 15:.1f}" text-anchor="end">'
         f"required {100 * required:.4g} %</text>"
     )
-    return _svg(parts, height, "Agreement with the original against latency")
+    return svg(parts, height, "Agreement with the original against latency")
 
 
 def _marks(points: Sequence[tuple[Candidate, Any]], times: Sequence[float], x: Any, y: Any, column: float) -> list[str]:
@@ -61,7 +62,7 @@ def _marks(points: Sequence[tuple[Candidate, Any]], times: Sequence[float], x: A
             f'<polyline class="leader" points="{lines}"/>'
             f'<line class="whisker" x1="{cx:.1f}" x2="{cx:.1f}" y1="{y(gate.low):.1f}" y2="{y(gate.high):.1f}"{crowded}/>'
             f'<circle cx="{cx:.1f}" cy="{cy:.1f}" r="6"/>'
-            f'<text class="name" x="{column:.1f}" y="{ly + 4:.1f}">{_label(item.name, 22)}</text></g>'
+            f'<text class="name" x="{column:.1f}" y="{ly + 4:.1f}">{label(item.name, 22)}</text></g>'
         )
         groups.append((item.state == "chosen", group))
     return [group for _, group in sorted(groups, key=lambda pair: pair[0])]  # the chosen one on top of the others
@@ -75,20 +76,18 @@ def latency(outcome: DeployOutcome) -> Markup | None:
     row, left = 30, 190
     height = _TOP + row * len(items) + _BOTTOM
     top = max(item.bench[0].infer.high_ms for item in items) * 1.15
-    x = _scale(0, top, left, _WIDTH - 60)
+    x = scale(0, top, left, _WIDTH - 60)
     parts = []
-    for tick in _nice(0, top, 5):
+    for tick in nice(0, top, 5):
         parts.append(f'<line class="grid" x1="{x(tick):.1f}" x2="{x(tick):.1f}" y1="{_TOP}" y2="{height - _BOTTOM}"/>')
         parts.append(
-            f'<text class="tick" x="{x(tick):.1f}" y="{height - _BOTTOM + 18}" text-anchor="middle">{_number(tick)}</text>'
+            f'<text class="tick" x="{x(tick):.1f}" y="{height - _BOTTOM + 18}" text-anchor="middle">{number(tick)}</text>'
         )
     for index, item in enumerate(items):
         timing = item.bench[0].infer
         y = _TOP + index * row
         parts.append(f'<g class="mark {_state(item)}"><title>{escape(_tip(item))}</title>')
-        parts.append(
-            f'<text class="name" x="{left - 10}" y="{y + 19}" text-anchor="end">{_label(item.name, 22)}</text>'
-        )
+        parts.append(f'<text class="name" x="{left - 10}" y="{y + 19}" text-anchor="end">{label(item.name, 22)}</text>')
         parts.append(
             f'<rect x="{left}" y="{y + 5}" width="{x(timing.median_ms) - left:.1f}" height="{row - 12}" rx="3"/>'
         )
@@ -97,12 +96,12 @@ def latency(outcome: DeployOutcome) -> Markup | None:
             f'<line class="whisker" x1="{x(timing.low_ms):.1f}" x2="{x(timing.high_ms):.1f}" y1="{middle}" y2="{middle}"/>'
         )
         parts.append(
-            f'<text class="value" x="{x(timing.high_ms) + 8:.1f}" y="{y + 19}">{_number(timing.median_ms)}</text></g>'
+            f'<text class="value" x="{x(timing.high_ms) + 8:.1f}" y="{y + 19}">{number(timing.median_ms)}</text></g>'
         )
     parts.append(
         f'<text class="axis" x="{(left + _WIDTH - 60) / 2}" y="{height - 6}" text-anchor="middle">median latency, ms</text>'
     )
-    return _svg(parts, height, "Median latency by candidate")
+    return svg(parts, height, "Median latency by candidate")
 
 
 def layers(locate: LocateReport | None, inspection: InspectReport | None) -> Markup | None:
@@ -115,7 +114,7 @@ def layers(locate: LocateReport | None, inspection: InspectReport | None) -> Mar
     parts = _error_panel(locate, step, width)
     if inspection is not None:
         parts += _time_panel(names, inspection, step, width)
-    return _svg(parts, height, "Error and time by layer", width)
+    return svg(parts, height, "Error and time by layer", width)
 
 
 def _error_panel(locate: LocateReport, step: float, width: int) -> list[str]:
@@ -123,9 +122,9 @@ def _error_panel(locate: LocateReport, step: float, width: int) -> list[str]:
     isolated = [_decibel(layer.isolated.sqnr_db) for layer in locate.layers]
     finite = [v for v in (*cumulative, *isolated) if v is not None and v < 160] or [100.0]
     low, high = min(0.0, *finite), max(finite) * 1.08
-    y = _scale(low, high, 200, _TOP)
+    y = scale(low, high, 200, _TOP)
     parts = []
-    for tick in _nice(low, high, 5):
+    for tick in nice(low, high, 5):
         parts.append(f'<line class="grid" x1="{_LEFT}" x2="{width - _RIGHT}" y1="{y(tick):.1f}" y2="{y(tick):.1f}"/>')
         parts.append(f'<text class="tick" x="{_LEFT - 8}" y="{y(tick) + 4:.1f}" text-anchor="end">{tick:.0f}</text>')
     for index, (layer, value) in enumerate(zip(locate.layers, isolated, strict=True)):
@@ -151,17 +150,17 @@ def _time_panel(names: Sequence[str], inspection: InspectReport, step: float, wi
     costs = {layer.name: layer for layer in inspection.layers}
     times = [costs[name].time_ms or 0.0 if name in costs else 0.0 for name in names]
     top = max(times, default=0.0) * 1.1 or 1.0
-    y = _scale(0, top, 380, 250)
+    y = scale(0, top, 380, 250)
     parts = []
-    for tick in _nice(0, top, 4):
+    for tick in nice(0, top, 4):
         parts.append(f'<line class="grid" x1="{_LEFT}" x2="{width - _RIGHT}" y1="{y(tick):.1f}" y2="{y(tick):.1f}"/>')
         parts.append(
-            f'<text class="tick" x="{_LEFT - 8}" y="{y(tick) + 4:.1f}" text-anchor="end">{_number(tick)}</text>'
+            f'<text class="tick" x="{_LEFT - 8}" y="{y(tick) + 4:.1f}" text-anchor="end">{number(tick)}</text>'
         )
     for index, (name, value) in enumerate(zip(names, times, strict=True)):
         cost = costs.get(name)
         bound = (cost.bound or "unknown") if cost else "unknown"
-        tip = escape(f"{name}: {_number(value)} ms, bound by {bound}")
+        tip = escape(f"{name}: {number(value)} ms, bound by {bound}")
         parts.append(
             f'<rect class="time {escape(bound)}" x="{_LEFT + index * step:.2f}" y="{y(value):.1f}" '
             f'width="{max(step - 1, 0.6):.2f}" height="{380 - y(value):.1f}"><title>{tip}</title></rect>'
@@ -182,29 +181,15 @@ def _gate(item: Candidate) -> Any:
 
 def _tip(item: Candidate) -> str:
     timing = item.bench[0].infer
-    return f"{item.name}: {_number(timing.median_ms)} ms ({_number(timing.low_ms)} to {_number(timing.high_ms)}); {item.reason}"
-
-
-def _scale(low: float, high: float, start: float, end: float) -> Any:
-    span = (high - low) or 1.0
-    return lambda value: start + (value - low) / span * (end - start)
-
-
-def _nice(low: float, high: float, count: int) -> list[float]:
-    """About `count` round numbers from low to high."""
-    raw = (high - low) / count or 1.0
-    unit = 10 ** math.floor(math.log10(raw))
-    step = next((m * unit for m in (1, 2, 5, 10) if m * unit >= raw), 10 * unit)
-    first = math.ceil(low / step - 1e-9)
-    return [round(i * step, 10) for i in range(first, math.floor(high / step + 1e-9) + 1)]
+    return f"{item.name}: {number(timing.median_ms)} ms ({number(timing.low_ms)} to {number(timing.high_ms)}); {item.reason}"
 
 
 def _x_ticks(x: Any, first: float, last: float, height: float) -> list[str]:
     parts = []
-    for tick in _nice(first, last, 6):
+    for tick in nice(first, last, 6):
         parts.append(f'<line class="grid" x1="{x(tick):.1f}" x2="{x(tick):.1f}" y1="{_TOP}" y2="{height - _BOTTOM}"/>')
         parts.append(
-            f'<text class="tick" x="{x(tick):.1f}" y="{height - _BOTTOM + 18}" text-anchor="middle">{_number(tick)}</text>'
+            f'<text class="tick" x="{x(tick):.1f}" y="{height - _BOTTOM + 18}" text-anchor="middle">{number(tick)}</text>'
         )
     return parts
 
@@ -226,20 +211,3 @@ def _decibel(value: float) -> float | None:
 
 def _db(value: float | None) -> str:
     return "equal" if value is None else f"{value:.1f} dB"
-
-
-def _number(value: float) -> str:
-    return f"{value:.0f}" if value >= 100 or value == int(value) else f"{value:.1f}" if value >= 10 else f"{value:.3g}"
-
-
-def _label(name: str, most: int) -> str:
-    """A name that fits its column, escaped: the middle of a long one is left out, since both ends tell names apart."""
-    return escape(name if len(name) <= most else f"{name[: most // 2 - 1]}…{name[-(most // 2) :]}")
-
-
-def _svg(parts: Sequence[str], height: float, label: str, width: int = _WIDTH) -> Markup:
-    from markupsafe import Markup
-
-    body = "\n".join(parts)
-    wide = ' class="wide"' if width > _WIDTH else ""
-    return Markup(f'<svg{wide} viewBox="0 0 {width} {height}" role="img" aria-label="{escape(label)}">{body}</svg>')

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -33,11 +34,13 @@ class Label:
         text: The cell, folder name or number.
         where: Where it was written, for the error text.
         is_index: True where it is a class index, whatever the classes are called.
+        folder: Where a label that names a file is looked for, or None.
     """
 
     text: str
     where: str
     is_index: bool = False
+    folder: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -112,7 +115,9 @@ def _table(path: Path, cells: list[tuple[int, list[str]]]) -> Table:
                 "E305", f"labels file `{path}`, line {number}: {len(row)} cells, but needs {max(used) + 1}"
             )
         where = f"`{path.name}`, line {number}"
-        label = Label(row[used[1]].strip(), where, label_column == "class_index") if label_column else None
+        label = None
+        if label_column:
+            label = Label(row[used[1]].strip(), where, label_column == "class_index", path.parent)
         group = row[group_at].strip() or None if group_at is not None and group_at < len(row) else None
         rows.append(Row(row[used[0]].strip(), label, group))
     known = {file_column, label_column, GROUP_COLUMN}
@@ -173,10 +178,14 @@ def reader(task: Any, spec: Spec, classes: Sequence[str] | None) -> Callable[[La
 
     It raises EdgewrightError E305 for text that is no label of the task, or an index beyond the classes.
     """
+    files = getattr(task, "LABEL_FILES", False)
 
     def read(label: Label) -> Any:
         try:
-            value = int(label.text) if label.is_index else task.parse_label(label.text, spec)
+            if label.is_index and classes is not None:
+                value = int(label.text)
+            else:
+                value = task.parse_label(_file_of(label) if files else label.text, spec)
         except ValueError:
             raise EdgewrightError("E305", f"{label.where}: class index {label.text!r} is not a whole number") from None
         except EdgewrightError as problem:
@@ -186,6 +195,14 @@ def reader(task: Any, spec: Spec, classes: Sequence[str] | None) -> Callable[[La
         return value
 
     return read
+
+
+def _file_of(label: Label) -> str:
+    """The path that a label which names a file means; never outside the table's folder."""
+    relative = os.path.normpath(label.text.replace("\\", "/"))
+    if label.folder is None or Path(relative).is_absolute() or relative.split("/")[0] == ".." or "\0" in relative:
+        raise EdgewrightError("E305", f"label {label.text!r} names a file outside the folder of the samples")
+    return str(label.folder / relative)
 
 
 def _ambiguous(what: str, folders: Sequence[str]) -> EdgewrightError:

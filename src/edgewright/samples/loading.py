@@ -123,7 +123,8 @@ class Loader:
         if name:
             values = _column(archive.whole(name), name, where, count)
             labels = [
-                Label(str(v), f"`{where}`, `{name}` {i}", values.dtype.kind in "iu") for i, v in enumerate(values)
+                Label(str(v), f"`{where}`, `{name}` {i}", values.dtype.kind in "iu", archive.path.parent)
+                for i, v in enumerate(values)
             ]
         groups: list[str | None] = [None] * count
         if self._is_side(archive, _GROUP_ARRAY):

@@ -123,8 +123,8 @@ def agreement_gate(
         low = min(low, 1 - metrics.unseen_share(sources))
     decision: Decision = "pass" if low >= required else "fail" if high < required else "undecided"
     text = (
-        f"agreement ({task.AGREEMENT}) is {_percent(value)} (bounds {_percent(low)} to {_percent(high)}), "
-        f"required {_percent(required)}, on {seen.size}"
+        f"agreement ({task.AGREEMENT}) is {percent(value)} (bounds {percent(low)} to {percent(high)}), "
+        f"required {percent(required)}, on {seen.size}"
     )
     if decision == "undecided" and settled:
         decision = "pass"
@@ -202,7 +202,7 @@ def _more_text(more: int | None, what: str) -> str:
     return f"about {more} more {what} would decide at this agreement"
 
 
-def _percent(share: float) -> str:
+def percent(share: float) -> str:
     """A share without rounding up to a limit it does not reach: 0.97999 is 97.99 %, never 98 %."""
     return f"{math.floor(share * 10_000 + 1e-6) / 100:g} %"
 

@@ -166,7 +166,7 @@ def _set_bias(
     if layer.op == "MatMul":
         if adder is None:
             return
-        index = 1 if adder.inputs[0] is node.outputs[0] else 0
+        index = 1 if adder.inputs[1] is not None and adder.inputs[1].is_initializer() else 0  # the product may be quantized
         old = adder.inputs[index]
         assert old is not None
         adder.replace_input_with(index, add_initializer(graph, names.fresh(f"{old.name}:corrected"), rounded.bias))

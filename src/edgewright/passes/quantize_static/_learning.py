@@ -8,27 +8,32 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from edgewright.contracts import Context, Cut, QuantFormat, Sample
 from edgewright.graph.cut import dependencies, extract
-from edgewright.graph.dataflow import Names, constant_tensor, is_standard
+from edgewright.graph.dataflow import Names, constant_array, constant_tensor, is_standard
 from edgewright.model import Arrays
 from edgewright.passes.quantize_static import _rounding as rounding
 from edgewright.passes.quantize_static._assembly import LARGEST_BIAS, Rounded, set_weights, simulated
-from edgewright.passes.quantize_static._layers import Layer
+from edgewright.passes.quantize_static._layers import Layer, absorbed
 from edgewright.passes.quantize_static._placement import Placement
 from edgewright.passes.quantize_static._ranges import Range
-from edgewright.passes.quantize_static._statistics import Statistics
+from edgewright.passes.quantize_static._statistics import ChannelSums, Statistics
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-#: Vectors that the second moments of a layer are made of, at least eight for each weight of a row.
-_VECTORS = 32768
+#: Vectors that the second moments of a layer are made of, fewer where they are many numbers together, and at least eight
+#: for each weight of a row.
+_VECTORS, _NUMBERS = 32768, 2**26
+
+
+#: A channel that is active more rarely says too little of its mean.
+_LEAST_ACTIVE = 0.02
 
 
 @dataclass
@@ -59,6 +64,7 @@ class Learner:
     compensate: bool = True
     correct_bias: bool = True
     reports: dict[str, dict[str, Any]] = field(default_factory=dict)
+    _activated: set[str] = field(default_factory=set)
 
     def learn(self, samples: Sequence[Sample]) -> dict[str, Rounded]:
         """Weights and biases of every layer, in graph order."""
@@ -67,6 +73,7 @@ class Learner:
         made = {value.name: value for node in graph.graph for value in node.outputs}
         rng = np.random.default_rng(self.context.seed)
         rounded: dict[str, Rounded] = {}
+        self._activated = {name for name in self.placement.layers if ceiling(made[name]) is not None}
         stages = _Stages(graph, [made[name].producer() for name in self.placement.layers], samples, self.context)
         for (name, layer), inputs in zip(self.placement.layers.items(), stages, strict=True):
             self.context.progress.update("round weights", len(rounded), len(self.placement.layers))
@@ -75,6 +82,11 @@ class Learner:
             node, adder = made[name].producer(), made[layer.adder].producer() if layer.adder else None
             assert node is not None
             set_weights(node, adder, layer, rounded[name], names, None)
+            top = ceiling(made[name])
+            if self.correct_bias and top is not None:
+                shift = self._activated_shift(layer, top, made[name], stages.made_by(node))
+                rounded[name] = replace(rounded[name], bias=rounded[name].bias + shift)
+                set_weights(node, adder, layer, rounded[name], names, None)
         self.context.progress.update("round weights", len(rounded), len(self.placement.layers))
         return rounded
 
@@ -97,7 +109,8 @@ class Learner:
             levels = rounding.compensated(rows, scales, moments.second, largest)
         final = levels * scales[..., None]
         shift = exact_mean - (_shift(final, moments.mean) + bias)
-        corrected = bias + shift if self.correct_bias else bias
+        linear = layer.name not in self._activated
+        corrected = bias + shift if self.correct_bias and linear else bias
         has_bias = layer.can_shift and (layer.bias is not None or self.correct_bias)
         self.reports[layer.name] = self._report(layer, moments, rows, plain * scales[..., None], final, shift, held)
         return Rounded(
@@ -105,6 +118,23 @@ class Learner:
             scales.reshape(-1),
             corrected.astype(np.float32) if has_bias else None,
         )
+
+    def _activated_shift(
+        self, layer: Layer, top: float, value: ir.Value, outputs: Iterator[np.ndarray]
+    ) -> np.ndarray:
+        """What to add to the bias so that each channel keeps its mean after the activation, f32[O].
+
+        Values that the activation cuts off anyway have no say: one Newton step on the mean of clip(y + shift, 0, top).
+        """
+        axis = 1 if layer.op == "Conv" else -1
+        after, active = ChannelSums(), ChannelSums()
+        for made in outputs:
+            after.add(np.clip(made, 0, top), axis)
+            active.add(((made > 0) & (made < top)).astype(np.float32), axis)
+        wanted = self.statistics.channels[absorbed(value).name or ""].mean
+        share = active.mean
+        shift: np.ndarray = np.where(share > _LEAST_ACTIVE, (wanted - after.mean) / np.maximum(share, _LEAST_ACTIVE), 0.0)
+        return shift.astype(np.float32)
 
     def _report(
         self,
@@ -117,15 +147,15 @@ class Learner:
         held: Range,
     ) -> dict[str, Any]:
         channels = self.statistics.channels[layer.name]
-        spread = np.sqrt(np.maximum(channels.power - channels.mean**2, 1e-30))
+        variance = np.maximum(channels.power - channels.mean**2, 0.0)
+        moved = math.sqrt(float(np.square(shift).sum()) / max(float(variance.sum()), 1e-30))
         power = float(channels.power.sum())
-        left = 0.0 if self.correct_bias and layer.can_shift else float(np.mean(np.abs(shift) / spread))
         return {
             "weight_sqnr_db": _db(float(np.square(rows).sum()), float(np.square(plain - rows).sum())),
             "rounding_before_db": _db(power, _lost(plain - rows, moments)),
             "rounding_after_db": _db(power, _lost(final - rows, moments)),
-            "bias_before": float(np.mean(np.abs(shift) / spread)),
-            "bias_after": left,
+            "bias_before": moved,
+            "bias_after": 0.0 if self.correct_bias and layer.can_shift else moved,
             "activation_db": _db(power, held.mse * float(np.square(rows).sum())),
         }
 
@@ -134,14 +164,16 @@ class _Stages:
     """Runs a network up to one layer after another; iterating gives what each layer reads, sample by sample."""
 
     def __init__(self, graph: ir.Model, layers: Sequence[Any], samples: Sequence[Sample], context: Context) -> None:
-        self._graph, self._samples, self._context = graph, samples, context
+        self._graph, self._context = graph, context
         self._layers = layers
+        self._alive: list[dict[str, np.ndarray]] = [dict(sample.arrays) for sample in samples]
+        self._kept = tuple(self._alive[0]) if samples else ()
         self._order = {node: position for position, node in enumerate(graph.graph)}
 
     def __iter__(self) -> Iterator[Iterator[np.ndarray]]:
         """For each layer an iterator over the arrays that it reads: integers for a quantized tensor."""
-        alive: list[dict[str, np.ndarray]] = [dict(sample.arrays) for sample in self._samples]
-        kept = tuple(alive[0]) if alive else ()
+        alive = self._alive
+        kept = self._kept
         for layer in self._layers:
             needed = self._alive_before(layer)
             data = _stored(layer.inputs[0]).name
@@ -155,8 +187,17 @@ class _Stages:
                 for name in [name for name in state if name not in needed]:
                     del state[name]
                 state.update(made)
-            kept = tuple(needed)
+            kept = self._kept = tuple(needed)
             yield (state[data] for state in alive)
+
+    def made_by(self, node: ir.Node) -> Iterator[np.ndarray]:
+        """What the layer that was given last makes now, sample by sample."""
+        output = node.outputs[0].name
+        assert output is not None
+        fragment = extract(self._graph, Cut(self._kept, (output,)))
+        names = [value.name for value in fragment.graph.inputs if value.name]
+        for state in self._alive:
+            yield self._context.run(fragment, {name: state[name] for name in names})[output]
 
     def _alive_before(self, layer: ir.Node) -> list[str]:
         """Names of what `layer` and the nodes after it read of the nodes before it and of the graph's inputs."""
@@ -177,6 +218,17 @@ class _Stages:
         if producer is None:
             return value.is_graph_input() and value.graph is self._graph.graph
         return self._order.get(producer, border) < border and not is_constant(value)
+
+
+def ceiling(value: ir.Value) -> float | None:
+    """The largest value that the Relu or Clip fused into the layer that makes `value` lets through; None without one."""
+    made = absorbed(value)
+    if made is value:
+        return None
+    node = made.producer()
+    assert node is not None
+    bound = constant_array(node.inputs[2]) if node.op_type == "Clip" and len(node.inputs) > 2 else None
+    return math.inf if bound is None else float(bound.reshape(()))
 
 
 def is_constant(value: ir.Value) -> bool:
@@ -204,7 +256,7 @@ def _moments(
 ) -> _Moments:
     """Moments of what the layer sees, from up to `_VECTORS` vectors, the mean from all of them."""
     length = layer.rows(layer.weight).shape[2]
-    limit = math.ceil(max(_VECTORS, 8 * length) / count)
+    limit = math.ceil(max(min(_VECTORS, _NUMBERS // (layer.groups * length)), 8 * length) / count)
     second: Any = 0.0
     power: Any = 0.0
     mean: Any = 0.0
@@ -216,10 +268,27 @@ def _moments(
         mean = mean + layer.mean_patch(data) / count
         drawn = layer.patches(data, limit, rng)
         vectors += drawn.shape[1]
-        power = power + np.einsum("gpk,gpk->gk", drawn, drawn, dtype=np.float64)
         if length <= rounding.LONGEST_ROW:
             second = second + (drawn.transpose(0, 2, 1) @ drawn).astype(np.float64)
-    return _Moments(None if length > rounding.LONGEST_ROW else second / vectors, power / vectors, mean)
+        else:
+            power = power + np.einsum("gpk,gpk->gk", drawn, drawn, dtype=np.float64)
+    if length > rounding.LONGEST_ROW:
+        return _Moments(None, power / vectors, mean)
+    power = np.einsum("gkk->gk", second) / vectors
+    return _Moments(_shrunk(second / vectors, power, vectors), power, mean)
+
+
+def _shrunk(second: np.ndarray, power: np.ndarray, vectors: int) -> np.ndarray:
+    """Second moments drawn towards their diagonal, the more the fewer vectors they come from.
+
+    What few vectors say of how inputs go together does not hold for others, and rounding would rely on it.
+    Source: Ledoit and Wolf 2004, "A well-conditioned estimator for large-dimensional covariance matrices".
+    """
+    import os
+    share = power.shape[1] / (power.shape[1] + vectors * float(os.environ.get("SHR","0.25")))
+    second *= 1 - share
+    np.einsum("gkk->gk", second)[...] = power
+    return second
 
 
 def _shift(rows: np.ndarray, mean: np.ndarray) -> np.ndarray:

@@ -12,6 +12,8 @@ from edgewright.contracts import QuantFormat
 
 #: Bins of a histogram: 16 or more for each of 256 levels while half of the width is in use.
 _BINS = 8192
+#: Of a larger array, evenly spaced values are counted; its smallest and largest value are exact.
+_COUNTED = 2**17
 #: More distinct values than levels are no grid.
 _LEVELS = 256
 #: Shares of the seen range that are tried.
@@ -91,10 +93,11 @@ class Histogram:
         low, high = float(flat.min()), float(flat.max())
         self.low, self.high = min(self.low, low), max(self.high, high)
         self._widen(max(-low, high))
+        counted = flat[:: flat.size // _COUNTED + 1]
         if self._limit:
-            self._counts += np.histogram(flat, _BINS, (-self._limit, self._limit))[0]
+            self._counts += np.histogram(counted, _BINS, (-self._limit, self._limit))[0]
         else:
-            self._counts[_BINS // 2] += flat.size
+            self._counts[_BINS // 2] += counted.size
         if self.grid is not None:
             union = np.union1d(self.grid, flat)
             self.grid = union if len(union) <= _LEVELS else None

@@ -11,7 +11,7 @@ import numpy as np
 from edgewright.contracts import Context, Sample, SampleSource
 from edgewright.errors import EdgewrightError
 from edgewright.graph.shapes import static_shape
-from edgewright.passes.quantize_static._layers import Layer
+from edgewright.passes.quantize_static._layers import Layer, absorbed
 from edgewright.passes.quantize_static._ranges import Histogram
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class Statistics:
 
     Attributes:
         histograms: By tensor, over all calibrate samples.
-        channels: By layer, over the samples that rounding learns from as well, so that means compare.
+        channels: By what a layer makes, before and after an activation fused into it, over the samples that rounding learns from as well, so that means compare.
     """
 
     histograms: Mapping[str, Histogram]
@@ -84,8 +84,11 @@ def gather(
         EdgewrightError: E212 where a tensor is not finite.
     """
     histograms = {name: Histogram() for name in points}
-    channels = {name: ChannelSums() for name in layers}
-    chunks = list(_chunks(ir_model, dict.fromkeys((*points, *layers))))
+    values = {value.name: value for node in ir_model.graph for value in node.outputs}
+    made = {name: absorbed(values[name]).name or "" for name in layers}
+    axes = {key: 1 if layers[name].op == "Conv" else -1 for name in layers for key in (name, made[name])}
+    channels = {name: ChannelSums() for name in axes}
+    chunks = list(_chunks(ir_model, dict.fromkeys((*points, *axes))))
     context.progress.update("observe activations", 0, len(samples) * len(chunks))
     done = 0
     kept: dict[int, Sample] = {}
@@ -99,7 +102,7 @@ def gather(
                 if name in histograms:
                     histograms[name].add(array)
                 if name in channels and position in learning:
-                    channels[name].add(array, 1 if layers[name].op == "Conv" else -1)
+                    channels[name].add(array, axes[name])
             done += 1
             context.progress.update("observe activations", done, len(samples) * len(chunks))
     return Statistics(histograms, channels), list(kept.values())

@@ -12,12 +12,22 @@ from typing import TYPE_CHECKING, Literal
 
 from edgewright.contracts import Conversion, Cut, OpenedBundle, Problem, QuantFormat, Traits
 from edgewright.graph.cut import extract
+from edgewright.graph.int8 import with_unsigned_weights
 from edgewright.graph.serialize import as_source
 from edgewright.model import Arrays, Model
 from edgewright.runtimes.onnxruntime.layers import times_by_tensor
-from edgewright.runtimes.onnxruntime.sessions import FILE, SessionRunner, give_types, load, read, settings_for
+from edgewright.runtimes.onnxruntime.sessions import (
+    FILE,
+    RESTORE,
+    SessionRunner,
+    give_types,
+    load,
+    read,
+    restores_weights,
+    settings_for,
+)
 from edgewright.runtimes.onnxruntime.support import find_problems
-from edgewright.target import Target
+from edgewright.target import Target, weight_bits
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -30,6 +40,14 @@ TRAITS = Traits(
     taps="rebuild",
     profiles=True,
     functions=True,
+    saturates=True,
+)
+
+
+#: Fused with the Q and DQ around them. Slower than their float forms, and so left out: Softmax.
+_INT8_OPERATORS = (
+    *("Add", "AveragePool", "Concat", "Flatten", "GlobalAveragePool", "LeakyRelu", "MaxPool", "Mul", "Reshape"),
+    *("Sigmoid", "Slice", "Split", "Squeeze", "Transpose", "Unsqueeze"),
 )
 
 
@@ -40,9 +58,13 @@ class Options:
     Attributes:
         graph_optimization: Which of ONNX Runtime's own graph optimizations run when the file is opened; "none" is the
             slow, literal evaluation of the graph.
+        weights: Weights stored in integers become "float" when the file is opened, which makes it as fast as float; or
+            they stay "integer" in memory and are read anew in every run: a MatMul then multiplies in integers, which is
+            faster for few rows (2.5 times for one, 4096 x 4096) and slower for many, and other layers are slower.
     """
 
     graph_optimization: Literal["all", "extended", "basic", "none"] = "all"
+    weights: Literal["float", "integer"] = "float"
 
 
 def version() -> str:
@@ -56,15 +78,10 @@ def quant_format(target: Target) -> QuantFormat:
     """uint8 activations and int8 weights by channel, of 7 bits on x86 CPUs without VNNI.
 
     Source: onnxruntime documentation, "Quantize ONNX models", section on `reduce_range`: `vpmaddubsw` adds two products
-    of u8 x s8 in 16 bits and saturates.
+    of u8 x s8 in 16 bits and saturates. Operators: those that its QDQ transformers fuse on the CPU.
     """
-    if target.has_int8_dot or target.has("asimd"):
-        return QuantFormat(reason=f"CPU `{target.cpu}` multiplies int8 without saturation, so weights use all 8 bits")
-    return QuantFormat(
-        weight_bits=7,
-        reason=f"CPU `{target.cpu}` has no VNNI: pairs of uint8 x int8 products saturate in 16 bits, unless weights "
-        "keep to 7 bits",
-    )
+    bits, reason = weight_bits(target)
+    return QuantFormat(weight_bits=bits, operators=_INT8_OPERATORS, float_outputs=("Gemm", "MatMul"), reason=reason)
 
 
 def supports(ir_model: ir.Model) -> tuple[Problem, ...]:
@@ -82,12 +99,24 @@ def convert(model: Model, folder: Path, options: Options, target: Target) -> Con
     model.save(folder / FILE)
     names = [value.name for node in model.ir.graph for value in node.outputs]
     names += [value.name for value in (*model.ir.graph.inputs, *model.ir.graph.outputs)]
+    stored = any(node.op_type == "DequantizeLinear" for node in model.ir.graph)  # then weights are, in a float network
+    restored = restores_weights(model.precision, {"weights": options.weights})
     return Conversion(
         tensor_names={name: name for name in names if name},
-        usage=f"""import onnxruntime
-session = onnxruntime.InferenceSession("{FILE}", providers=["CPUExecutionProvider"])
-outputs = session.run(None, {{{", ".join(f'"{info.name}": ...' for info in model.inputs)}}})""",
+        precision="int8" if stored and not restored else None,
+        usage=_usage(model, with_setting=stored and restored),
     )
+
+
+def _usage(model: Model, *, with_setting: bool) -> str:
+    key, value = RESTORE
+    setting = f"""settings = onnxruntime.SessionOptions()
+settings.add_session_config_entry("{key}", "{value}")  # weights become float once, not in every run
+"""
+    given = "settings, " if with_setting else ""
+    return f"""import onnxruntime
+{setting if with_setting else ""}session = onnxruntime.InferenceSession("{FILE}", {given}providers=["CPUExecutionProvider"])
+outputs = session.run(None, {{{", ".join(f'"{info.name}": ...' for info in model.inputs)}}})"""
 
 
 def open(bundle: OpenedBundle, *, threads: int, cut: Cut | None = None) -> SessionRunner:
@@ -105,6 +134,16 @@ def open(bundle: OpenedBundle, *, threads: int, cut: Cut | None = None) -> Sessi
     fragment = extract(network, cut)
     with as_source(fragment) as source:
         return SessionRunner(load(source, settings))
+
+
+def exact(bundle: OpenedBundle, *, threads: int) -> SessionRunner:
+    """The bundle's network with its int8 weights as uint8 (plus 128, as their zero points).
+
+    The integers and all that is done with them are the same, to the last bit where nothing saturates; but for unsigned
+    weights ONNX Runtime's kernels widen before they add, five times as slow.
+    """
+    with as_source(with_unsigned_weights(read(bundle.path / FILE))) as source:
+        return SessionRunner(load(source, settings_for(bundle, threads)))
 
 
 def profile(bundle: OpenedBundle, inputs: Arrays, *, threads: int, runs: int) -> dict[str, float]:

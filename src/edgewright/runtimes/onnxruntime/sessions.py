@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,12 @@ if TYPE_CHECKING:
 
 FILE = "model.onnx"
 PROVIDERS = ["CPUExecutionProvider"]
+#: Setting under which ONNX Runtime folds DequantizeLinear of constants. It also keeps it from computing quantized networks
+#: in integers, so that only float ones get it.
+RESTORE = ("session.disable_quant_qdq", "1")
+#: Optimizers that change the answers: this one rounds the float weights of a layer between quantized tensors to 8 bits,
+#: with one scale for all channels, although the file keeps that layer in float.
+SILENTLY_LOSSY = ["WeightBiasQuantization"]
 _LEVELS = {
     "all": "ORT_ENABLE_ALL",
     "extended": "ORT_ENABLE_EXTENDED",
@@ -60,8 +66,15 @@ def settings_for(bundle: OpenedBundle, threads: int) -> Any:
     settings.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
     settings.intra_op_num_threads = threads
     settings.inter_op_num_threads = 1
+    if restores_weights(bundle.precision, bundle.options):
+        settings.add_session_config_entry(*RESTORE)
     settings.log_severity_level = 4  # what goes wrong is raised; the log would only repeat it on stderr
     return settings
+
+
+def restores_weights(precision: str, options: Mapping[str, Any]) -> bool:
+    """True where weights stored in integers become float once, when the file is opened, instead of at every run."""
+    return precision != "int8" and options.get("weights", "float") == "float"
 
 
 def literal_settings() -> Any:
@@ -85,7 +98,10 @@ def load(source: bytes | Path, settings: Any) -> Any:
 
     try:
         return onnxruntime.InferenceSession(
-            source if isinstance(source, bytes) else str(source), settings, providers=PROVIDERS
+            source if isinstance(source, bytes) else str(source),
+            settings,
+            providers=PROVIDERS,
+            disabled_optimizers=SILENTLY_LOSSY,
         )
     except Exception as problem:  # as above
         raise failure("loading", problem) from None

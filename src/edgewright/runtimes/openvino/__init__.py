@@ -42,6 +42,7 @@ TRAITS = Traits(
     taps="rebuild",
     profiles=True,
     functions=False,
+    saturates=True,
 )
 
 _FILE = "model.xml"
@@ -141,6 +142,15 @@ def open(bundle: OpenedBundle, *, threads: int, cut: Cut | None = None) -> Compi
         EdgewrightError: E231 for a tensor in `cut` that does not exist, E232 when OpenVINO rejects the file.
     """
     return _open(bundle, threads, cut, {})
+
+
+def exact(bundle: OpenedBundle, *, threads: int) -> CompiledRunner:
+    """The bundle's network as it is written: quantized tensors are rounded, and layers compute in f32.
+
+    Without its low-precision transformations OpenVINO multiplies no integers. Answers differ by values on the edge of a
+    step that go the other way.
+    """
+    return _open(bundle, threads, None, {"LP_TRANSFORMS_MODE": "NO"})
 
 
 def profile(bundle: OpenedBundle, inputs: Arrays, *, threads: int, runs: int) -> dict[str, float]:

@@ -1,0 +1,173 @@
+"""Products of int8 weights: which could saturate in 16 bits, and the same integers as unsigned weights, which cannot.
+
+x86 CPUs without VNNI multiply uint8 by int8 and add pairs of products in 16 bits (`vpmaddubsw`). 255 x 64 twice fits, 255 x
+65 twice does not: what is larger is cut off, silently. Weights of 7 bits are safe, and so are unsigned weights, for which
+runtimes widen first (slower, and why nobody ships them).
+
+Source: Intel 64 and IA-32 Architectures Software Developer's Manual, PMADDUBSW. Which operators do so was measured on ONNX
+Runtime 1.32 and OpenVINO 2026.4 (`benchmarks/saturation.py`): not depthwise convolutions, not ConvInteger, not integer
+operators on int8 activations; but layers between DequantizeLinear also on int8 activations, which both shift to uint8.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from edgewright.graph.dataflow import Names, add_initializer, constant_array, drop_unused, is_standard
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+#: Two products of 255 and this fit in 16 bits with sign; of this plus one they do not.
+LARGEST_SAFE_WEIGHT = 64
+#: What lies between int8 and uint8: q - z is the same for q + 128 and z + 128.
+_SHIFT = 128
+
+
+@dataclass(frozen=True)
+class _Operands:
+    """Inputs of a node that hold weights: where they stand; `activation` None where the node itself makes uint8."""
+
+    activation: int | None
+    weight: int
+    scale: int | None
+    zero_point: int
+
+
+#: Operators that multiply integers. MatMul and Conv do so where runtimes fuse them with the DequantizeLinear before them.
+_INTEGER_LAYERS = {
+    "MatMulInteger": (_Operands(0, 1, None, 3),),
+    "QLinearConv": (_Operands(0, 3, 4, 5),),
+    "QLinearMatMul": (_Operands(0, 3, 4, 5),),
+    # ONNX Runtime's own. Source: its docs/ContribOperators.md
+    "DynamicQuantizeMatMul": (_Operands(None, 1, 2, 3),),
+    "DynamicQuantizeLSTM": (_Operands(None, 1, 8, 9), _Operands(None, 2, 10, 11)),
+    "MatMulIntegerToFloat": (_Operands(0, 1, 3, 5),),
+    "QAttention": (_Operands(0, 1, 4, 7),),
+    "QGemm": (_Operands(0, 3, 4, 5),),
+}
+_FUSED_LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+_STORED = _Operands(None, 0, 1, 2)  # of DequantizeLinear
+
+
+def saturating_layers(ir_model: ir.Model) -> tuple[str, ...]:
+    """First outputs of the layers whose sums of two products may leave 16 bits, by the weights that they have.
+
+    QDQ, QLinear and integer operators count, in subgraphs too. Weights that meet float activations do not.
+    """
+    return tuple(
+        node.outputs[0].name or ""
+        for graph in ir_model.graphs()
+        for node in graph
+        if any(_reaches_far(weight) for weight in _weights(node))
+    )
+
+
+def with_unsigned_weights(ir_model: ir.Model) -> ir.Model:
+    """A copy that multiplies the same integers as uint8 weights: each int8 weight and its zero point plus 128."""
+    copy = ir_model.clone()
+    names = Names(copy)
+    for graph in tuple(copy.graphs()):
+        for node in tuple(graph):
+            for holder, operands in _holders(node):
+                _make_unsigned(holder, operands, names)
+    return copy
+
+
+def _weights(node: ir.Node) -> Iterator[ir.Value]:
+    """What the node may multiply with activations in pairs."""
+    if _is_depthwise(node):
+        return
+    if is_standard(node, *_FUSED_LAYERS):
+        first, second = _dequantize(node.inputs[0]), _dequantize(node.inputs[1])
+        if first is not None and second is not None and second.inputs[0] is not None:
+            yield second.inputs[0]
+        return
+    for operands in _integer_operands(node):
+        weight = node.inputs[operands.weight]
+        activation = None if operands.activation is None else node.inputs[operands.activation]
+        if weight is not None and _type_of(activation) != "int8":
+            yield weight
+
+
+def _holders(node: ir.Node) -> Iterator[tuple[ir.Node, _Operands]]:
+    """The nodes that read the weights of a layer as integers, with the place of these inputs."""
+    if is_standard(node, *_FUSED_LAYERS):
+        holder = _dequantize(node.inputs[1])
+        if holder is not None:
+            yield holder, _STORED
+        return
+    for operands in _integer_operands(node):
+        yield node, operands
+
+
+def _integer_operands(node: ir.Node) -> tuple[_Operands, ...]:
+    if node.domain not in ("", "ai.onnx", "com.microsoft"):
+        return ()
+    found = _INTEGER_LAYERS.get(node.op_type, ())
+    return tuple(operands for operands in found if operands.weight < len(node.inputs))
+
+
+def _dequantize(value: ir.Value | None) -> ir.Node | None:
+    producer = None if value is None else value.producer()
+    return producer if producer is not None and is_standard(producer, "DequantizeLinear") else None
+
+
+def _is_depthwise(node: ir.Node) -> bool:
+    """True for a convolution with one input channel for each output channel, which has no pairs to add."""
+    group = node.attributes.get("group")
+    if group is None or group.as_int() == 1:
+        return False
+    weight = node.inputs[3 if node.op_type == "QLinearConv" else 1]
+    shape = None if weight is None else weight.shape
+    if shape is None:
+        holder = _dequantize(weight)
+        shape = holder.inputs[0].shape if holder is not None and holder.inputs[0] is not None else None
+    return shape is not None and len(shape) > 1 and shape[1] == 1
+
+
+def _type_of(value: ir.Value | None) -> str:
+    return "" if value is None or value.dtype is None else value.dtype.name.lower()
+
+
+def _reaches_far(weight: ir.Value) -> bool:
+    """True for int8 weights of more than 7 bits; int8 that is not constant may be anything."""
+    array = constant_array(weight)
+    if array is None:
+        return _type_of(weight) == "int8"
+    if array.dtype != np.int8 or not array.size:
+        return False
+    return int(array.max()) > LARGEST_SAFE_WEIGHT or int(array.min()) < -LARGEST_SAFE_WEIGHT
+
+
+def _make_unsigned(holder: ir.Node, operands: _Operands, names: Names) -> None:
+    weights = constant_array(holder.inputs[operands.weight])
+    zero_point = _zero_point(holder, operands)
+    if weights is None or weights.dtype != np.int8 or zero_point is None:
+        return
+    if len(holder.inputs) <= operands.zero_point:
+        holder.resize_inputs(operands.zero_point + 1)
+    for index, array in ((operands.weight, weights), (operands.zero_point, zero_point)):
+        old, graph = holder.inputs[index], holder.graph
+        assert graph is not None
+        wanted = names.fresh(f"{old.name if old is not None else holder.outputs[0].name}:unsigned")
+        holder.replace_input_with(
+            index, add_initializer(graph, wanted, (array.astype(np.int16) + _SHIFT).astype(np.uint8))
+        )
+        drop_unused(old)
+
+
+def _zero_point(holder: ir.Node, operands: _Operands) -> np.ndarray | None:
+    """The constant zero point of the weights, zeros in the shape of the scales where it is left out; else None."""
+    given = holder.inputs[operands.zero_point] if operands.zero_point < len(holder.inputs) else None
+    if given is not None:
+        return constant_array(given)
+    scale = None if operands.scale is None else holder.inputs[operands.scale]
+    if scale is None:
+        return np.zeros((), np.int8)
+    array = constant_array(scale)
+    return None if array is None else np.zeros(array.shape, np.int8)
