@@ -279,19 +279,16 @@ def agreement(item: Candidate) -> str:
 
 
 def losses(outcome: DeployOutcome) -> list[str]:
-    """A line for every candidate that was not chosen."""
+    """A line for every candidate: what was lost, how long it took, and why it was not chosen."""
     base = fastest_original(outcome)
     lines = []
     for item in outcome.candidates:
-        time = ""
+        parts = [f"{item.state}, agreement {agreement(item)}"]
         if item.bench and base is not None:
-            time = f", {item.bench[0].infer.median_ms / base.bench[0].infer.median_ms:.2f} x the original's time"
+            parts.append(f"{item.bench[0].infer.median_ms / base.bench[0].infer.median_ms:.2f} x the original's time")
         scores = item.verify.metric if item.verify else {}
-        if item.name == outcome.chosen or (item.recipe == "original" and scores):
-            shown = ", ".join(f"{name} {before:.3f} -> {after:.3f}" for name, (before, after) in scores.items())
-            lines.append(f"  - {item.name}: {shown}") if shown else None
-        if item.name != outcome.chosen:
-            lines.append(f"  - {item.name}: {item.state}, agreement {agreement(item)}{time}; {item.reason}")
+        parts += [f"{name} {before:.3f} -> {after:.3f}" for name, (before, after) in scores.items()]
+        lines.append(f"  - {item.name}: {', '.join(parts)}; {item.reason}")
     return lines
 
 
@@ -316,19 +313,25 @@ def main() -> None:
     unknown = set(names) - set(NETWORKS)
     if unknown:
         parser.error(f"no network {', '.join(sorted(unknown))}; known: {', '.join(NETWORKS)}")
-    documents, rows, rejected = [], [], []
+    documents, rows, details = [], [], []
     for name in names:
         work = options.out / "inputs" / name
         work.mkdir(parents=True, exist_ok=True)
         outcome = run(name, Place(options.data, work, options.quick), options)
         documents.append(summary(name, outcome))
         rows.append(row(name, outcome))
-        rejected += [f"- {name}", *losses(outcome)]
-        print("\n".join([rows[-1], *losses(outcome)]), flush=True)
+        details += [f"- {name}", *losses(outcome)]
+        print("\n".join(details[-1 - len(outcome.candidates) :]), flush=True)
         (options.out / "foreign.json").write_text(json.dumps(documents, indent=1), encoding="utf-8")
-    print("\n| network | source and inputs | chosen | agreement with the original | time | size |")
-    print("|---|---|---|---|---|---|")
-    print("\n".join([*rows, "", "Not chosen (time against the fastest original):", "", *rejected]))
+    machine = outcome.environment
+    head = "| network | source and inputs | chosen | agreement with the original | time | size |\n|---|---|---|---|---|---|"
+    versions = ", ".join(f"{name} {machine.versions[name]}" for name in options.runtimes.split(","))
+    text = "\n".join(
+        [head, *rows, "", f"{options.threads} thread(s) of {machine.cpu}; {versions}. Time and size against the fastest",
+         "unmodified network; bounds of 95 %. Every candidate:", "", *details, ""]
+    )  # fmt: skip
+    (options.out / "foreign.md").write_text(text, encoding="utf-8")
+    print("\n" + text)
 
 
 if __name__ == "__main__":

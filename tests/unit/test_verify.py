@@ -18,6 +18,7 @@ from edgewright.model import Model, Step
 from edgewright.samples import Samples
 from edgewright.spec import Spec
 from edgewright.verify import verify
+from edgewright.verify.seen import Distances
 
 _HEAD = '<ir_version: 10, opset_import: ["" : 21]>'
 #: Scores are twice the input: the larger input wins.
@@ -457,3 +458,23 @@ def test_rounding_at_the_far_end_of_a_sigmoid_is_no_disagreement_of_the_original
     assert [g.decision for g in original_gate(model, {"scores": judge.Noise(0.2, 9e-8)})] == ["pass"]
     assert [g.decision for g in original_gate(model, {"scores": judge.Noise(0.2, 9e-3)})] == ["fail"]
     assert list(original_gate(model, {})) == []
+
+
+def test_distances_are_held_against_the_usual_size_of_an_output() -> None:
+    found = Distances()
+    usual, empty = np.full(100, 3.0, np.float32), np.full(100, 1e-7, np.float32)
+    pairs = {"usual": (usual, usual * np.float32(1.001)), "empty": (empty, empty * 2)}
+    for name, (x, y) in pairs.items():
+        found.note(name, metrics.tensor_error("y", x, y), x, y)
+    value, sample = found.worst
+    assert sample == "usual"
+    assert value == pytest.approx(1e-3, rel=1e-2)
+    alone = Distances()
+    alone.note("empty", metrics.tensor_error("y", empty, empty * 2), empty, empty * 2)
+    assert alone.worst == (
+        pytest.approx(1),
+        "empty",
+    )  # an output that is small in every sample is judged by its own size
+    zero = Distances()
+    zero.note("zero", metrics.tensor_error("y", empty * 0, empty), empty * 0, empty)
+    assert zero.worst[0] == math.inf

@@ -86,7 +86,7 @@ class Run:
             name=item.name, recipe=item.recipe.name, runtime=item.target.runtime, state="failed", reason=""
         )
         try:
-            bundle = self._make(item)
+            bundle = self._make(item, budget["min_agreement"])
             blank = replace(
                 blank,
                 bundle=f"bundles/{item.name}",
@@ -110,9 +110,9 @@ class Run:
             return replace(blank, verify=verdict, reason=_why_not(verdict))
         return replace(blank, verify=verdict, state="verified", reason="verified")
 
-    def _make(self, item: Planned) -> Bundle:
+    def _make(self, item: Planned, min_agreement: float) -> Bundle:
         folder = self.out / "bundles" / item.name
-        key = self._key(item)
+        key = self._key(item, min_agreement)
         if self._state["candidates"].get(item.name) == key and folder.is_dir():
             try:
                 bundle = Bundle.open(folder)
@@ -122,7 +122,7 @@ class Run:
             else:
                 self.bundles[item.name] = bundle
                 return bundle
-        network = self._compress(item)
+        network = self._compress(item, min_agreement)
         options = item.recipe.convert.get(item.target.runtime, {})
         options = {**options, **self.overrides.get(item.target.runtime, {})}
         bundle = convert(network, item.target, folder, options=options, name=item.name, overwrite=True)
@@ -131,7 +131,7 @@ class Run:
         self._save_state()
         return bundle
 
-    def _compress(self, item: Planned) -> Model:
+    def _compress(self, item: Planned, min_agreement: float) -> Model:
         form = registry.peek("runtimes", item.target.runtime).quant_format(item.target)
         key = f"{item.recipe.name} {form}"
         if self._compressed is None or self._compressed[0] != key:
@@ -143,6 +143,7 @@ class Run:
                 self.samples,
                 target=item.target,
                 overrides=overrides,
+                min_agreement=min_agreement,
                 seed=self.seed,
                 progress=self.progress,
             )
@@ -167,7 +168,7 @@ class Run:
         bundle.add_evidence("deploy-verify", {"asked": asked, "verdict": verdict.to_json()})
         return verdict
 
-    def _key(self, item: Planned) -> str:
+    def _key(self, item: Planned, min_agreement: float) -> str:
         plugin = registry.peek("runtimes", item.target.runtime)
         reads = any(registry.peek("passes", step.name).NEEDS_SAMPLES for step in item.recipe.steps)
         content = [
@@ -178,7 +179,7 @@ class Run:
             item.target.features,
             plugin.version(),
             Environment.here().versions.get("edgewright"),
-            self.samples.hash if reads else "",
+            (self.samples.hash, min_agreement) if reads else "",
             self.seed,
         ]
         return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()

@@ -9,7 +9,6 @@ Each sample's arrays are made once and go through both networks. Only results an
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,7 @@ from edgewright.model import Arrays, Model
 from edgewright.progress import SILENT, Progress
 from edgewright.records import Decision, Environment, Gate, VerifyReport
 from edgewright.verify import gates, saturation
-from edgewright.verify.seen import Seen
+from edgewright.verify.seen import Distances, Seen
 
 _MOST_DISAGREEMENTS = 50
 
@@ -130,9 +129,8 @@ def _note_errors(seen: Seen, sample: Sample, expected: Arrays, got: Arrays) -> N
     seen.count += 1
     for name, value in expected.items():
         error = metrics.tensor_error(name, value, got.get(name), sample=sample.id)
-        if error.max_abs <= original.ROUNDING_ABS:  # a mask without anything in it: all values are as good as 0
-            error = replace(error, rel_l2=min(error.rel_l2, original.FP32_REL_L2))
         seen.errors[name] = metrics.worse(seen.errors.get(name), error)
+        seen.distances.setdefault(name, Distances()).note(sample.id, error, value, got.get(name))
     if any(value.dtype.kind == "f" and not np.isfinite(value).all() for value in expected.values()):
         seen.not_finite.append(sample.id)
 
@@ -154,7 +152,7 @@ def _decode(task: Any, outputs: Arrays, model: Model, bundle: Bundle | None = No
 def _unchanged(model: Model, bundle: Bundle, seen: Seen) -> bool:
     """True for an original of narrow arithmetic that was only converted, and whose numbers are the same everywhere."""
     converted = bundle.precision == model.precision and not any(step.lossy for step in bundle.history)
-    return converted and all(error.rel_l2 <= original.FP32_REL_L2 for error in seen.errors.values())
+    return converted and all(item.worst[0] <= original.FP32_REL_L2 for item in seen.distances.values())
 
 
 def _overall(asked: Sequence[Gate]) -> Decision:

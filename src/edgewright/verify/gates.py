@@ -61,20 +61,19 @@ def numeric_gate(bundle: Bundle, seen: Seen, noise: Mapping[str, original.Noise]
     tail = _not_finite_text(seen)
     if bundle.lossy:
         return _finite_gate(seen, allowed, tail)
-    worst = max(
-        seen.errors.values(),
-        key=lambda error: error.rel_l2 / allowed.cumulative_at(noise.get(error.name, original.Noise()).rel_l2),
-    )
-    limit = allowed.cumulative_at(noise.get(worst.name, original.Noise()).rel_l2)
+    found = {name: item.worst for name, item in seen.distances.items()}
+    limits = {name: allowed.cumulative_at(noise.get(name, original.Noise()).rel_l2) for name in found}
+    name = max(found, key=lambda output: found[output][0] / limits[output])
+    (value, sample), limit = found[name], limits[name]
     return Gate(
         name="numeric",
-        decision="pass" if worst.rel_l2 <= limit else "fail",
-        value=worst.rel_l2,
-        low=worst.rel_l2,
-        high=worst.rel_l2,
+        decision="pass" if value <= limit else "fail",
+        value=value,
+        low=value,
+        high=value,
         required=limit,
-        message=f"output `{worst.name}` is rel-L2 {worst.rel_l2:.1e} from the original's, limit {limit:.1e} "
-        f"({seen.size}, worst: {worst.worst_sample}){tail}",
+        message=f"output `{name}` is rel-L2 {value:.1e} from the original's, limit {limit:.1e} "
+        f"({seen.size}, worst: {sample}){tail}",
     )
 
 

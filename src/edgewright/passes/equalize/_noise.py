@@ -115,7 +115,8 @@ class Weights:
 
     @cached_property
     def _peaks(self) -> np.ndarray:
-        return np.maximum(self.largest.max(axis=2), 1e-30).astype(np.float64)
+        peaks: np.ndarray = np.maximum(self.largest.max(axis=2), 1e-30).astype(np.float64)
+        return peaks
 
     @cached_property
     def _powers(self) -> np.ndarray:
@@ -145,6 +146,14 @@ class Problem:
         result: np.ndarray = self.free & ~self.dead
         return result
 
+    def balanced(self, reach: Reach, max_factor: float) -> np.ndarray:
+        """Logarithms of factors that let every channel reach equally far, where they may: near the least noise."""
+        limit = float(np.log(max_factor))
+        far = np.max([np.maximum(*item.reaches[reach]) for item in self.activations], axis=0)
+        held = far[~self.free].max(initial=0.0) or far.max()
+        logs = np.where(self.changing & (far > 0), np.log(held / np.where(far > 0, far, 1.0)), 0.0)
+        return _centred(np.clip(logs, -limit, limit), self, limit)
+
     def tried(self, logs: np.ndarray) -> Noise:
         """Noise with factors exp(logs): of activations as measured on kept values, of weights as predicted."""
         return Noise(sum(a.tried(logs) for a in self.activations), sum(w.noise(logs)[0] for w in self.weights))
@@ -159,14 +168,14 @@ class Problem:
 def choose(problem: Problem, max_factor: float) -> tuple[np.ndarray, Noise, Noise]:
     """The logarithms of factors, f64[n], that do best on the judged values, with the noise before and after.
 
-    Predictions propose, halfway as well, and what is measured decides: no factors at all are among the candidates.
+    Predictions propose, halfway as well, and so does equal reach; what is measured decides, no factors at all included.
     """
     nothing = np.zeros(len(problem.free))
     before = problem.tried(nothing)
     best, after = nothing, before
-    for reach in REACHES:
+    for reach in REACHES if problem.changing.any() else ():
         found = solve(problem, max_factor, reach)
-        for candidate in (found, found / 2):
+        for candidate in (found, found / 2, problem.balanced(reach, max_factor)):
             noise = problem.tried(candidate)
             if noise.total < after.total:
                 best, after = candidate, noise
@@ -182,11 +191,15 @@ def solve(problem: Problem, max_factor: float, reach: Reach) -> np.ndarray:
     Source: Kingma and Ba 2015, "Adam: A Method for Stochastic Optimization", algorithm 1.
     """
     limit = float(np.log(max_factor))
-    best = logs = np.zeros(len(problem.free))
-    least, gradient = problem.evaluate(logs, reach)
-    first = least
-    if not first > 0 or not problem.changing.any():
+    best = np.zeros(len(problem.free))
+    least, gradient = problem.evaluate(best, reach)
+    if not least > 0 or not problem.changing.any():
         return best
+    logs = problem.balanced(reach, max_factor)
+    first, slope = problem.evaluate(logs, reach)
+    if first < least:
+        best, least, gradient = logs, first, slope
+    logs, first = best, least
     mean, square = np.zeros_like(logs), np.zeros_like(logs)
     for step in range(1, _STEPS + 1):
         mean = 0.9 * mean + 0.1 * gradient / first
@@ -203,7 +216,7 @@ def solve(problem: Problem, max_factor: float, reach: Reach) -> np.ndarray:
 def _centred(logs: np.ndarray, problem: Problem, limit: float) -> np.ndarray:
     """With mean 0 where nothing alive is held at 1: scaling all channels alike changes nothing."""
     changing = problem.changing
-    if not (changing | problem.dead).all():
+    if not changing.any() or not (changing | problem.dead).all():
         return logs
     return np.where(changing, np.clip(logs - logs[changing].mean(), -limit, limit), 0.0)
 

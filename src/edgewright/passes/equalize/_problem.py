@@ -25,7 +25,7 @@ _MOVING = (
 #: Independent noise is averaged away.
 _AVERAGING = ("AveragePool", "GlobalAveragePool", "ReduceMean")
 #: A channel counts as at least this share of its tensor's range: on other samples it may hold more.
-_LEAST_RANGE = 0.05
+_LEAST_RANGE = 0.01
 #: Output channels that stand for all of a layer's: the steps of more say nothing new.
 _ROWS = 256
 #: Power of the mean that says how far a channel's values reach, the few farthest aside.

@@ -92,9 +92,7 @@ def apply(ir_model: ir.Model, config: Config, context: Context) -> dict[str, Any
     mixed = _mixed_heads(ir_model, placement, ranges, statistics, form)
     reasons |= dict.fromkeys(mixed, _MIXED)
     placement = place(ir_model, {name: layer for name, layer in layers.items() if name not in mixed}, form)
-    learner = Learner(
-        ir_model, placement, ranges, statistics, form, context, config.compensate, config.correct_bias
-    )
+    learner = Learner(ir_model, placement, ranges, statistics, form, context, config.compensate, config.correct_bias)
     rounded = learner.learn(learning)
     search = Search(ir_model, placement.layers, ranges, rounded, form, context)
     chosen = _search(search, config, context)
@@ -134,9 +132,7 @@ def _observe(
     largest = max(_bytes(ir_model, points, first, context))
     count = min(int(np.clip(_KEPT_BYTES // max(largest, 1), _FEWEST, _MOST)), len(samples))
     positions = np.linspace(0, len(samples) - 1, count).round().astype(int).tolist()
-    return gather(
-        ir_model, points, placement.layers, samples=samples, learning=set(positions), context=context
-    )
+    return gather(ir_model, points, placement.layers, samples=samples, learning=set(positions), context=context)
 
 
 def _bytes(ir_model: ir.Model, names: Sequence[str], sample: Sample, context: Context) -> list[int]:

@@ -41,7 +41,8 @@ class Rounded:
         """The weights in float32, exactly as int8 kernels take them."""
         shape = [1] * self.levels.ndim
         shape[layer.axis] = -1
-        return self.levels.astype(np.float32) * self.scales.reshape(shape)
+        exact: np.ndarray = self.levels.astype(np.float32) * self.scales.reshape(shape)
+        return exact
 
 
 def simulated(
@@ -166,7 +167,8 @@ def _set_bias(
     if layer.op == "MatMul":
         if adder is None:
             return
-        index = 1 if adder.inputs[1] is not None and adder.inputs[1].is_initializer() else 0  # the product may be quantized
+        second = adder.inputs[1]
+        index = 1 if second is not None and second.is_initializer() else 0  # the product may be quantized
         old = adder.inputs[index]
         assert old is not None
         adder.replace_input_with(index, add_initializer(graph, names.fresh(f"{old.name}:corrected"), rounded.bias))

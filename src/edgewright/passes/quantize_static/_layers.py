@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -80,35 +79,40 @@ class Layer:
         """Up to `limit` of the vectors that the linear maps see, drawn at random: f32[G, P, K]."""
         if self.op != "Conv":
             vectors = data.reshape(-1, data.shape[-1])
-            return vectors[_drawn(len(vectors), limit, rng)][None]
+            picked: np.ndarray = vectors[_drawn(len(vectors), limit, rng)][None]
+            return picked
         view = self._windows(data)  # [N, C, *out, *kernel]
         spatial = len(self.strides)
         sizes = (view.shape[0], *view.shape[2 : 2 + spatial])
         where = np.unravel_index(_drawn(math.prod(sizes), limit, rng), sizes)
-        moved = np.moveaxis(view, 1, 1 + spatial)[where]  # [P, C, *kernel]
+        moved: np.ndarray = np.moveaxis(view, 1, 1 + spatial)[where]  # [P, C, *kernel]
         return moved.reshape(len(moved), self.groups, -1).transpose(1, 0, 2)
 
     def mean_patch(self, data: np.ndarray) -> np.ndarray:
         """Mean of all vectors that the linear maps see, f64[G, K]."""
         if self.op != "Conv":
-            return data.reshape(-1, data.shape[-1]).mean(axis=0, dtype=np.float64)[None]
+            mean: np.ndarray = data.reshape(-1, data.shape[-1]).mean(axis=0, dtype=np.float64)
+            return mean[None]
         view = self._windows(data)
         spatial = len(self.strides)
         kernel = view.shape[2 + spatial :]
         over = (0, *range(2, 2 + spatial))
         means = np.empty((view.shape[1], *kernel))
         for offset in itertools.product(*map(range, kernel)):
-            means[:, *offset] = view[(slice(None),) * (2 + spatial) + offset].mean(axis=over, dtype=np.float64)
+            pick: tuple[Any, ...] = (slice(None),) * (2 + spatial) + offset
+            means[:, *offset] = view[pick].mean(axis=over, dtype=np.float64)
         return means.reshape(self.groups, -1)
 
     def _windows(self, data: np.ndarray) -> np.ndarray:
         """A view of `data` as [N, C, *out, *kernel]."""
         kernel = self.weight.shape[2:]
         extent = [(size - 1) * step + 1 for size, step in zip(kernel, self.dilations, strict=True)]
-        pads = [self._pad(size, *rest) for size, *rest in zip(data.shape[2:], extent, self.strides, self.pads, strict=True)]
+        pads = [
+            self._pad(size, *rest) for size, *rest in zip(data.shape[2:], extent, self.strides, self.pads, strict=True)
+        ]
         padded = np.pad(data, [(0, 0), (0, 0), *pads]) if any(map(any, pads)) else data
         axes = tuple(range(2, data.ndim))
-        view = np.lib.stride_tricks.sliding_window_view(padded, extent, axis=axes)  # type: ignore[call-overload]
+        view = np.lib.stride_tricks.sliding_window_view(padded, extent, axis=axes)
         picks = [slice(None, None, step) for step in (*self.strides, *self.dilations)]
         result: np.ndarray = view[(slice(None), slice(None), *picks)]
         return result
@@ -168,7 +172,7 @@ def _layer(node: ir.Node) -> Layer | str:
     return _linear(node, weight)
 
 
-def _common(node: ir.Node) -> Mapping[str, str]:
+def _common(node: ir.Node) -> dict[str, Any]:
     data, result = node.inputs[0], node.outputs[0]
     assert data is not None
     assert data.name is not None
@@ -200,8 +204,8 @@ def _linear(node: ir.Node, weight: np.ndarray) -> Layer | str:
     if weight.ndim != 2:
         return f"its weights have {weight.ndim} axes"
     if node.op_type == "MatMul":
-        adder, bias = _added(node, weight.shape[1])
-        return Layer(**_common(node), weight=weight, bias=bias, adder=adder, transposed=False)
+        adder, added = _added(node, weight.shape[1])
+        return Layer(**_common(node), weight=weight, bias=added, adder=adder, transposed=False)
     if node.attributes.get_int("transA", 0):
         return "it transposes its input"
     if node.attributes.get_float("alpha", 1.0) != 1 or node.attributes.get_float("beta", 1.0) != 1:
@@ -213,11 +217,10 @@ def _linear(node: ir.Node, weight: np.ndarray) -> Layer | str:
     bias = _bias(node)
     if isinstance(bias, str):
         return bias
-    if bias is not None:
-        if bias.size not in (1, outputs):
-            return "its bias differs by row"
-        bias = np.broadcast_to(bias.reshape(-1), (outputs,))
-    return Layer(**_common(node), weight=weight, bias=bias, transposed=transposed)
+    if bias is not None and bias.size not in (1, outputs):
+        return "its bias differs by row"
+    spread = None if bias is None else np.broadcast_to(bias.reshape(-1), (outputs,))
+    return Layer(**_common(node), weight=weight, bias=spread, transposed=transposed)
 
 
 def _bias(node: ir.Node) -> np.ndarray | str | None:

@@ -119,9 +119,7 @@ class Learner:
             corrected.astype(np.float32) if has_bias else None,
         )
 
-    def _activated_shift(
-        self, layer: Layer, top: float, value: ir.Value, outputs: Iterator[np.ndarray]
-    ) -> np.ndarray:
+    def _activated_shift(self, layer: Layer, top: float, value: ir.Value, outputs: Iterator[np.ndarray]) -> np.ndarray:
         """What to add to the bias so that each channel keeps its mean after the activation, f32[O].
 
         Values that the activation cuts off anyway have no say: one Newton step on the mean of clip(y + shift, 0, top).
@@ -133,7 +131,9 @@ class Learner:
             active.add(((made > 0) & (made < top)).astype(np.float32), axis)
         wanted = self.statistics.channels[absorbed(value).name or ""].mean
         share = active.mean
-        shift: np.ndarray = np.where(share > _LEAST_ACTIVE, (wanted - after.mean) / np.maximum(share, _LEAST_ACTIVE), 0.0)
+        shift: np.ndarray = np.where(
+            share > _LEAST_ACTIVE, (wanted - after.mean) / np.maximum(share, _LEAST_ACTIVE), 0.0
+        )
         return shift.astype(np.float32)
 
     def _report(
@@ -251,9 +251,7 @@ def _stored(value: ir.Value) -> ir.Value:
     return value
 
 
-def _moments(
-    layer: Layer, inputs: Iterator[np.ndarray], held: Range, count: int, rng: np.random.Generator
-) -> _Moments:
+def _moments(layer: Layer, inputs: Iterator[np.ndarray], held: Range, count: int, rng: np.random.Generator) -> _Moments:
     """Moments of what the layer sees, from up to `_VECTORS` vectors, the mean from all of them."""
     length = layer.rows(layer.weight).shape[2]
     limit = math.ceil(max(min(_VECTORS, _NUMBERS // (layer.groups * length)), 8 * length) / count)
@@ -284,8 +282,7 @@ def _shrunk(second: np.ndarray, power: np.ndarray, vectors: int) -> np.ndarray:
     What few vectors say of how inputs go together does not hold for others, and rounding would rely on it.
     Source: Ledoit and Wolf 2004, "A well-conditioned estimator for large-dimensional covariance matrices".
     """
-    import os
-    share = power.shape[1] / (power.shape[1] + vectors * float(os.environ.get("SHR","0.25")))
+    share = power.shape[1] / (power.shape[1] + vectors * 0.25)
     second *= 1 - share
     np.einsum("gkk->gk", second)[...] = power
     return second

@@ -122,5 +122,6 @@ def data_inputs(node: ir.Node) -> list[ir.Value]:
 
 
 def _name(value: ir.Value) -> str:
-    assert value.name is not None
-    return value.name
+    name: str | None = value.name
+    assert name is not None
+    return name

@@ -155,7 +155,7 @@ def _candidates(
     found: list[tuple[tuple[float, float], str]] = []
     for share in _PERCENTILES:
         bottom = float(centres[np.searchsorted(total, 1 - share)]) if low < 0 else 0.0
-        top = float(centres[min(np.searchsorted(total, share), len(centres) - 1)])
+        top = float(centres[min(int(np.searchsorted(total, share)), len(centres) - 1)])
         found.append(((min(bottom, 0.0), max(top, 0.0)), "percentile"))
     if low == 0 or high == 0:
         return found + [((low * share, high * share), "mse") for share in _SHARES]
@@ -187,10 +187,8 @@ def _on_grid(histogram: Histogram, form: QuantFormat) -> tuple[float, int] | Non
     zero = -float(values[0]) / step
     if not -1e-3 <= zero <= _LEVELS - 1 + 1e-3 or abs(zero - round(zero)) > 1e-3:
         return None
-    used = round(steps) + 1
     start = min(max(round(zero), 0), _LEVELS - 1)
-    spare = 0 if used == _LEVELS else min(_LEVELS - used, 0)  # unseen values lie above more often than below
-    return float(np.float32(step)), start + spare + int(np.iinfo(form.activation_dtype).min)
+    return float(np.float32(step)), start + int(np.iinfo(form.activation_dtype).min)
 
 
 def _error(params: tuple[float, int], centres: np.ndarray, counts: np.ndarray, form: QuantFormat) -> float:
@@ -215,6 +213,4 @@ def _described(
     noise = 0.0 if method == "exact" else _error(params, centres, counts, form)
     power = float(counts @ np.square(centres) / counts.sum())
     sqnr = math.inf if noise == 0 else 10 * math.log10(power / noise) if power else -math.inf
-    return Range(
-        scale, zero, form.activation_dtype, (histogram.low, histogram.high), method, clipped, sqnr, noise
-    )
+    return Range(scale, zero, form.activation_dtype, (histogram.low, histogram.high), method, clipped, sqnr, noise)

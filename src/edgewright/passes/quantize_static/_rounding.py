@@ -36,12 +36,14 @@ def weight_scales(rows: np.ndarray, power: np.ndarray, largest: int, floor: np.n
         error = (np.square(rounded - rows) * weights).sum(axis=2)
         better = error < least
         best, least = np.where(better, step, best), np.where(better, error, least)
-    return best.astype(np.float32)
+    result: np.ndarray = best.astype(np.float32)
+    return result
 
 
 def nearest(rows: np.ndarray, scales: np.ndarray, largest: int) -> np.ndarray:
     """Weights rounded to nearest, int8[G, O, K]."""
-    return np.clip(np.rint(rows / scales[..., None]), -largest, largest).astype(np.int8)
+    levels: np.ndarray = np.clip(np.rint(rows / scales[..., None]), -largest, largest).astype(np.int8)
+    return levels
 
 
 def compensated(rows: np.ndarray, scales: np.ndarray, moments: np.ndarray, largest: int) -> np.ndarray:

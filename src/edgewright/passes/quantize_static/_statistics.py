@@ -54,7 +54,8 @@ class Statistics:
 
     Attributes:
         histograms: By tensor, over all calibrate samples.
-        channels: By what a layer makes, before and after an activation fused into it, over the samples that rounding learns from as well, so that means compare.
+        channels: By what a layer makes, before and after an activation fused into it, over the samples that rounding
+            learns from as well, so that means compare.
     """
 
     histograms: Mapping[str, Histogram]
