@@ -99,8 +99,9 @@ class Layer:
         over = (0, *range(2, 2 + spatial))
         means = np.empty((view.shape[1], *kernel))
         for offset in itertools.product(*map(range, kernel)):
-            pick: tuple[Any, ...] = (slice(None),) * (2 + spatial) + offset
-            means[:, *offset] = view[pick].mean(axis=over, dtype=np.float64)
+            from_all: tuple[Any, ...] = (slice(None),) * (2 + spatial) + offset
+            into: tuple[Any, ...] = (slice(None), *offset)
+            means[into] = view[from_all].mean(axis=over, dtype=np.float64)
         return means.reshape(self.groups, -1)
 
     def _windows(self, data: np.ndarray) -> np.ndarray:
