@@ -203,7 +203,7 @@ class _Context:
     ) -> None:
         self.samples: SampleSource | None = None
         self.target = target
-        self.min_agreement = min_agreement
+        self._min_agreement = min_agreement
         self._spec = spec
         self.progress = progress
         self.seed = seed
@@ -233,6 +233,15 @@ class _Context:
                 hint="edgewright list",
             )
         return found
+
+    def required(self, samples: int) -> float:
+        """The agreement, 0..1, that so many select samples must show.
+
+        One sample alone never decides: one of twenty that differs is no sign of less than 98 %.
+        """
+        if not registry.get("tasks", self._spec.task).PROPORTION:
+            return self._min_agreement
+        return min(self._min_agreement, 1 - 1 / max(samples, 1))
 
     def agreement(self, reference: Sequence[Arrays], results: Sequence[Arrays]) -> float:
         """How far outputs say the same as the original's by the network's task, 0..1; one `Arrays` for each sample."""

@@ -119,7 +119,9 @@ class Context(Protocol):
     quant_format: QuantFormat
     progress: Progress
     seed: int
-    min_agreement: float  # what the select samples should agree at least, 0..1
+
+    def required(self, samples: int) -> float:
+        """How far so many select samples must agree, 0..1."""
 
     def agreement(self, reference: Sequence[Arrays], results: Sequence[Arrays]) -> float:
         """How far outputs say the same as the original's by the network's task, 0..1; one `Arrays` for each sample."""

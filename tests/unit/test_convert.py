@@ -117,7 +117,7 @@ except EdgewrightError as problem:
 
 def test_options_are_checked_and_kept(model: Model, tmp_path: Path) -> None:
     bundle = convert(model, "onnxruntime", tmp_path / "net", options={"graph_optimization": "none"})
-    assert Bundle.open(tmp_path / "net").options == {"graph_optimization": "none"}
+    assert Bundle.open(tmp_path / "net").options["graph_optimization"] == "none"
     assert bundle.hash != convert(model, "onnxruntime", tmp_path / "other").hash
     for options in ({"graph_optimization": "most"}, {"graph_optimisation": "all"}):
         with pytest.raises(EdgewrightError) as caught:

@@ -12,7 +12,7 @@ import pytest
 from edgewright.contracts import Sample
 from edgewright.graph.selection import take_back_fewest
 
-HARM = {"a": 0.01, "b": 0.5, "c": 0.0, "d": 0.2}  # what each change does to the one output
+HARM = {"a": 0.05, "b": 0.5, "c": 0.0, "d": 0.2}  # what each change does to the one output
 
 
 class _Samples(list[Sample]):
@@ -28,30 +28,55 @@ def _context(count: int, minimum: float) -> Any:
         return {"y": np.ones(4, np.float32) + np.float32(sum(HARM[name] for name in network)), "i": np.arange(3)}
 
     def agreement(reference: list[dict[str, np.ndarray]], results: list[dict[str, np.ndarray]]) -> float:
-        assert len(reference) == len(results) == count
+        assert len(reference) == len(results) == min(count, 100)
         return 1 - float(np.mean([abs(r["y"] - x["y"]).max() for x, r in zip(reference, results, strict=True)]))
 
     samples = _Samples(Sample(str(i), str(i), {"x": np.zeros(1)}) for i in range(count))
-    return SimpleNamespace(samples=samples, run=run, agreement=agreement, min_agreement=minimum)
+    progress = SimpleNamespace(update=lambda *arguments: None)
+    return SimpleNamespace(
+        progress=progress,
+        samples=samples,
+        run=run,
+        agreement=agreement,
+        required=lambda count: min(minimum, 1 - 1 / count),
+    )
 
 
 @pytest.mark.parametrize(
     ("minimum", "expected"),
-    [(0.2, []), (0.7, ["b"]), (0.95, ["b", "d"]), (0.999, ["b", "d", "a"]), (1.0, ["b", "d", "a"])],
+    [(0.2, []), (0.7, ["b"]), (0.9, ["b", "d"]), (0.98, ["b", "d", "a"]), (1.0, ["b", "d", "a"])],
 )
 def test_the_worst_go_first_and_no_more_than_needed(minimum: float, expected: list[str]) -> None:
-    found = take_back_fewest((), tuple(HARM), tuple, _context(3, minimum))  # type: ignore[arg-type]
+    found = take_back_fewest((), tuple(HARM), tuple, _context(2000, minimum))  # type: ignore[arg-type]
     assert list(found.taken_back) == expected
-    assert found.samples == 3
     assert found.agreement is not None
-    assert found.agreement >= minimum
+    assert found.agreement >= found.required == min(minimum, 1 - 1 / found.samples)
     assert all(found.taken_back[name] == pytest.approx(HARM[name], rel=1e-3) for name in expected)
+    assert found.steps[0] == (0, pytest.approx(0.25, abs=1e-6))
+    assert dict(found.steps)[len(expected)] == found.agreement
 
 
-def test_agreement_that_is_never_reached_takes_all_back() -> None:
-    found = take_back_fewest((), tuple(HARM), tuple, _context(2, 1.5))  # type: ignore[arg-type]
-    assert set(found.taken_back) == set(HARM)
-    assert found.agreement == 1.0
+def test_one_sample_alone_never_decides() -> None:
+    """Of three samples one may disagree, whatever was asked for."""
+    found = take_back_fewest((), ("a", "d"), tuple, _context(3, 0.999))  # type: ignore[arg-type]
+    assert found.required == pytest.approx(2 / 3)
+    assert found.agreement == pytest.approx(0.75)
+    assert not found.taken_back
+
+
+@pytest.mark.parametrize(("most", "expected"), [(0, []), (1, []), (2, ["b", "d"]), (3, ["b", "d"])])
+def test_where_as_many_as_may_are_not_enough_none_is_taken_back(most: int, expected: list[str]) -> None:
+    found = take_back_fewest((), tuple(HARM), tuple, _context(100, 0.94), most=most)  # type: ignore[arg-type]
+    assert list(found.taken_back) == expected
+    assert found.agreement == (pytest.approx(0.95) if expected else pytest.approx(0.25))
+
+
+def test_each_is_tried_alone_where_it_is_asked_for() -> None:
+    context = _context(100, 0.1)
+    assert not take_back_fewest((), tuple(HARM), tuple, context).alone  # type: ignore[arg-type]
+    found = take_back_fewest((), tuple(HARM), tuple, context, alone=lambda name: (name,))  # type: ignore[arg-type, return-value]
+    assert found.alone == {name: pytest.approx(harm, rel=1e-3, abs=1e-9) for name, harm in HARM.items()}
+    assert not found.taken_back
 
 
 def test_without_samples_nothing_is_asked() -> None:

@@ -24,6 +24,7 @@ from edgewright.model import Model
 from edgewright.original import limits
 from edgewright.passes import quantize_weights
 from edgewright.passes.quantize_weights import Config
+from edgewright.progress import SILENT
 
 HEAD = '<ir_version: 10, opset_import: ["" : 21]>'
 Tolerance = dict[str, dict[str, float]]
@@ -205,7 +206,8 @@ def test_the_select_samples_ask_for_more(
         samples=samples,
         run=lambda network, inputs: run(network, dict(inputs)),
         agreement=lambda expected, got: 1 - max(rel_l2(a["y"], b["y"]) for a, b in zip(expected, got, strict=True)),
-        min_agreement=minimum,
+        required=lambda count: minimum,
+        progress=SILENT,
     )
     stats = quantize(model, context, bits=bits, min_sqnr_db=10.0)
     assert {item["name"]: item["bits"] for item in stats["weights"]} == expected

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import bisect
-import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -18,7 +16,11 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
 #: Select samples that are judged, and those on which each change is tried alone.
-_JUDGED, _TRIED = 64, 4
+_JUDGED, _TRIED = 100, 6
+#: Of judged samples and what the network makes of them.
+_HELD_BYTES = 256 * 2**20
+
+Changed = Callable[[Sequence[str]], "ir.Model"]
 
 
 @dataclass(frozen=True)
@@ -26,60 +28,107 @@ class Selection:
     """What the select samples said.
 
     Attributes:
-        taken_back: Changes not to make, the worst first, each with what it alone does: rel-L2 of the outputs.
+        taken_back: Changes not to make, the worst first, each with what it alone does: rel-L2 of the worst output.
         agreement: That of the select samples with the other changes made; None where there are no samples.
         samples: How many were asked.
+        required: The agreement that was looked for; 0 where there are no samples.
+        steps: What was tried, in this order: how many changes were taken back, and the agreement then.
+        alone: What each change does alone, where that was measured: rel-L2 of the worst output.
     """
 
     taken_back: dict[str, float] = field(default_factory=dict)
     agreement: float | None = None
     samples: int = 0
+    required: float = 0.0
+    steps: tuple[tuple[int, float], ...] = ()
+    alone: dict[str, float] = field(default_factory=dict)
 
 
 def take_back_fewest(
-    ir_model: ir.Model, changes: Sequence[str], changed: Callable[[Sequence[str]], ir.Model], context: Context
+    ir_model: ir.Model,
+    changes: Sequence[str],
+    changed: Changed,
+    context: Context,
+    *,
+    most: int | None = None,
+    alone: Callable[[str], ir.Model] | None = None,
 ) -> Selection:
     """The changes that move the outputs most are taken back, as few as the select samples need to agree.
 
-    Each change is tried alone only where all together disagree. Agreement is taken to rise with the number of changes
-    taken back, which is therefore found by bisection.
+    Agreement is taken to rise with the number of changes taken back, which is therefore found by doubling it and then
+    halving the gap.
 
     Args:
         ir_model: The graph without the changes.
         changes: Their names.
         changed: Makes a copy of the graph with the changes of these names.
         context: Samples, how they are run and compared, and what agreement they need.
+        most: So many may be taken back, and none is where these are not enough: it would not help. None: all, if need be.
+        alone: Makes a copy with one change alone. Given, each is tried alone in any case; else only where all changes
+            together disagree.
     """
-    source = context.samples.role("select") if context.samples is not None else ()
-    samples = list(itertools.islice(source, _JUDGED))
+    samples, expected = _original(ir_model, context)
     if not samples or not changes:
         return Selection()
-    expected = [context.run(ir_model, sample.arrays) for sample in samples]
-
-    def agreement(chosen: Sequence[str]) -> float:
-        network = changed(chosen)
-        return context.agreement(expected, [context.run(network, sample.arrays) for sample in samples])
-
-    reached = {0: agreement(changes)}
-    if reached[0] >= context.min_agreement:
-        return Selection(agreement=reached[0], samples=len(samples))
-    moved = {name: _moved(changed((name,)), samples[:_TRIED], expected, context) for name in changes}
-    ranked = sorted(changes, key=lambda name: moved[name])  # the worst last
+    required = context.required(len(samples))
+    steps: dict[int, float] = {}
+    ranked: list[str] = []
 
     def enough(count: int) -> bool:
-        reached[count] = agreement(ranked[: len(ranked) - count])
-        return reached[count] >= context.min_agreement
+        network = changed([name for name in changes if name not in ranked[:count]])
+        got = []
+        for number, sample in enumerate(samples):
+            context.progress.update(f"compare answers with {count} taken back", number, len(samples))
+            got.append(context.run(network, sample.arrays))
+        steps[count] = context.agreement(expected, got)
+        return steps[count] >= required
 
-    count = bisect.bisect_left(range(len(changes)), True, lo=1, key=enough)
-    if count not in reached:  # all of them
-        enough(count)
-    return Selection(
-        {name: moved[name] for name in reversed(ranked[len(ranked) - count :])}, reached[count], len(samples)
-    )
+    reached = enough(0)
+    moved: dict[str, float] = {}
+    if alone is not None or not reached:
+        for number, name in enumerate(changes):
+            context.progress.update("each alone", number, len(changes))
+            network = changed((name,)) if alone is None else alone(name)
+            moved[name] = _moved(network, samples[:_TRIED], expected, context)
+    ranked = sorted(changes, key=lambda name: -moved.get(name, 0.0))
+    count = 0
+    if not reached:
+        least = _least(enough, len(changes) if most is None else most)
+        count = least or (len(changes) if most is None else 0)
+    taken = {name: moved[name] for name in ranked[:count]}
+    return Selection(taken, steps[count], len(samples), required, tuple(steps.items()), moved)
+
+
+def _least(enough: Callable[[int], bool], most: int) -> int:
+    """The least count from 1 to `most` that is enough, when 0 is not; 0 where even `most` is not."""
+    low, high = 0, min(1, most)
+    while high > low and not enough(high):
+        if high == most:
+            return 0
+        low, high = high, min(2 * high, most)
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if enough(middle) else (middle, high)
+    return high
+
+
+def _original(ir_model: ir.Model, context: Context) -> tuple[list[Sample], list[Arrays]]:
+    """Select samples and the outputs without any change, as many as fit into memory twice."""
+    samples: list[Sample] = []
+    expected: list[Arrays] = []
+    room = _HELD_BYTES
+    for sample in context.samples.role("select") if context.samples is not None else ():
+        outputs = context.run(ir_model, sample.arrays)
+        room -= sum(array.nbytes for array in (*outputs.values(), *outputs.values(), *sample.arrays.values()))
+        if len(samples) >= _TRIED and (room < 0 or len(samples) == _JUDGED):
+            break
+        samples.append(sample)
+        expected.append(outputs)
+    return samples, expected
 
 
 def _moved(network: ir.Model, samples: Sequence[Sample], expected: Sequence[Arrays], context: Context) -> float:
-    """How far the outputs move: the mean over outputs of their rel-L2 over all samples; infinite where one is NaN."""
+    """How far the worst output moves: rel-L2 over all samples; infinite where one is NaN."""
     noise: dict[str, float] = {}
     signal: dict[str, float] = {}
     for sample, outputs in zip(samples, expected, strict=False):
@@ -90,5 +139,4 @@ def _moved(network: ir.Model, samples: Sequence[Sample], expected: Sequence[Arra
                 noise[name] = noise.get(name, 0.0) + float(np.square(got - true).sum())
                 signal[name] = signal.get(name, 0.0) + float(np.square(true).sum())
     ratios = [math.sqrt(noise[name] / signal[name]) for name in noise if signal[name]]
-    mean = sum(ratios) / len(ratios) if ratios else 0.0
-    return math.inf if math.isnan(mean) else mean
+    return math.inf if any(map(math.isnan, ratios)) else max(ratios, default=0.0)

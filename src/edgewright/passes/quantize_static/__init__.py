@@ -8,19 +8,19 @@ float, where the select samples say so.
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from edgewright.contracts import Context, QuantFormat, Role, Sample, SampleSource
+from edgewright.contracts import Context, QuantFormat, Sample, SampleSource
 from edgewright.errors import EdgewrightError
 from edgewright.graph.dataflow import drop_unused, lift_constants
+from edgewright.graph.naming import names_of, require_float, require_known
+from edgewright.graph.selection import Selection, take_back_fewest
 from edgewright.graph.shapes import infer, static_shape
-from edgewright.passes.quantize_static._assembly import quantize
-from edgewright.passes.quantize_static._keep import Search
+from edgewright.passes.quantize_static._assembly import Rounded, quantize, simulated
 from edgewright.passes.quantize_static._layers import absorbed, find_layers
 from edgewright.passes.quantize_static._learning import Learner
 from edgewright.passes.quantize_static._placement import Placement, place
@@ -74,7 +74,7 @@ def apply(ir_model: ir.Model, config: Config, context: Context) -> dict[str, Any
             quantized already or has nothing to quantize, and for activations that are NaN or infinite, E301 without
             calibrate samples.
     """
-    refuse_quantized(ir_model)
+    require_float(ir_model, step="quantize_static", recipe="int8")
     form = context.quant_format
     infer(ir_model)
     lift_constants(ir_model)
@@ -85,42 +85,26 @@ def apply(ir_model: ir.Model, config: Config, context: Context) -> dict[str, Any
     layers = {name: layer for name, layer in found.items() if name not in asked}
     if not layers:
         raise EdgewrightError("E212", f"`quantize_static` finds no layer to quantize{_why(reasons)}")
-    samples = _samples(context, "calibrate")
+    samples = _calibrating(context)
     placement = place(ir_model, layers, form)
     statistics, learning = _observe(ir_model, placement, samples, context)
     ranges = {name: choose(item, form, calibration=config.ranges) for name, item in statistics.histograms.items()}
     mixed = _mixed_heads(ir_model, placement, ranges, statistics, form)
     reasons |= dict.fromkeys(mixed, _MIXED)
-    placement = place(ir_model, {name: layer for name, layer in layers.items() if name not in mixed}, form)
+    placement = _without(ir_model, placement, mixed, form)
+    if not placement.layers:
+        raise EdgewrightError("E212", f"`quantize_static` finds no layer to quantize{_why(reasons)}")
     learner = Learner(ir_model, placement, ranges, statistics, form, context, config.compensate, config.correct_bias)
     rounded = learner.learn(learning)
-    search = Search(ir_model, placement.layers, ranges, rounded, form, context)
-    chosen = _search(search, config, context)
-    reasons |= dict.fromkeys(chosen, _SENSITIVE)
-    placement = search.placement(chosen)
+    selection = _select(ir_model, placement, ranges, rounded, config, context)
+    reasons |= dict.fromkeys(selection.taken_back, _SENSITIVE)
+    placement = _without(ir_model, placement, selection.taken_back, form)
     rounded = {name: rounded[name] for name in placement.layers}
     quantize(ir_model, placement, ranges, rounded)
     for graph in ir_model.graphs():
         for value in tuple(graph.initializers.values()):
             drop_unused(value)
-    return summary(form, found, reasons, placement, ranges, learner.reports, search, chosen)
-
-
-def refuse_quantized(ir_model: ir.Model) -> None:
-    """Refuse a graph that is quantized already.
-
-    Raises:
-        EdgewrightError: E212.
-    """
-    for graph in ir_model.graphs():
-        for node in graph:
-            if "Quantize" in node.op_type or node.op_type.startswith("QLinear") or node.op_type.endswith("Integer"):
-                raise EdgewrightError(
-                    "E212",
-                    f"`quantize_static` cannot work on a quantized graph: `{node.name or node.outputs[0].name}` is "
-                    f"{node.op_type}",
-                    hint="start from the float network: edgewright compress MODEL --recipe int8 --out FILE",
-                )
+    return summary(form, found, reasons, placement, ranges, learner.reports, selection)
 
 
 def _observe(
@@ -148,10 +132,10 @@ def _bytes(ir_model: ir.Model, names: Sequence[str], sample: Sample, context: Co
     ]
 
 
-def _samples(context: Context, role: Role) -> SampleSource:
+def _calibrating(context: Context) -> SampleSource:
     assert context.samples is not None, "compress gives E301 before the first step"
-    found = context.samples.role(role)
-    if role == "calibrate" and not len(found):
+    found = context.samples.role("calibrate")
+    if not len(found):
         raise EdgewrightError(
             "E301",
             f"`quantize_static` needs samples with the role calibrate, and none of {len(context.samples)} has it",
@@ -199,12 +183,40 @@ def _feeds(value: ir.Value, placement: Placement) -> bool:
     return False
 
 
-def _search(search: Search, config: Config, context: Context) -> tuple[str, ...]:
-    samples = _samples(context, "select")
-    if not len(samples):
+def _select(
+    ir_model: ir.Model,
+    placement: Placement,
+    ranges: Mapping[str, Range],
+    rounded: Mapping[str, Rounded],
+    config: Config,
+    context: Context,
+) -> Selection:
+    """What each layer does alone, and which ones the select samples need in float."""
+    form = context.quant_format
+
+    def changed(names: Sequence[str], weights: Mapping[str, Rounded] = rounded) -> ir.Model:
+        left = _without(ir_model, placement, set(placement.layers) - set(names), form)
+        return simulated(ir_model, left, ranges, {name: weights[name] for name in left.layers})
+
+    # Biases were shifted for what all layers together do: one layer alone has its own.
+    unshifted = {name: replace(item, bias=placement.layers[name].bias) for name, item in rounded.items()}
+    most = int(len(placement.layers) * config.keep_share) if config.search else 0
+    found = take_back_fewest(
+        ir_model,
+        tuple(placement.layers),
+        changed,
+        context,
+        most=most,
+        alone=lambda name: changed((name,), unshifted),
+    )
+    if not found.samples:
         context.progress.note("no sample has the role select: no layer was kept in float for the answers' sake")
-        return ()
-    return search.keep(samples, int(len(search.layers) * config.keep_share) if config.search else 0)
+    return found
+
+
+def _without(ir_model: ir.Model, placement: Placement, kept: Collection[str], form: QuantFormat) -> Placement:
+    """Where the graph is quantized when `kept` stay in float."""
+    return place(ir_model, {name: layer for name, layer in placement.layers.items() if name not in kept}, form)
 
 
 def _made(ir_model: ir.Model, name: str) -> tuple[str, ...]:
@@ -218,12 +230,8 @@ def _check(config: Config, ir_model: ir.Model) -> None:
         raise EdgewrightError(
             "E103", f"option `quantize_static.keep_share` is {config.keep_share}, but must be from 0 to 1"
         )
-    known = {name for node in ir_model.graph for name in (node.name, *(value.name for value in node.outputs)) if name}
-    for name in config.keep:
-        if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            tail = f"; did you mean `{near[0]}`?" if near else ""
-            raise EdgewrightError("E103", f"option `quantize_static.keep`: no node or tensor is called `{name}`{tail}")
+    known = {name for node in ir_model.graph for name in names_of(node)}
+    require_known(config.keep, known, option="quantize_static.keep", what="a node or tensor")
 
 
 def _why(reasons: Mapping[str, str]) -> str:

@@ -83,9 +83,10 @@ class Learner:
             assert node is not None
             set_weights(node, adder, layer, rounded[name], names, None)
             top = ceiling(made[name])
-            if self.correct_bias and top is not None:
+            bias = rounded[name].bias
+            if self.correct_bias and top is not None and bias is not None:
                 shift = self._activated_shift(layer, top, made[name], stages.made_by(node))
-                rounded[name] = replace(rounded[name], bias=rounded[name].bias + shift)
+                rounded[name] = replace(rounded[name], bias=bias + shift)
                 set_weights(node, adder, layer, rounded[name], names, None)
         self.context.progress.update("round weights", len(rounded), len(self.placement.layers))
         return rounded

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Mapping
 from typing import Any
 
 from edgewright.contracts import QuantFormat
-from edgewright.passes.quantize_static._keep import Search
+from edgewright.graph.selection import Selection
 from edgewright.passes.quantize_static._layers import Layer
 from edgewright.passes.quantize_static._placement import Placement
 from edgewright.passes.quantize_static._ranges import Range
@@ -19,8 +20,7 @@ def summary(
     placement: Placement,
     ranges: Mapping[str, Range],
     reports: Mapping[str, Mapping[str, Any]],
-    search: Search,
-    kept: Sequence[str],
+    selection: Selection,
 ) -> dict[str, Any]:
     """JSON-ready statistics.
 
@@ -31,8 +31,7 @@ def summary(
         placement: What is quantized.
         ranges: By point.
         reports: By layer, what rounding did.
-        search: The search for layers to keep.
-        kept: What it kept, most sensitive first.
+        selection: What the select samples said.
     """
     layers = []
     for name, layer in found.items():
@@ -47,7 +46,7 @@ def summary(
                 "weights": layer.weight.size,
                 "weight_bits": form.weight_bits if int8 else 32,
                 "input": _range(layer.data, placement, ranges) if int8 else None,
-                "sensitivity_db": search.sensitivity.get(name),
+                "sensitivity_db": _level(selection.alone.get(name)),
                 **reports.get(name, {}),
             }
         )
@@ -62,9 +61,28 @@ def summary(
         "layers": layers,
         "tensors": {name: _range(name, placement, ranges) for name in placement.points},
         "float": {name: reason for name, reason in reasons.items() if name not in found},
-        "kept": list(kept),
-        "select": search.to_json(kept),
+        "kept": list(selection.taken_back),
+        "select": _selected(selection),
     }
+
+
+def _selected(selection: Selection) -> dict[str, Any] | None:
+    if not selection.steps:
+        return None
+    return {
+        "samples": selection.samples,
+        "required": selection.required,
+        "agreement_before": selection.steps[0][1],
+        "agreement_after": selection.agreement,
+        "steps": [{"kept": count, "agreement": agreement} for count, agreement in selection.steps],
+    }
+
+
+def _level(moved: float | None) -> float | None:
+    """SQNR in dB of a rel-L2 distance; None where there is none or nothing is left."""
+    if moved is None or not math.isfinite(moved):
+        return None
+    return -20 * math.log10(max(moved, 1e-12))
 
 
 def _range(name: str, placement: Placement, ranges: Mapping[str, Range]) -> dict[str, Any] | None:
