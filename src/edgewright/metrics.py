@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -114,6 +115,16 @@ def clopper_pearson(successes: int, trials: int, confidence: float = CONFIDENCE)
     # the upper bound is one minus the lower bound of the failures
     high = 1.0 if failures == 0 else 1 - _bisect(lambda p: _incomplete_beta(p, failures, successes + 1) - tail)
     return low, high
+
+
+def share_to_pass(required: float, trials: int, confidence: float = CONFIDENCE) -> float | None:
+    """The least share of `trials` that proves a proportion of `required`; None where not even all of them would."""
+
+    def proven(successes: int) -> bool:
+        return clopper_pearson(successes, trials, confidence)[0] >= required
+
+    least = bisect.bisect_left(range(trials + 1), True, key=proven)
+    return least / trials if 0 < least <= trials else None
 
 
 def samples_to_decide(successes: int, trials: int, required: float, *, confidence: float = CONFIDENCE) -> int | None:

@@ -158,6 +158,20 @@ def test_samples_to_decide_do_decide(successes, trials):
     assert low >= 0.98 or high < 0.98
 
 
+@pytest.mark.parametrize("trials", [149, 183, 200, 380, 1000])
+def test_share_to_pass_is_the_least_that_does(trials):
+    share = metrics.share_to_pass(0.97, trials)
+    successes = round(share * trials)
+    assert metrics.clopper_pearson(successes, trials)[0] >= 0.97
+    assert metrics.clopper_pearson(successes - 1, trials)[0] < 0.97
+
+
+def test_share_to_pass_is_none_where_no_share_does():
+    assert metrics.share_to_pass(0.98, 100) is None
+    assert metrics.share_to_pass(1.0, 100) is None
+    assert metrics.share_to_pass(0.98, 0) is None
+
+
 def test_samples_to_decide_says_when_none_would():
     assert metrics.samples_to_decide(98, 100, 0.98) is None
     assert metrics.samples_to_decide(20, 20, 1.0) is None

@@ -19,7 +19,7 @@ from edgewright.metrics import rel_l2
 from edgewright.model import Model, Step
 from edgewright.records import VerifyReport
 from edgewright.spec import Spec
-from edgewright.target import CPUS, EXACT_INT8, Target, any_of, host_features, unmet
+from edgewright.target import CPUS, EXACT_INT8, any_of, host_features, unmet
 from edgewright.verify import verify
 
 NEED = any_of(EXACT_INT8)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from edgewright import registry
+from edgewright import metrics, registry
 from edgewright.bundle import Bundle
 from edgewright.compress import compress
 from edgewright.convert import convert
@@ -86,7 +86,7 @@ class Run:
             name=item.name, recipe=item.recipe.name, runtime=item.target.runtime, state="failed", reason=""
         )
         try:
-            bundle = self._make(item, budget["min_agreement"])
+            bundle = self._make(item, self._aim(budget["min_agreement"]))
             blank = replace(
                 blank,
                 bundle=f"bundles/{item.name}",
@@ -109,6 +109,13 @@ class Run:
         if verdict.decision != "pass":
             return replace(blank, verify=verdict, reason=_why_not(verdict))
         return replace(blank, verify=verdict, state="verified", reason="verified")
+
+    def _aim(self, required: float) -> float:
+        """The agreement that compression should reach, so that so many judges can prove the required one."""
+        if not registry.get("tasks", self.model.spec.task).PROPORTION:
+            return required
+        judges = len(set(self.samples.role("judge").groups))
+        return metrics.share_to_pass(required, judges) or required
 
     def _make(self, item: Planned, min_agreement: float) -> Bundle:
         folder = self.out / "bundles" / item.name

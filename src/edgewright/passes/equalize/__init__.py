@@ -12,7 +12,6 @@ balances ranges of weights; here the noise of activations counts too, and is wha
 
 from __future__ import annotations
 
-import difflib
 from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -22,6 +21,7 @@ import numpy as np
 from edgewright.contracts import Context
 from edgewright.errors import EdgewrightError
 from edgewright.graph.dataflow import Names, lift_constants
+from edgewright.graph.naming import require_known
 from edgewright.graph.scaling import Group, Scaling, find
 from edgewright.graph.shapes import infer
 from edgewright.passes.equalize._noise import Noise, Problem, choose
@@ -137,9 +137,5 @@ def _check(config: Config, ir_model: ir.Model) -> None:
     for option, given, fits, limit in limits:
         if not fits:
             raise EdgewrightError("E103", f"option `equalize.{option}` is {given}, but must be {limit}")
-    known = {value.name or "" for node in ir_model.graph for value in node.outputs}
-    for name in config.keep:
-        if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            tail = f"; did you mean `{near[0]}`?" if near else ""
-            raise EdgewrightError("E103", f"option `equalize.keep`: no tensor is called `{name}`{tail}")
+    known = {value.name for node in ir_model.graph for value in node.outputs if value.name}
+    require_known(config.keep, known, option="equalize.keep", what="a tensor")

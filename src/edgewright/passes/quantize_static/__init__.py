@@ -9,7 +9,7 @@ float, where the select samples say so.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -82,6 +82,7 @@ def apply(ir_model: ir.Model, config: Config, context: Context) -> dict[str, Any
     found, reasons = find_layers(ir_model, form)
     asked = {name for name, layer in found.items() if {name, layer.node, *_made(ir_model, name)} & set(config.keep)}
     reasons |= dict.fromkeys(asked, _ASKED)
+    outputs = {name: _made(ir_model, name)[-1] for name in found}
     layers = {name: layer for name, layer in found.items() if name not in asked}
     if not layers:
         raise EdgewrightError("E212", f"`quantize_static` finds no layer to quantize{_why(reasons)}")
@@ -96,7 +97,7 @@ def apply(ir_model: ir.Model, config: Config, context: Context) -> dict[str, Any
         raise EdgewrightError("E212", f"`quantize_static` finds no layer to quantize{_why(reasons)}")
     learner = Learner(ir_model, placement, ranges, statistics, form, context, config.compensate, config.correct_bias)
     rounded = learner.learn(learning)
-    selection = _select(ir_model, placement, ranges, rounded, config, context)
+    selection = _select(ir_model, placement, ranges, rounded, learner.alone, config, context)
     reasons |= dict.fromkeys(selection.taken_back, _SENSITIVE)
     placement = _without(ir_model, placement, selection.taken_back, form)
     rounded = {name: rounded[name] for name in placement.layers}
@@ -104,7 +105,7 @@ def apply(ir_model: ir.Model, config: Config, context: Context) -> dict[str, Any
     for graph in ir_model.graphs():
         for value in tuple(graph.initializers.values()):
             drop_unused(value)
-    return summary(form, found, reasons, placement, ranges, learner.reports, selection)
+    return summary(form, found, outputs, reasons, placement, ranges, learner.reports, selection)
 
 
 def _observe(
@@ -188,6 +189,7 @@ def _select(
     placement: Placement,
     ranges: Mapping[str, Range],
     rounded: Mapping[str, Rounded],
+    alone: Mapping[str, Rounded],
     config: Config,
     context: Context,
 ) -> Selection:
@@ -198,8 +200,6 @@ def _select(
         left = _without(ir_model, placement, set(placement.layers) - set(names), form)
         return simulated(ir_model, left, ranges, {name: weights[name] for name in left.layers})
 
-    # Biases were shifted for what all layers together do: one layer alone has its own.
-    unshifted = {name: replace(item, bias=placement.layers[name].bias) for name, item in rounded.items()}
     most = int(len(placement.layers) * config.keep_share) if config.search else 0
     found = take_back_fewest(
         ir_model,
@@ -207,7 +207,7 @@ def _select(
         changed,
         context,
         most=most,
-        alone=lambda name: changed((name,), unshifted),
+        alone=lambda name: changed((name,), alone),
     )
     if not found.samples:
         context.progress.note("no sample has the role select: no layer was kept in float for the answers' sake")

@@ -53,6 +53,7 @@ class Learner:
         compensate: Let rounding errors compensate each other; else to nearest.
         correct_bias: Shift biases by what quantization shifts the mean of each channel.
         reports: By layer, what it did, for the statistics of the pass.
+        alone: By layer, with a bias that makes up for its own rounding only: as if all others were float.
     """
 
     ir_model: ir.Model
@@ -64,6 +65,7 @@ class Learner:
     compensate: bool = True
     correct_bias: bool = True
     reports: dict[str, dict[str, Any]] = field(default_factory=dict)
+    alone: dict[str, Rounded] = field(default_factory=dict)
     _activated: set[str] = field(default_factory=set)
 
     def learn(self, samples: Sequence[Sample]) -> dict[str, Rounded]:
@@ -114,11 +116,10 @@ class Learner:
         corrected = bias + shift if self.correct_bias and linear else bias
         has_bias = layer.can_shift and (layer.bias is not None or self.correct_bias)
         self.reports[layer.name] = self._report(layer, moments, rows, plain * scales[..., None], final, shift, held)
-        return Rounded(
-            np.ascontiguousarray(layer.from_rows(levels)),
-            scales.reshape(-1),
-            corrected.astype(np.float32) if has_bias else None,
-        )
+        own = bias + _shift(rows - final, moments.mean) if self.correct_bias else bias
+        made = Rounded(np.ascontiguousarray(layer.from_rows(levels)), scales.reshape(-1), None)
+        self.alone[layer.name] = replace(made, bias=own.astype(np.float32)) if has_bias else made
+        return replace(made, bias=corrected.astype(np.float32)) if has_bias else made
 
     def _activated_shift(self, layer: Layer, top: float, value: ir.Value, outputs: Iterator[np.ndarray]) -> np.ndarray:
         """What to add to the bias so that each channel keeps its mean after the activation, f32[O].

@@ -16,6 +16,7 @@ from edgewright.passes.quantize_static._ranges import Range
 def summary(
     form: QuantFormat,
     found: Mapping[str, Layer],
+    outputs: Mapping[str, str],
     reasons: Mapping[str, str],
     placement: Placement,
     ranges: Mapping[str, Range],
@@ -27,6 +28,7 @@ def summary(
     Args:
         form: The format.
         found: Every layer that might have been quantized, in graph order.
+        outputs: By layer, the tensor that it hands on: after an activation fused into it.
         reasons: Why layers stay in float, those that could not be quantized among them.
         placement: What is quantized.
         ranges: By point.
@@ -46,6 +48,7 @@ def summary(
                 "weights": layer.weight.size,
                 "weight_bits": form.weight_bits if int8 else 32,
                 "input": _range(layer.data, placement, ranges) if int8 else None,
+                "output": _range(outputs[name], placement, ranges) if outputs[name] in placement.points else None,
                 "sensitivity_db": _level(selection.alone.get(name)),
                 **reports.get(name, {}),
             }
