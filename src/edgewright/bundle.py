@@ -104,6 +104,12 @@ class Bundle:
         return frozenset(group for step in self.history for group in step.samples)
 
     @property
+    def comparable(self) -> frozenset[str]:
+        """Tensors of the original that the files have as well, less those that a step rescaled on purpose."""
+        rescaled = {name for step in self.history for name in step.stats.get("rescaled", ())}
+        return frozenset({*self.tensor_names, *(info.name for info in self.outputs)} - rescaled)
+
+    @property
     def unmet_features(self) -> tuple[str, ...]:
         """Those of `cpu_features` that this CPU has not; empty where the system does not tell what it has."""
         return unmet(self.cpu_features, host_features()) if host_features() else ()

@@ -65,7 +65,8 @@ class Step:
         config: Its options, JSON-ready.
         lossy: True where outputs may differ by more than float rounding.
         samples: Group hashes of the samples that were read; verify refuses them as judges.
-        stats: What the step reports of itself, JSON-ready.
+        stats: What the step reports of itself, JSON-ready; `rescaled` names inner tensors that hold other values on
+            purpose, which readers make up for.
     """
 
     kind: str

@@ -171,7 +171,7 @@ class LocateReport(Record):
         first: Name of the first layer that fails isolated, or None.
         cause: The likely cause of the first failure, in words, or None.
         reproducer: Folder with a one-layer reproducer, or None.
-        fused: Tensors of the original that no longer exist in the bundle.
+        fused: Tensors of the original that no longer exist in the bundle, or that equalization rescaled.
         samples: Samples compared.
         seed: Seed.
         environment: Where.

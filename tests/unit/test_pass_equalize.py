@@ -17,9 +17,11 @@ from tests.onnx_files import refused
 
 from edgewright.compress import compress
 from edgewright.contracts import Role, Sample
+from edgewright.convert import convert
 from edgewright.graph.dataflow import Names
 from edgewright.graph.scaling import find
 from edgewright.graph.shapes import infer
+from edgewright.locate import locate
 from edgewright.metrics import rel_l2
 from edgewright.model import OPSET_VERSION, Model
 from edgewright.passes.equalize._noise import REACHES, Activation, Problem, Reach, Weights, choose, solve
@@ -163,6 +165,21 @@ def test_unequal_channels_become_equal_and_lose_less(tolerance: Tolerance) -> No
         assert spread(after, name) < spread(model, name) / 4
     samples = Drawn()
     assert noise(with_steps(after, samples), model) < noise(with_steps(model, samples), model) / 10
+
+
+def test_what_was_rescaled_is_named_and_locate_leaves_it_out(tolerance: Tolerance, tmp_path: Path) -> None:
+    model = network(unequal=1.5)
+    after = equalized(model)
+    inner = [value.name for node in model.ir.graph for value in node.outputs if value.name and value.name != "y"]
+    values = [run(item, unseen(), inner)[1:] for item in (model, after)]
+    moved = {name for name, *pair in zip(inner, *values, strict=True) if rel_l2(*pair) > tolerance["float32"]["rel_l2"]}
+    assert moved
+    assert set(after.history[-1].stats["rescaled"]) == moved
+    bundle = convert(after, "onnxruntime", tmp_path / "bundle")
+    assert bundle.comparable.isdisjoint(moved)
+    report = locate(model, bundle, Drawn(has="judge"))
+    assert report.layers
+    assert all(layer.passed for layer in report.layers)
 
 
 NOISES = ("activation_noise", "weight_noise")

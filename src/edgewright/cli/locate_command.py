@@ -98,7 +98,7 @@ def _render(console: Console, report: LocateReport, every: bool) -> None:
     if not failing:
         console.print(
             f"[bold green]pass[/]: all {len(report.layers)} comparable tensors are within the limits "
-            f"({plural(len(report.fused), 'tensor')} of the original fused away)"
+            f"({plural(len(report.fused), 'tensor')} of the original fused or rescaled)"
         )
         return
     console.print(f"[bold red]fail[/]: {len(failing)} of {len(report.layers)} layers")

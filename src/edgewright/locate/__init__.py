@@ -64,8 +64,7 @@ def locate(
     chosen = tuple(itertools.islice(original.judges(samples), max_samples))
     if not chosen:
         raise EdgewrightError("E301", "none of the judge samples could be read")
-    shared = {*bundle.tensor_names, *(info.name for info in bundle.outputs)}
-    stages = plan(model, shared, chosen[0].arrays)
+    stages = plan(model, bundle.comparable, chosen[0].arrays)
     differences = parameters.compare(model, bundle, stages.stages)
     walk = Walk(
         model, bundle, stages, chosen, differences.values, budget_bytes=memory_bytes, threads=threads, progress=progress

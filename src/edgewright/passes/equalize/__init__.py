@@ -89,6 +89,11 @@ def apply(ir_model: ir.Model, config: Config, context: Context) -> dict[str, Any
     return {
         "groups": len(scaling.groups),
         "scaled": reports,
+        "rescaled": sorted(
+            value.name
+            for value, channels in scaling.channels.items()
+            if value.name and not value.is_initializer() and (factors[channels.ids] != 1).any()
+        ),
         "constants_changed": changed,
         "not_scaled": dict(sorted(skipped.items())),
     }
