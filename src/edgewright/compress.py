@@ -27,7 +27,7 @@ from edgewright.errors import EdgewrightError
 from edgewright.graph.shapes import infer
 from edgewright.metrics import rel_l2
 from edgewright.model import Arrays, Model, Step
-from edgewright.options import build, dump
+from edgewright.options import build, dump, require_agreement
 from edgewright.progress import SILENT, Progress
 from edgewright.recipe import Recipe
 from edgewright.spec import Spec
@@ -68,9 +68,11 @@ def compress(
         progress: Told of each step.
 
     Raises:
-        EdgewrightError: E101 unknown recipe, pass or runtime, E102 a package is missing, E103 a malformed option or a
-            target that the recipe is not for, E301 a pass needs samples, E212 a pass cannot work on this graph.
+        EdgewrightError: E101 unknown recipe, pass or runtime, E102 a package is missing, E103 a malformed option, a
+            `min_agreement` that is none, or a target that the recipe is not for, E301 a pass needs samples, E212 a pass
+            cannot work on this graph.
     """
+    require_agreement(min_agreement)
     recipe = Recipe.named(recipe)
     target = _target(recipe, target)
     learnt_from = None if samples is None else samples.role("calibrate", "select")

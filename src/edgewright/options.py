@@ -60,6 +60,16 @@ def dump(instance: Any) -> dict[str, Any]:
     return {f.name: _plain(getattr(instance, f.name)) for f in dataclasses.fields(instance) if f.init}
 
 
+def require_agreement(value: float) -> None:
+    """Refuse a `min_agreement` that is no share.
+
+    Raises:
+        EdgewrightError: E103.
+    """
+    if not 0 < value <= 1:
+        raise EdgewrightError("E103", f"`min_agreement` is {value}, but must be above 0 and at most 1")
+
+
 def _plain(value: Any) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return dump(value)

@@ -271,3 +271,30 @@ def test_profile_files_are_json_that_is_gone_afterwards(
     times = RUNTIME.profile(bundle, {"x": np.ones(2, np.float32)}, threads=1, runs=2)
     assert set(json.loads(json.dumps(times))) == {"y"}
     assert [path.name for path in tmp_path.iterdir()] == ["net"]
+
+
+def test_the_readme_opens_the_file_with_the_settings_that_its_answers_depend_on(
+    tmp_path: Path, rng: np.random.Generator, model_from_text: Any
+) -> None:
+    """A layer kept in float between quantized ones is rounded by an optimizer of ONNX Runtime unless it is told not to."""
+    weights = ", ".join(f"{value:.6f}" for value in rng.standard_normal(64) * np.repeat([1.0, 0.02], 32))
+    model = model_from_text(
+        f"""<ir_version: 10, opset_import: ["" : 21]> net (float[1,8,1,1] x) => (float[1,8,1,1] y)
+        <float s = {{0.05}}, float fine = {{0.002}}, uint8 z = {{128}}, float[8,8,1,1] w = {{{weights}}}> {{
+            q = QuantizeLinear(x, s, z)  d = DequantizeLinear(q, s, z)
+            p = Conv(d, w)
+            r = QuantizeLinear(p, fine, z)  y = DequantizeLinear(r, fine, z)
+        }}"""
+    )
+    bundle = convert(model, "onnxruntime", tmp_path / "net")
+    code = (bundle.path / "README.md").read_text(encoding="utf-8").split("```python\n")[1].split("```")[0]
+    feeds = {"x": rng.standard_normal((1, 8, 1, 1)).astype(np.float32)}
+    names: dict[str, Any] = {}
+    code = code.replace('"model.onnx"', repr(str(bundle.path / "model.onnx"))).replace("...", "feeds['x']")
+    exec(code, {"feeds": feeds}, names)
+    with session.open(bundle) as opened:
+        np.testing.assert_array_equal(names["outputs"][0], opened.run(feeds)["y"])
+    import onnxruntime
+
+    plain = onnxruntime.InferenceSession(bundle.path / "model.onnx", providers=["CPUExecutionProvider"])
+    assert not np.array_equal(plain.run(None, feeds)[0], names["outputs"][0])

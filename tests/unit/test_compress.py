@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -20,6 +20,7 @@ from edgewright.graph.dataflow import constant_array
 from edgewright.model import Model
 from edgewright.progress import Silent
 from edgewright.recipe import Recipe, RecipeStep
+from edgewright.spec import Spec
 from edgewright.target import Target
 
 BODY = """<ir_version: 10, opset_import: ["" : 21]>
@@ -242,6 +243,23 @@ def test_context_gives_format_seed_and_progress(model: Model, install: Install) 
     assert notes.updates == [("compress", 0, 1), ("compress", 1, 1)]
 
 
+@pytest.mark.parametrize(
+    ("task", "samples", "expected"),
+    [("segment", 20, 0.98), ("classify", 20, 0.95), ("classify", 50, 0.98), ("classify", 500, 0.98)],
+)
+def test_what_select_samples_must_show(
+    model: Model, install: Install, task: str, samples: int, expected: float
+) -> None:
+    """Where results agree or do not, one sample alone never decides."""
+    seen: list[float] = []
+
+    def look(graph: ir.Model, config: Config, context: Any) -> None:
+        seen.append(context.required(samples))
+
+    compress(replace(model, spec=Spec(task=task)), install(look=look), min_agreement=0.98)
+    assert seen == [pytest.approx(expected)]
+
+
 def test_a_runtime_without_int8_has_no_format(model: Model, install: Install, monkeypatch: pytest.MonkeyPatch) -> None:
     plugin = registry.get("runtimes", "onnxruntime")
     monkeypatch.setattr(plugin, "quant_format", lambda target: None)
@@ -362,3 +380,10 @@ def test_history_survives_a_file(model: Model, tmp_path: Any) -> None:
     assert again.hash == small.hash
     assert [step.name for step in again.history][-4:] == [step.name for step in small.history]
     assert again.origin == model.hash
+
+
+@pytest.mark.parametrize("value", [0, -0.5, 1.01, float("nan")])
+def test_min_agreement_must_be_a_share(model: Model, value: float) -> None:
+    with pytest.raises(EdgewrightError, match="must be above 0 and at most 1") as caught:
+        compress(model, "original", min_agreement=value)
+    assert caught.value.code == "E103"

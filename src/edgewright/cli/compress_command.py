@@ -23,6 +23,13 @@ if TYPE_CHECKING:
 @click.option("--spec", metavar="FILE", help="Spec of the model.")
 @click.option("--runtime", default="onnxruntime", show_default=True, help="Runtime to compress for.")
 @click.option("--cpu", default="host", show_default=True, help="CPU to compress for (edgewright list cpus).")
+@click.option(
+    "--min-agreement",
+    type=float,
+    default=0.98,
+    show_default=True,
+    help="Agreement with the original for which layers are kept in float.",
+)
 @click.option("--out", metavar="FILE", required=True, help="The .onnx file to write.")
 @click.option("--seed", type=int, default=0, show_default=True)
 def command(
@@ -33,6 +40,7 @@ def command(
     spec: str | None,
     runtime: str,
     cpu: str,
+    min_agreement: float,
     out: str,
     seed: int,
 ) -> int:
@@ -54,7 +62,14 @@ def command(
     overrides = {name: v for name, v in terminal.options.sets.items() if name in {s.name for s in chosen.steps}}
     with terminal.progress() as progress:
         small = compress(
-            network, chosen, opened, target=Target(runtime, cpu), overrides=overrides, seed=seed, progress=progress
+            network,
+            chosen,
+            opened,
+            target=Target(runtime, cpu),
+            overrides=overrides,
+            min_agreement=min_agreement,
+            seed=seed,
+            progress=progress,
         )
     path = small.save(out)
     document = {

@@ -24,6 +24,7 @@ from edgewright.files import write_whole
 from edgewright.inspect import inspect
 from edgewright.locate import locate
 from edgewright.model import Model
+from edgewright.options import require_agreement
 from edgewright.progress import SILENT, Progress
 from edgewright.recipe import Recipe
 from edgewright.recipe import names as recipe_names
@@ -162,8 +163,7 @@ def _examine(model: Model, bundle: Bundle, samples: Samples, threads: int, progr
 
 
 def _check_budget(samples: Samples, min_agreement: float, max_drop: float | None) -> None:
-    if not 0 < min_agreement <= 1:
-        raise EdgewrightError("E103", f"`min_agreement` is {min_agreement}, but must be above 0 and at most 1")
+    require_agreement(min_agreement)
     if max_drop is not None and not 0 <= max_drop < 1:
         raise EdgewrightError("E103", f"`max_drop` is {max_drop}, but must be at least 0 and below 1")
     if max_drop is not None and not samples.labelled:

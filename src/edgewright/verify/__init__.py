@@ -19,6 +19,7 @@ from edgewright.bundle import Bundle
 from edgewright.contracts import Sample, SampleSource
 from edgewright.errors import EdgewrightError
 from edgewright.model import Arrays, Model
+from edgewright.options import require_agreement
 from edgewright.progress import SILENT, Progress
 from edgewright.records import Decision, Environment, Gate, VerifyReport
 from edgewright.verify import gates, saturation
@@ -182,7 +183,6 @@ def _disagreements(model: Model, seen: Seen, task: Any, required: float) -> tupl
 
 
 def _check_limits(min_agreement: float, max_drop: float | None) -> None:
-    if not 0 < min_agreement <= 1:
-        raise EdgewrightError("E103", f"`min_agreement` is {min_agreement}, but must be above 0 and at most 1")
+    require_agreement(min_agreement)
     if max_drop is not None and not 0 <= max_drop <= 1:
         raise EdgewrightError("E103", f"`max_drop` is {max_drop}, but must be from 0 to 1")

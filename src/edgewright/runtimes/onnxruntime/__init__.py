@@ -19,6 +19,7 @@ from edgewright.runtimes.onnxruntime.layers import times_by_tensor
 from edgewright.runtimes.onnxruntime.sessions import (
     FILE,
     RESTORE,
+    SILENTLY_LOSSY,
     SessionRunner,
     give_types,
     load,
@@ -104,19 +105,26 @@ def convert(model: Model, folder: Path, options: Options, target: Target) -> Con
     return Conversion(
         tensor_names={name: name for name in names if name},
         precision="int8" if stored and not restored else None,
-        usage=_usage(model, with_setting=stored and restored),
+        usage=_usage(model, quantized=stored, restored=restored),
     )
 
 
-def _usage(model: Model, *, with_setting: bool) -> str:
-    key, value = RESTORE
-    setting = f"""settings = onnxruntime.SessionOptions()
-settings.add_session_config_entry("{key}", "{value}")  # weights become float once, not in every run
-"""
-    given = "settings, " if with_setting else ""
-    return f"""import onnxruntime
-{setting if with_setting else ""}session = onnxruntime.InferenceSession("{FILE}", {given}providers=["CPUExecutionProvider"])
-outputs = session.run(None, {{{", ".join(f'"{info.name}": ...' for info in model.inputs)}}})"""
+def _usage(model: Model, *, quantized: bool, restored: bool) -> str:
+    """How to open the file without edgewright, with the settings that its answers or its speed depend on."""
+    lines, arguments = ["import onnxruntime"], [f'"{FILE}"', 'providers=["CPUExecutionProvider"]']
+    if quantized and restored:
+        key, value = RESTORE
+        lines.append("settings = onnxruntime.SessionOptions()")
+        lines.append(
+            f'settings.add_session_config_entry("{key}", "{value}")  # weights become float once, not in every run'
+        )
+        arguments.insert(1, "settings")
+    if quantized and not restored:
+        lines.append("# That optimizer would round the weights of layers that were kept in float.")
+        arguments.append(f"disabled_optimizers={list(SILENTLY_LOSSY)!r}".replace("'", '"'))
+    lines.append(f"session = onnxruntime.InferenceSession({', '.join(arguments)})")
+    feeds = ", ".join(f'"{info.name}": ...' for info in model.inputs)
+    return "\n".join([*lines, f"outputs = session.run(None, {{{feeds}}})"])
 
 
 def open(bundle: OpenedBundle, *, threads: int, cut: Cut | None = None) -> SessionRunner:
