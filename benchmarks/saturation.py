@@ -35,11 +35,16 @@ from edgewright.samples import Samples
 CPU = "x86-64-v3"  # AVX2 without VNNI
 EMULATOR = ("qemu-x86_64", "-cpu", "Haswell")
 RUNTIMES = ("onnxruntime", "openvino")
+#: Instead of bits: 8, but the weights of two products that meet are 128 together.
+PAIRS = 0
 #: Weights and activations are large and of one sign, so that every pair of products is: the worst there is.
 KERNELS = {
     "Conv 3x3": ("conv", "uint8", 8), "Conv 3x3, 7-bit weights": ("conv", "uint8", 7),
     "Conv 3x3, int8 activations": ("conv", "int8", 8), "depthwise Conv 3x3": ("depthwise", "uint8", 8),
-    "MatMul": ("matmul", "uint8", 8), "MatMul, 7-bit weights": ("matmul", "uint8", 7),
+    "Conv 3x3, pairs up to 128": ("conv", "uint8", PAIRS), "the same, 6 channels": ("even", "uint8", PAIRS),
+    "the same, 3 channels, across places": ("odd", "uint8", PAIRS), "the same, 8 groups": ("grouped", "uint8", PAIRS),
+    "MatMul": ("matmul", "uint8", 8), "MatMul, pairs up to 128": ("matmul", "uint8", PAIRS),
+    "MatMul, 7-bit weights": ("matmul", "uint8", 7),
     "DynamicQuantizeLinear, MatMulInteger": ("dynamic", "uint8", 8),
 }  # fmt: skip
 
@@ -124,22 +129,39 @@ def on_old_cpu(shipped: Path) -> Iterator[None]:
 # --- kernels ----------------------------------------------------------------------------------------------------------
 
 
+CONVOLUTIONS = {
+    "conv": (32, 64, 3, 3), "even": (32, 6, 3, 3), "odd": (32, 3, 3, 3), "grouped": (64, 8, 3, 3),
+    "depthwise": (64, 1, 3, 3),
+}  # fmt: skip
+
+
+def paired(weights: np.ndarray, convolution: bool) -> np.ndarray:
+    """The same, but of four neighbouring inputs one is large and each of the others is what it leaves of 128."""
+    rows = (weights if convolution else weights.T).clip(64)
+    for start in range(0, rows.shape[1], 4):
+        block = rows[:, start : start + 4]
+        block[:, 1:] = 128 - block[:, :1]
+    return rows if convolution else rows.T
+
+
 def kernel(kind: str, activation: str, bits: int) -> tuple[Model, dict[str, np.ndarray]]:
     """A network of one int8 layer with one input on which every sum is as large as it gets."""
     import onnx_ir as ir
 
     rng = np.random.default_rng(0)
-    weights = rng.integers(60, 128, {"conv": (32, 64, 3, 3), "depthwise": (64, 1, 3, 3)}.get(kind, (256, 32)))
-    weights = (weights >> (8 - bits)).astype(np.int8)
+    sizes = CONVOLUTIONS.get(kind, (256, 32))
+    weights = rng.integers(60, 128, sizes)
+    weights = (paired(weights, kind in CONVOLUTIONS) if bits == PAIRS else weights >> (8 - bits)).astype(np.int8)
     zero = 0 if activation == "uint8" else -128
-    image = kind in ("conv", "depthwise")
-    shape = "1, 64, 6, 6" if image else "8, 256"
+    image = kind in CONVOLUTIONS
+    channels = {"depthwise": 64, "grouped": 64}.get(kind, sizes[1])
+    shape = f"1, {channels}, 6, 6" if image else "8, 256"
     x = rng.integers(100, 256, [int(size) for size in shape.split(",")]).astype(np.float32)
     steps = (
         "xq = QuantizeLinear(x, one, zero)  xd = DequantizeLinear(xq, one, zero)  wd = DequantizeLinear(w, one, none)\n"
     )
     if image:
-        group = 64 if kind == "depthwise" else 1
+        group = channels // sizes[1]
         largest = float(weights.reshape(len(weights), -1).sum(1, dtype=np.int64).max())
         steps += (
             f"y = Conv <group = {group}> (xd, wd)  q = QuantizeLinear(y, s, zero)  z = DequantizeLinear(q, s, zero)"

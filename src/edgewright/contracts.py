@@ -93,6 +93,8 @@ class QuantFormat:
         activation_dtype: "uint8" or "int8".
         activation_symmetric: True where the zero point is fixed (ncnn).
         weight_bits: 7 where 8-bit weights saturate the multiply-add (x86 without VNNI), else 8.
+        pairs: True where 8 bits are exact as well, as long as the two weights of every pair of products that is added in
+            16 bits are at most 128 together (`graph/int8.py`); layers whose pairs are not known keep to `weight_bits`.
         per_channel: True where weights may have one scale per output channel.
         layers: Operators with weights that run in int8.
         operators: Further operators that run in int8 where everything they read and make is quantized.
@@ -104,6 +106,7 @@ class QuantFormat:
     activation_dtype: Literal["uint8", "int8"] = "uint8"
     activation_symmetric: bool = False
     weight_bits: int = 8
+    pairs: bool = False
     per_channel: bool = True
     layers: tuple[str, ...] = ("Conv", "Gemm", "MatMul")
     operators: tuple[str, ...] = ()

@@ -125,5 +125,5 @@ def weight_bits(target: Target) -> tuple[int, str]:
         return 8, f"CPU `{target.cpu}` multiplies int8 without saturation, so weights use all 8 bits"
     return 7, (
         f"CPU `{target.cpu}` has no VNNI: pairs of uint8 x int8 products saturate in 16 bits, unless weights keep to 7 "
-        "bits"
+        "bits, or pairs of them to 128 together"
     )

@@ -5,7 +5,14 @@ import onnx_ir as ir
 import pytest
 
 from edgewright import session
-from edgewright.graph.int8 import LARGEST_SAFE_WEIGHT, saturating_layers, with_unsigned_weights
+from edgewright.convert import convert
+from edgewright.graph.int8 import (
+    LARGEST_SAFE_WEIGHT,
+    largest_pairs,
+    neighbours,
+    saturating_layers,
+    with_unsigned_weights,
+)
 from edgewright.model import Model
 
 HEAD = '<ir_version: 10, opset_import: ["" : 21, "com.microsoft" : 1]>'
@@ -58,10 +65,13 @@ def graph(text):
 @pytest.mark.parametrize(
     ("text", "layers"),
     [
-        (matmul(), ("y",)),
+        (matmul("127, -3, 5, 60"), ("y",)),
         (matmul(f"{LARGEST_SAFE_WEIGHT}, -{LARGEST_SAFE_WEIGHT}, 0, 1"), ()),
-        (matmul(f"{LARGEST_SAFE_WEIGHT + 1}, 0, 0, 1"), ("y",)),
-        (matmul(f"-{LARGEST_SAFE_WEIGHT + 1}, 0, 0, 1"), ("y",)),
+        (matmul("127, 0, 1, 64"), ()),  # no pair is more than 128
+        (matmul("65, 0, 64, 1"), ("y",)),
+        (matmul("-65, 0, 64, 1"), ("y",)),
+        (matmul("1, 65, 0, -64"), ("y",)),
+        (matmul("65, 64, 0, 1"), ()),  # of two outputs
         (matmul("255, 1, 2, 3", dtype="uint8", zero="uint8 wz = {128}"), ()),  # runtimes widen unsigned weights
         (convolution(2, 1), ("y",)),
         (convolution(2, 2), ()),  # depthwise: no pairs
@@ -134,3 +144,71 @@ def test_float_graphs_stay_as_they_are():
     )
     assert saturating_layers(graph(text)) == ()
     assert Model(with_unsigned_weights(graph(text))).hash == Model(graph(text)).hash
+
+
+SHAPES = {
+    "1x1": ((16, 20, 1, 1), 1), "3x3": ((16, 32, 3, 3), 1), "stride": ((16, 32, 3, 3), 1), "even": ((16, 18, 3, 3), 1),
+    "odd 1x1": ((16, 19, 1, 1), 1), "grouped": ((24, 6, 3, 3), 4), "depthwise": ((32, 1, 5, 5), 32), "1-D": ((16, 12, 5), 1),
+    "MatMul": ((37, 24), 1), "Gemm": ((64, 24), 1),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+@pytest.mark.parametrize("case", SHAPES)
+def test_kernels_add_no_other_pairs(case, runtime, rng, tmp_path):
+    """Weights as large as `neighbours` allows, inputs as large as may be: real kernels make the exact sums."""
+    shape, groups = SHAPES[case]
+    convolution = len(shape) > 2
+    numbers = neighbours(shape, convolution=convolution)
+    outputs = shape[0] if convolution else shape[1]
+    # rows [O, K]: of each number one input has most of 128, all others what it leaves; signs by number, so that sums stay
+    count = int(numbers.max()) + 1
+    large, sign = rng.integers(65, 128, (outputs, count)), rng.choice([-1, 1], (outputs, count))
+    first = {number: rng.choice(np.flatnonzero(numbers == number)) for number in range(count)}
+    rows = (128 - large)[:, numbers]
+    rows[:, list(first.values())] = large
+    rows *= sign[:, numbers]
+    assert not convolution or shape[1] == 1 or largest_pairs(np.abs(rows), numbers).max() == 128
+    weights = rows.reshape(shape) if convolution else rows.T
+    model = one_layer(case, weights.astype(np.int8), groups)
+    feeds = {"x": rng.integers(200, 256, list(model.inputs[0].shape)).astype(np.float32)}
+    assert saturating_layers(model.ir) == ()
+    with session.open(model, runtime="reference") as opened:
+        exact = opened.run(feeds)["z"]
+    bundle = convert(model, runtime, tmp_path / "net")
+    assert bundle.cpu_features == ()
+    with session.open(bundle) as opened:
+        got = opened.run(feeds)["z"]
+    step = np.abs(exact).max() / 127
+    assert np.abs(got - exact).max() <= 1.01 * step  # one step: halves may be rounded the other way
+    assert (np.abs(got - exact) > 0.01 * step).mean() < 0.02
+
+
+def one_layer(case, weights, groups):
+    """x -> Q -> DQ -> the layer -> Q -> DQ -> z, steps of 1 for inputs and weights."""
+    import onnx_ir as ir
+
+    convolution = weights.ndim > 2
+    size = f"1, {weights.shape[1] * groups}" + ", 9" * (weights.ndim - 2) if convolution else f"4, {weights.shape[0]}"
+    stride = 2 if case == "stride" else 1
+    layer = {"MatMul": "MatMul(d, f)", "Gemm": "Gemm(d, f)"}.get(
+        case, f"Conv <group = {groups}, strides = [{', '.join([str(stride)] * (weights.ndim - 2))}]> (d, f)"
+    )
+    outputs = weights.shape[0 if convolution else 1]
+    reach = 255 * np.abs(weights.astype(int)).reshape(outputs, -1).sum(1).max() / 4
+    graph = ir.from_onnx_text(
+        f"""{HEAD} net (float[{size}] x, int8{list(weights.shape)} w) => (float[] z)
+        <float one = {{1.0}}, uint8 zero = {{0}}, int8 none = {{0}}, float s = {{{reach / 127}}}, uint8 middle = {{128}}> {{
+            q = QuantizeLinear(x, one, zero) d = DequantizeLinear(q, one, zero) f = DequantizeLinear(w, one, none)
+            y = {layer}
+            p = QuantizeLinear(y, s, middle) z = DequantizeLinear(p, s, middle) }}"""
+    )
+    stored = graph.graph.inputs.pop()
+    stored.const_value = ir.tensor(weights, name="w")
+    graph.graph.register_initializer(stored)
+    return Model(graph, name="net")
+
+
+def test_pairs_of_an_odd_number_of_channels_are_not_known():
+    assert neighbours((16, 3, 3, 3), convolution=True) is None
+    assert neighbours((16, 3, 1, 1), convolution=True) is not None

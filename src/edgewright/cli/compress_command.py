@@ -11,6 +11,7 @@ from edgewright.cli.tables import size
 from edgewright.errors import EdgewrightError
 
 if TYPE_CHECKING:
+    from edgewright.model import Model
     from edgewright.recipe import Recipe
 
 
@@ -79,21 +80,20 @@ def command(
         "steps": [step.to_json() for step in small.history],
     }
 
-    def render(console: object) -> None:
-        for step in small.history[len(network.history) :]:
-            facts = ", ".join(
-                f"{key} {value}" for key, value in step.stats.items() if isinstance(value, (int, float, str))
-            )
-            terminal.console.print(f"{step.name}: {facts or 'done'}", markup=False)
-        before, after = size(network.weight_bytes()), size(small.weight_bytes())
-        terminal.console.print(f"weights: {before} -> {after}", markup=False)
-
-    terminal.emit(document, render)
+    terminal.emit(document, lambda console: _show(terminal, network, small))
     terminal.say(f"saved: {path}")
     terminal.next(
         f"edgewright convert {quoted(path, '--runtime', runtime, '--out', f'bundles/{chosen.name}-{runtime}')}"
     )
     return 0
+
+
+def _show(terminal: Terminal, network: Model, small: Model) -> None:
+    for step in small.history[len(network.history) :]:
+        facts = ", ".join(f"{key} {value}" for key, value in step.stats.items() if isinstance(value, (int, float, str)))
+        terminal.console.print(f"{step.name}: {facts or 'done'}", markup=False)
+    before, after = size(network.weight_bytes()), size(small.weight_bytes())
+    terminal.console.print(f"weights: {before} -> {after}", markup=False)
 
 
 def _check_sets(terminal: Terminal, recipe: Recipe) -> None:

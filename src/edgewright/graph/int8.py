@@ -1,8 +1,9 @@
 """Products of int8 weights: which could saturate in 16 bits, and the same integers as unsigned weights, which cannot.
 
 x86 CPUs without VNNI multiply uint8 by int8 and add pairs of products in 16 bits (`vpmaddubsw`). 255 x 64 twice fits, 255 x
-65 twice does not: what is larger is cut off, silently. Weights of 7 bits are safe, and so are unsigned weights, for which
-runtimes widen first (slower, and why nobody ships them).
+65 twice does not: what is larger is cut off, silently. Weights of 7 bits are safe, and so are 8 bits where the two weights
+of a pair are at most 128 together; `neighbours` says which these are. So are unsigned weights, for which runtimes widen first
+(slower, and why nobody ships them).
 
 Source: Intel 64 and IA-32 Architectures Software Developer's Manual, PMADDUBSW. Which operators do so was measured on ONNX
 Runtime 1.32 and OpenVINO 2026.4 (`benchmarks/saturation.py`): not depthwise convolutions, not ConvInteger, not integer
@@ -11,7 +12,8 @@ operators on int8 activations; but layers between DequantizeLinear also on int8 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -24,6 +26,10 @@ if TYPE_CHECKING:
 
 #: Two products of 255 and this fit in 16 bits with sign; of this plus one they do not.
 LARGEST_SAFE_WEIGHT = 64
+#: The same for the two weights of a pair together.
+LARGEST_SAFE_PAIR = 128
+#: Inputs that kernels load together, and add in pairs.
+_ADJACENT = 4
 #: What lies between int8 and uint8: q - z is the same for q + 128 and z + 128.
 _SHIFT = 128
 
@@ -63,8 +69,29 @@ def saturating_layers(ir_model: ir.Model) -> tuple[str, ...]:
         node.outputs[0].name or ""
         for graph in ir_model.graphs()
         for node in graph
-        if any(_reaches_far(weight) for weight in _weights(node))
+        if any(_reaches_far(weight, _layout(node, weight)) for weight in _weights(node))
     )
+
+
+def neighbours(shape: Sequence[int], *, convolution: bool) -> np.ndarray | None:
+    """Which products of a layer's inputs are added in pairs: those with one number, i64[K]; None where that is not known.
+
+    Kernels load four neighbouring input channels at a time, at one place of the window. Where channels are odd in number,
+    some kernels go on to the next place instead. Measured on the runtimes and operators above (`benchmarks/saturation.py`).
+
+    Args:
+        shape: Of the weights: [O, C / groups, *kernel] of a convolution, [K, O] or [O, K] otherwise.
+        convolution: True for a convolution; K is then C / groups x places of the window.
+    """
+    if not convolution:
+        return np.arange(shape[0]) // _ADJACENT
+    channels, places = shape[1], math.prod(shape[2:])
+    if channels == 1:  # depthwise: sums are made in 32 bits
+        return np.arange(places)
+    if channels % 2 and places > 1:
+        return None
+    numbers: np.ndarray = (np.arange(channels) // _ADJACENT)[:, None] * places + np.arange(places)
+    return numbers.reshape(-1)
 
 
 def with_unsigned_weights(ir_model: ir.Model) -> ir.Model:
@@ -134,14 +161,50 @@ def _type_of(value: ir.Value | None) -> str:
     return "" if value is None or value.dtype is None else value.dtype.name.lower()
 
 
-def _reaches_far(weight: ir.Value) -> bool:
-    """True for int8 weights of more than 7 bits; int8 that is not constant may be anything."""
+def _layout(node: ir.Node, weight: ir.Value) -> tuple[bool, bool] | None:
+    """Of a layer whose pairs are known: is it a convolution, are its weights [O, ...] instead of [..., O]; else None."""
+    if not is_standard(node, "Conv", "Gemm", "MatMul"):
+        return None
+    convolution = node.op_type == "Conv"
+    return convolution, convolution or bool(node.attributes.get_int("transB", 0))
+
+
+def _reaches_far(weight: ir.Value, layout: tuple[bool, bool] | None) -> bool:
+    """True for int8 weights whose products may saturate; int8 that is not constant may be anything."""
     array = constant_array(weight)
     if array is None:
         return _type_of(weight) == "int8"
     if array.dtype != np.int8 or not array.size:
         return False
-    return int(array.max()) > LARGEST_SAFE_WEIGHT or int(array.min()) < -LARGEST_SAFE_WEIGHT
+    sizes = np.abs(array.astype(np.int16))
+    if int(sizes.max()) <= LARGEST_SAFE_WEIGHT:
+        return False
+    if layout is None or array.ndim < 2:
+        return True
+    convolution, transposed = layout
+    rows = sizes.reshape(len(sizes), -1) if transposed else np.moveaxis(sizes, -2, -1).reshape(-1, sizes.shape[-2])
+    numbers = neighbours(array.shape if convolution else rows.shape[::-1], convolution=convolution)
+    return numbers is None or bool((largest_pairs(rows, numbers) > LARGEST_SAFE_PAIR).any())
+
+
+def largest_pairs(sizes: np.ndarray, numbers: np.ndarray) -> np.ndarray:
+    """The two largest of `sizes` [..., K] among the inputs of each number, added: [..., numbers]."""
+    grid = by_number(sizes, numbers)
+    if grid.shape[-1] == 1:
+        result: np.ndarray = grid[..., 0]
+        return result
+    two: np.ndarray = np.partition(grid, -2, axis=-1)[..., -2:].sum(axis=-1)
+    return two
+
+
+def by_number(values: np.ndarray, numbers: np.ndarray) -> np.ndarray:
+    """`values` [..., K] as [..., numbers, most of one number], zeros where there are fewer."""
+    order = np.argsort(numbers, kind="stable")
+    counts = np.bincount(numbers)
+    starts = np.concatenate([[0], np.cumsum(counts)[:-1]])
+    grid: np.ndarray = np.zeros((*values.shape[:-1], len(counts), counts.max()), values.dtype)
+    grid[..., numbers[order], np.arange(len(numbers)) - starts[numbers[order]]] = values[..., order]
+    return grid
 
 
 def _make_unsigned(holder: ir.Node, operands: _Operands, names: Names) -> None:

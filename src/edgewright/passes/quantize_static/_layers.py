@@ -11,10 +11,14 @@ import numpy as np
 
 from edgewright.contracts import QuantFormat
 from edgewright.graph.dataflow import constant_array, is_standard, sole_consumer
+from edgewright.graph.int8 import neighbours
+from edgewright.passes.quantize_static._rounding import Room
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
+#: Of int8, symmetric.
+_LARGEST = 127
 #: int32 holds the sum of this many products of a full uint8 and a full int8.
 _LONGEST_SUM = (2**31 - 1) // (255 * 127)
 
@@ -57,6 +61,15 @@ class Layer:
     def axis(self) -> int:
         """Axis of the output channels in `weight`."""
         return 0 if self.transposed else 1
+
+    def room(self, form: QuantFormat) -> Room:
+        """The integers that its weights may be."""
+        if form.pairs:
+            shape = self.weight.shape if self.op == "Conv" else self.rows(self.weight).shape[:0:-1]
+            numbers = neighbours(shape, convolution=self.op == "Conv")
+            if numbers is not None:
+                return Room(_LARGEST, numbers)
+        return Room(2 ** (form.weight_bits - 1) - 1)
 
     @property
     def can_shift(self) -> bool:

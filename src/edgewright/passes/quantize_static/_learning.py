@@ -95,7 +95,7 @@ class Learner:
 
     def _round(self, layer: Layer, moments: _Moments) -> Rounded:
         rows = layer.rows(layer.weight)
-        largest = 2 ** (self.form.weight_bits - 1) - 1
+        room = layer.room(self.form)
         held = self.ranges[self.placement.owner(layer.data)]
         bias = np.zeros(rows.shape[0] * rows.shape[1]) if layer.bias is None else layer.bias.astype(np.float64)
         exact_mean = self.statistics.channels[layer.name].mean
@@ -103,13 +103,13 @@ class Learner:
             exact_mean = exact_mean + bias
         reach = np.abs(bias) + np.abs(exact_mean) + np.abs(_shift(rows, moments.mean))
         floor = (reach / (held.scale * LARGEST_BIAS)).reshape(rows.shape[:2])
-        scales = rounding.weight_scales(rows, moments.power, largest, floor)
+        scales = rounding.weight_scales(rows, moments.power, room, floor)
         if not self.form.per_channel:
             scales = np.full_like(scales, scales.max())
-        plain = rounding.nearest(rows, scales, largest)
+        plain = rounding.nearest(rows, scales, room)
         levels = plain
         if self.compensate and moments.second is not None:
-            levels = rounding.compensated(rows, scales, moments.second, largest)
+            levels = rounding.compensated(rows, scales, moments.second, room)
         final = levels * scales[..., None]
         shift = exact_mean - (_shift(final, moments.mean) + bias)
         linear = layer.name not in self._activated

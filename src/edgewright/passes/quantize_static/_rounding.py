@@ -6,7 +6,11 @@ algorithm 1 (columns ordered by their input's power, as in its reference impleme
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
+
+from edgewright.graph.int8 import LARGEST_SAFE_PAIR, LARGEST_SAFE_WEIGHT, by_number, largest_pairs
 
 #: Columns that are rounded before the rest is updated: keeps the work in matrix products.
 _BLOCK = 64
@@ -17,22 +21,68 @@ LONGEST_ROW = 8192
 _SHRINKS = np.linspace(1.0, 0.7, 13)
 
 
-def weight_scales(rows: np.ndarray, power: np.ndarray, largest: int, floor: np.ndarray) -> np.ndarray:
+@dataclass(frozen=True, eq=False)
+class Room:
+    """The integers that weights may be.
+
+    Attributes:
+        largest: Largest absolute value, 63 or 127.
+        numbers: Inputs of one number may meet in a pair, whose weights are at most 128 together, i64[K]; None where
+            pairs are of no concern.
+    """
+
+    largest: int
+    numbers: np.ndarray | None = None
+
+    def least_step(self, rows: np.ndarray) -> np.ndarray:
+        """The step of each output channel for which nothing is cut off, f64[G, O]."""
+        sizes = np.abs(rows).astype(np.float64)
+        step: np.ndarray = np.max(sizes, axis=2) / self.largest
+        if self.numbers is None:
+            return step
+        pairs: np.ndarray = largest_pairs(sizes, self.numbers).max(axis=2) / LARGEST_SAFE_PAIR
+        widest: np.ndarray = np.maximum(step, pairs)
+        return widest
+
+    def held(self, levels: np.ndarray) -> np.ndarray:
+        """Integers, as floats, cut off where there is no room for them: as little as may be from both of a pair."""
+        cut: np.ndarray = np.clip(levels, -self.largest, self.largest)
+        if self.numbers is None:
+            return cut
+        sizes = by_number(np.abs(cut), self.numbers)
+        if sizes.shape[-1] == 1:
+            return cut
+        second = np.partition(sizes, -2, axis=-1)[..., -2:-1]
+        first = np.minimum(
+            sizes.max(axis=-1, keepdims=True), np.maximum(LARGEST_SAFE_WEIGHT, LARGEST_SAFE_PAIR - second)
+        )
+        # The one largest gets its own limit, the others what it leaves; of two that are equal, each gets a half.
+        alone = sizes > second
+        limits = np.where(alone, first, np.minimum(LARGEST_SAFE_PAIR - first, first))
+        order = np.argsort(self.numbers, kind="stable")
+        flat = np.empty_like(cut)
+        there = by_number(np.ones(len(self.numbers), bool), self.numbers)
+        flat[..., order] = limits[..., there]
+        np.clip(cut, -flat, flat, out=cut)
+        return cut
+
+
+def weight_scales(rows: np.ndarray, power: np.ndarray, room: Room, floor: np.ndarray) -> np.ndarray:
     """Step of each output channel, f32[G, O]: least squared error of what the layer makes, inputs taken as independent.
 
     Args:
         rows: Weights, f32[G, O, K].
         power: Mean square of each input, f64[G, K].
-        largest: Largest integer, 63 or 127.
+        room: The integers that there are.
         floor: Least step, f64[G, O]: below it the bias would leave int32.
     """
-    peak = np.abs(rows).max(axis=2).astype(np.float64)
+    widest = room.least_step(rows)
     weights = np.where(power.sum(axis=1, keepdims=True) > 0, power, 1.0)[:, None, :]
-    best = np.maximum(peak / largest, floor)
+    best = np.maximum(widest, floor)
     least = np.full(best.shape, np.inf)
     for shrink in _SHRINKS:
-        step = np.maximum(np.float32(peak * shrink / largest).astype(np.float64), np.maximum(floor, 1e-30))
-        rounded = np.clip(np.rint(rows / step[..., None]), -largest, largest) * step[..., None]
+        step = np.maximum(np.float32(widest * shrink).astype(np.float64), np.maximum(floor, 1e-30))
+        rounded = room.held(np.rint(rows / step[..., None])) * step[..., None]
         error = (np.square(rounded - rows) * weights).sum(axis=2)
         better = error < least
         best, least = np.where(better, step, best), np.where(better, error, least)
@@ -40,20 +90,20 @@ def weight_scales(rows: np.ndarray, power: np.ndarray, largest: int, floor: np.n
     return result
 
 
-def nearest(rows: np.ndarray, scales: np.ndarray, largest: int) -> np.ndarray:
+def nearest(rows: np.ndarray, scales: np.ndarray, room: Room) -> np.ndarray:
     """Weights rounded to nearest, int8[G, O, K]."""
-    levels: np.ndarray = np.clip(np.rint(rows / scales[..., None]), -largest, largest).astype(np.int8)
+    levels: np.ndarray = room.held(np.rint(rows / scales[..., None])).astype(np.int8)
     return levels
 
 
-def compensated(rows: np.ndarray, scales: np.ndarray, moments: np.ndarray, largest: int) -> np.ndarray:
+def compensated(rows: np.ndarray, scales: np.ndarray, moments: np.ndarray, room: Room) -> np.ndarray:
     """Weights rounded one input after another, each error passed on to the inputs that are left, int8[G, O, K].
 
     Args:
         rows: Weights, f32[G, O, K].
         scales: Step of each output channel, f32[G, O].
         moments: Second moments of the inputs, f64[G, K, K].
-        largest: Largest integer, 63 or 127.
+        room: The integers that there are.
     """
     groups, _, length = rows.shape
     diagonal = np.einsum("gkk->gk", moments)
@@ -61,7 +111,8 @@ def compensated(rows: np.ndarray, scales: np.ndarray, moments: np.ndarray, large
     group = np.arange(groups)[:, None]
     factor = _inverse_factor(moments[group[:, :, None], order[:, :, None], order[:, None, :]])
     if factor is None:
-        return nearest(rows, scales, largest)
+        return nearest(rows, scales, room)
+    taken = _Taken(room, order, rows.shape)
     left = np.take_along_axis(rows, order[:, None, :], axis=2).astype(np.float64)
     step = scales.astype(np.float64)
     levels = np.empty(left.shape, np.int8)
@@ -70,7 +121,7 @@ def compensated(rows: np.ndarray, scales: np.ndarray, moments: np.ndarray, large
         errors = np.empty((*left.shape[:2], stop - start))
         for column in range(start, stop):
             exact = left[:, :, column]
-            level = np.clip(np.rint(exact / step), -largest, largest)
+            level = taken.held(np.rint(exact / step), column)
             levels[:, :, column] = level
             error = (exact - level * step) / factor[:, column, column][:, None]
             errors[:, :, column - start] = error
@@ -78,6 +129,28 @@ def compensated(rows: np.ndarray, scales: np.ndarray, moments: np.ndarray, large
         left[:, :, stop:] -= errors @ factor[:, start:stop, stop:]
     back = np.argsort(order, axis=1)
     return np.take_along_axis(levels, back[:, None, :], axis=2)
+
+
+class _Taken:
+    """What pairs have left, while their weights are rounded one after another."""
+
+    def __init__(self, room: Room, order: np.ndarray, shape: tuple[int, ...]) -> None:
+        self._largest = room.largest
+        self._numbers = None if room.numbers is None else room.numbers[order]  # [G, K], in the order of rounding
+        self._most = np.zeros((*shape[:2], 0 if room.numbers is None else int(room.numbers.max()) + 1))
+        self._group = np.arange(shape[0])
+
+    def held(self, levels: np.ndarray, column: int) -> np.ndarray:
+        """The integers of one column, f64[G, O], cut off where there is no room for them."""
+        if self._numbers is None:
+            result: np.ndarray = np.clip(levels, -self._largest, self._largest)
+            return result
+        number = self._numbers[:, column]
+        most = self._most[self._group, :, number]
+        limit = np.minimum(self._largest, LARGEST_SAFE_PAIR - most)
+        cut: np.ndarray = np.clip(levels, -limit, limit)
+        self._most[self._group, :, number] = np.maximum(most, np.abs(cut))
+        return cut
 
 
 def output_power(rows: np.ndarray, moments: np.ndarray) -> float:

@@ -115,7 +115,10 @@ def _format(part: Part) -> str:
     words = [
         f"{dtype}{' symmetric' if stated.get('activation_symmetric') is True else ''} activations" if dtype else ""
     ]
-    words.append(f"{bits}-bit weights" if bits is not None else "")
+    if stated.get("pairs") is True:
+        words.append("8-bit weights that add up to 128 at most in every pair")
+    else:
+        words.append(f"{bits}-bit weights" if bits is not None else "")
     if isinstance(stated.get("per_channel"), bool):
         words.append(f"one weight scale per {'output channel' if stated['per_channel'] else 'tensor'}")
     reason = text_of(stated.get("reason")).strip().rstrip(".")

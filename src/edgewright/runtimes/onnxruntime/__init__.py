@@ -82,7 +82,13 @@ def quant_format(target: Target) -> QuantFormat:
     of u8 x s8 in 16 bits and saturates. Operators: those that its QDQ transformers fuse on the CPU.
     """
     bits, reason = weight_bits(target)
-    return QuantFormat(weight_bits=bits, operators=_INT8_OPERATORS, float_outputs=("Gemm", "MatMul"), reason=reason)
+    return QuantFormat(
+        weight_bits=bits,
+        pairs=bits < 8,
+        operators=_INT8_OPERATORS,
+        float_outputs=("Gemm", "MatMul"),
+        reason=reason,
+    )
 
 
 def supports(ir_model: ir.Model) -> tuple[Problem, ...]:

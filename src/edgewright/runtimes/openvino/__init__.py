@@ -83,7 +83,14 @@ def quant_format(target: Target) -> QuantFormat:
     """
     bits, reason = weight_bits(target)
     layers = ("Conv", "Gemm", "MatMul")
-    return QuantFormat(weight_bits=bits, layers=layers, operators=_MOVED, float_outputs=layers, reason=reason)
+    return QuantFormat(
+        weight_bits=bits,
+        pairs=bits < 8,
+        layers=layers,
+        operators=_MOVED,
+        float_outputs=layers,
+        reason=reason,
+    )
 
 
 def supports(ir_model: ir.Model) -> tuple[Problem, ...]:
