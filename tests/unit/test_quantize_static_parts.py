@@ -76,16 +76,16 @@ def test_a_constant_tensor_has_a_range_that_holds_it(value: float, form: QuantFo
 
 
 def test_the_least_squared_error_decides(rng: np.random.Generator) -> None:
-    values = rng.standard_normal(50_000)
-    values[:5] = 60.0  # rare and far: a range that holds them wastes most levels
-    seen = histogram(values)
+    values = rng.standard_normal(500_000)
+    values[7] = 20.0  # rare and far: a range that holds it wastes most levels
+    seen = histogram(*np.split(values, 5))
     full, best = choose(seen, UINT8, calibration="minmax"), choose(seen, UINT8)
     errors = [np.mean(np.square(quantized(values, item) - values)) for item in (full, best)]
     assert full.method == "minmax"
-    assert full.high == pytest.approx(60, rel=0.01)
-    assert best.high < 10
+    assert full.high == pytest.approx(20, rel=0.02)
+    assert best.high < 15
     assert errors[1] < errors[0]
-    assert best.clipped == pytest.approx(1e-4, rel=0.3)
+    assert 0 < best.clipped < 1e-4
     assert best.mse == pytest.approx(errors[1], rel=0.05)
     assert best.sqnr_db > full.sqnr_db
 
