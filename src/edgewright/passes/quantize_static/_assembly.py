@@ -49,9 +49,17 @@ def simulated(
     ir_model: ir.Model, placement: Placement, ranges: Mapping[str, Range], rounded: Mapping[str, Rounded]
 ) -> ir.Model:
     """A copy of the float graph that computes what the quantized one will: see `quantize`."""
+    return simulated_values(ir_model, placement, ranges, rounded)[0]
+
+
+def simulated_values(
+    ir_model: ir.Model, placement: Placement, ranges: Mapping[str, Range], rounded: Mapping[str, Rounded]
+) -> tuple[ir.Model, dict[str, ir.Value]]:
+    """The same, and its values by the names that they have in the float graph."""
     copy = ir_model.clone()
+    made = {value.name: value for node in copy.graph for value in node.outputs if value.name}
     quantize(copy, placement, ranges, rounded, integers=False)
-    return copy
+    return copy, made
 
 
 def quantize(

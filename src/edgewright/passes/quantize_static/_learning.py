@@ -18,7 +18,7 @@ from edgewright.graph.cut import dependencies, extract
 from edgewright.graph.dataflow import Names, constant_array, constant_tensor, is_standard
 from edgewright.model import Arrays
 from edgewright.passes.quantize_static import _rounding as rounding
-from edgewright.passes.quantize_static._assembly import LARGEST_BIAS, Rounded, set_weights, simulated
+from edgewright.passes.quantize_static._assembly import LARGEST_BIAS, Rounded, set_weights, simulated_values
 from edgewright.passes.quantize_static._layers import Layer, absorbed
 from edgewright.passes.quantize_static._placement import Placement
 from edgewright.passes.quantize_static._ranges import Range
@@ -70,12 +70,12 @@ class Learner:
 
     def learn(self, samples: Sequence[Sample]) -> dict[str, Rounded]:
         """Weights and biases of every layer, in graph order."""
-        graph = simulated(self.ir_model, self.placement, self.ranges, {})
+        graph, made = simulated_values(self.ir_model, self.placement, self.ranges, {})
         names = Names(graph)
-        made = {value.name: value for node in graph.graph for value in node.outputs}
+        values = {value.name: value for node in self.ir_model.graph for value in node.outputs}
         rng = np.random.default_rng(self.context.seed)
         rounded: dict[str, Rounded] = {}
-        self._activated = {name for name in self.placement.layers if ceiling(made[name]) is not None}
+        self._activated = {name for name in self.placement.layers if ceiling(values[name]) is not None}
         stages = _Stages(graph, [made[name].producer() for name in self.placement.layers], samples, self.context)
         for (name, layer), inputs in zip(self.placement.layers.items(), stages, strict=True):
             self.context.progress.update("round weights", len(rounded), len(self.placement.layers))
@@ -84,10 +84,10 @@ class Learner:
             node, adder = made[name].producer(), made[layer.adder].producer() if layer.adder else None
             assert node is not None
             set_weights(node, adder, layer, rounded[name], names, None)
-            top = ceiling(made[name])
+            top = ceiling(values[name])
             bias = rounded[name].bias
             if self.correct_bias and top is not None and bias is not None:
-                shift = self._activated_shift(layer, top, made[name], stages.made_by(node))
+                shift = self._activated_shift(layer, top, absorbed(values[name]), stages.made_by(node))
                 rounded[name] = replace(rounded[name], bias=bias + shift)
                 set_weights(node, adder, layer, rounded[name], names, None)
         self.context.progress.update("round weights", len(rounded), len(self.placement.layers))
@@ -121,7 +121,7 @@ class Learner:
         self.alone[layer.name] = replace(made, bias=own.astype(np.float32)) if has_bias else made
         return replace(made, bias=corrected.astype(np.float32)) if has_bias else made
 
-    def _activated_shift(self, layer: Layer, top: float, value: ir.Value, outputs: Iterator[np.ndarray]) -> np.ndarray:
+    def _activated_shift(self, layer: Layer, top: float, result: ir.Value, outputs: Iterator[np.ndarray]) -> np.ndarray:
         """What to add to the bias so that each channel keeps its mean after the activation, f32[O].
 
         Values that the activation cuts off anyway have no say: one Newton step on the mean of clip(y + shift, 0, top).
@@ -131,7 +131,7 @@ class Learner:
         for made in outputs:
             after.add(np.clip(made, 0, top), axis)
             active.add(((made > 0) & (made < top)).astype(np.float32), axis)
-        wanted = self.statistics.channels[absorbed(value).name or ""].mean
+        wanted = self.statistics.channels[result.name or ""].mean
         share = active.mean
         shift: np.ndarray = np.where(
             share > _LEAST_ACTIVE, (wanted - after.mean) / np.maximum(share, _LEAST_ACTIVE), 0.0

@@ -48,8 +48,8 @@ class Placement:
 def place(ir_model: ir.Model, layers: Mapping[str, Layer], form: QuantFormat) -> Placement:
     """The tensors that must be quantized for `layers` to run in int8."""
     nodes = list(ir_model.graph)
-    values = {value.name: value for node in nodes for value in node.outputs}
-    values |= {value.name: value for value in ir_model.graph.inputs}
+    values = {value.name: value for value in ir_model.graph.inputs}
+    values |= {value.name: value for node in nodes for value in node.outputs}
     read = {layer.data for layer in layers.values()}
     wanted = _wanted(nodes, read, form)
     points = set(read)

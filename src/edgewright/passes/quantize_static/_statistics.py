@@ -134,5 +134,5 @@ def _require_finite(name: str, array: np.ndarray, sample: Sample) -> None:
     raise EdgewrightError(
         "E212",
         f"`{name}` cannot be quantized: {bad} of its {array.size} values are NaN or infinite for sample `{sample.id}`",
-        hint=f"look at that sample, or leave the tensor in float: --set quantize_static.keep={name}",
+        hint="look at that sample; of an inner tensor, the layer that makes it is at fault or overflows",
     )
