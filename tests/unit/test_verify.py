@@ -460,6 +460,21 @@ def test_rounding_at_the_far_end_of_a_sigmoid_is_no_disagreement_of_the_original
     assert list(original_gate(model, {})) == []
 
 
+def test_the_noise_floor_is_measured_once_for_the_same_network_and_samples(original, model_from_text, monkeypatch):
+    opened = []
+    right = judge.session.open
+    monkeypatch.setattr(
+        judge.session, "open", lambda model, **options: opened.append(options["runtime"]) or right(model, **options)
+    )
+    judge._floors.clear()
+    first, again = (judge.noise_floor(original, leads(5)) for _ in range(2))
+    assert first == again
+    assert opened == ["onnxruntime", "reference"]
+    judge.noise_floor(original, leads(5, close=1))  # other samples
+    judge.noise_floor(model_from_text(BIASED, spec=Spec(task="classify")), leads(5))  # another network
+    assert len(opened) == 6
+
+
 def test_distances_are_held_against_the_usual_size_of_an_output() -> None:
     found = Distances()
     usual, empty = np.full(100, 3.0, np.float32), np.full(100, 1e-7, np.float32)
