@@ -461,6 +461,8 @@ def test_rounding_at_the_far_end_of_a_sigmoid_is_no_disagreement_of_the_original
 
 
 def test_the_noise_floor_is_measured_once_for_the_same_network_and_samples(original, model_from_text, monkeypatch):
+    from edgewright import original as judge
+
     opened = []
     right = judge.session.open
     monkeypatch.setattr(
