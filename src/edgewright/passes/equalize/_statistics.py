@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgewright.contracts import Context, Sample
-from edgewright.errors import EdgewrightError
+from edgewright.contracts import Context
+from edgewright.graph.observing import calibrating, chunks, require_finite
 from edgewright.graph.scaling import Scaling
-from edgewright.graph.shapes import static_shape
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-#: Tensors shown by one run stay below this, as far as their sizes are known.
-_SHOWN_BYTES = 128 * 2**20
-_UNKNOWN_BYTES = 4 * 2**20
 #: Values of one tensor that are kept, for all samples together.
 _KEPT_VALUES = 2**18
 
@@ -114,60 +109,25 @@ def gather(
     Raises:
         EdgewrightError: E212 where a tensor is not finite, E301 without calibrate samples.
     """
-    assert context.samples is not None, "compress gives E301 before the first step"
-    samples = context.samples.role("calibrate")
-    if not len(samples):
-        raise EdgewrightError(
-            "E301",
-            f"`equalize` needs samples with the role calibrate, and none of {len(context.samples)} has it",
-            hint="give more samples: roles are drawn by content, about a quarter calibrates",
-        )
+    samples = calibrating(context, step="equalize")
     count = min(max_samples, len(samples))
     used = {int(at): turn for turn, at in enumerate(np.linspace(0, len(samples) - 1, count).round())}
     channels = {value.name: item for value, item in scaling.channels.items()}
     sizes = {name: len(channels[name].ids) for name in names}
     halves = [{name: ChannelStatistics.empty(size) for name, size in sizes.items()} for _ in range(2)]
-    chunks = list(_chunks(scaling, names))
+    batches = list(chunks(ir_model, names))
     rng = np.random.default_rng(context.seed)
     done = 0
-    for chunk in chunks:
+    for chunk in batches:
         for position, sample in enumerate(samples):
             if position not in used:
                 continue
             for name, array in context.run(ir_model, sample.arrays, chunk).items():
-                _require_finite(name, array, sample)
+                require_finite(name, array, sample, step="equalize")
                 axis = channels[name].axis
                 rows = np.moveaxis(array, axis, 0).reshape(array.shape[axis], -1)
                 keep = max(1, _KEPT_VALUES // (count * sizes[name]))
                 halves[used[position] % 2][name].add(rows, keep, rng)
             done += 1
-            context.progress.update("observe channels", done, len(used) * len(chunks))
+            context.progress.update("observe channels", done, len(used) * len(batches))
     return {name: Observed(halves[0][name], halves[1 if count > 1 else 0][name]) for name in names}
-
-
-def _chunks(scaling: Scaling, names: Sequence[str]) -> Iterator[list[str]]:
-    """The names in groups whose arrays fit into memory together."""
-    shapes = {value.name: static_shape(value) for value in scaling.channels}
-    chunk: list[str] = []
-    room = _SHOWN_BYTES
-    for name in names:
-        shape = shapes[name]
-        size = _UNKNOWN_BYTES if shape is None else 4 * math.prod(shape)
-        if chunk and size > room:
-            yield chunk
-            chunk, room = [], _SHOWN_BYTES
-        chunk.append(name)
-        room -= size
-    if chunk:
-        yield chunk
-
-
-def _require_finite(name: str, array: np.ndarray, sample: Sample) -> None:
-    if np.isfinite(array).all():
-        return
-    bad = int(array.size - np.isfinite(array).sum())
-    raise EdgewrightError(
-        "E212",
-        f"`{name}` cannot be equalized: {bad} of its {array.size} values are NaN or infinite for sample `{sample.id}`",
-        hint=f"look at that sample, or leave the tensor as it is: --set equalize.keep={name}",
-    )

@@ -18,6 +18,7 @@ from edgewright.contracts import Context, QuantFormat, Sample, SampleSource
 from edgewright.errors import EdgewrightError
 from edgewright.graph.dataflow import drop_unused, lift_constants
 from edgewright.graph.naming import names_of, require_float, require_known
+from edgewright.graph.observing import calibrating
 from edgewright.graph.selection import Selection, take_back_fewest
 from edgewright.graph.shapes import infer, static_shape
 from edgewright.passes.quantize_static._assembly import Rounded, quantize, simulated
@@ -86,7 +87,7 @@ def apply(ir_model: ir.Model, config: Config, context: Context) -> dict[str, Any
     layers = {name: layer for name, layer in found.items() if name not in asked}
     if not layers:
         raise EdgewrightError("E212", f"`quantize_static` finds no layer to quantize{_why(reasons)}")
-    samples = _calibrating(context)
+    samples = calibrating(context, step="quantize_static")
     placement = place(ir_model, layers, form)
     statistics, learning = _observe(ir_model, placement, samples, context)
     ranges = {name: choose(item, form, calibration=config.ranges) for name, item in statistics.histograms.items()}
@@ -131,18 +132,6 @@ def _bytes(ir_model: ir.Model, names: Sequence[str], sample: Sample, context: Co
         measured[name].nbytes if shape is None else 4 * int(np.prod(shape, dtype=np.int64))
         for name, shape in shapes.items()
     ]
-
-
-def _calibrating(context: Context) -> SampleSource:
-    assert context.samples is not None, "compress gives E301 before the first step"
-    found = context.samples.role("calibrate")
-    if not len(found):
-        raise EdgewrightError(
-            "E301",
-            f"`quantize_static` needs samples with the role calibrate, and none of {len(context.samples)} has it",
-            hint="give more samples: roles are drawn by content, about a quarter calibrates",
-        )
-    return found
 
 
 def _mixed_heads(

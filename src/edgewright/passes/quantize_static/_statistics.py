@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from edgewright.contracts import Context, Sample, SampleSource
-from edgewright.errors import EdgewrightError
-from edgewright.graph.shapes import static_shape
+from edgewright.graph.observing import chunks, require_finite
 from edgewright.passes.quantize_static._layers import Layer, absorbed
 from edgewright.passes.quantize_static._ranges import Histogram
 
 if TYPE_CHECKING:
     import onnx_ir as ir
-
-#: Tensors shown by one run stay below this, as far as their sizes are known.
-_SHOWN_BYTES = 128 * 2**20
-_UNKNOWN_BYTES = 4 * 2**20
 
 
 @dataclass
@@ -89,50 +84,21 @@ def gather(
     made = {name: absorbed(values[name]).name or "" for name in layers}
     axes = {key: 1 if layers[name].op == "Conv" else -1 for name in layers for key in (name, made[name])}
     channels = {name: ChannelSums() for name in axes}
-    chunks = list(_chunks(ir_model, dict.fromkeys((*points, *axes))))
-    context.progress.update("observe activations", 0, len(samples) * len(chunks))
+    batches = list(chunks(ir_model, dict.fromkeys((*points, *axes))))
+    context.progress.update("observe activations", 0, len(samples) * len(batches))
     done = 0
     kept: dict[int, Sample] = {}
-    for chunk in chunks:  # one network at a time: another set of outputs is another session
+    for chunk in batches:  # one network at a time: another set of outputs is another session
         for position, sample in enumerate(samples):
             shown = context.run(ir_model, sample.arrays, chunk)
             if position in learning:
                 kept[position] = sample
             for name, array in shown.items():
-                _require_finite(name, array, sample)
+                require_finite(name, array, sample, step="quantize_static")
                 if name in histograms:
                     histograms[name].add(array)
                 if name in channels and position in learning:
                     channels[name].add(array, axes[name])
             done += 1
-            context.progress.update("observe activations", done, len(samples) * len(chunks))
+            context.progress.update("observe activations", done, len(samples) * len(batches))
     return Statistics(histograms, channels), list(kept.values())
-
-
-def _chunks(ir_model: ir.Model, names: Collection[str]) -> Iterator[list[str]]:
-    """The names in groups whose arrays fit into memory together."""
-    values = {value.name: value for node in ir_model.graph for value in node.outputs}
-    values |= {value.name: value for value in ir_model.graph.inputs}
-    chunk: list[str] = []
-    room = _SHOWN_BYTES
-    for name in names:
-        shape = static_shape(values[name])
-        size = _UNKNOWN_BYTES if shape is None else 4 * int(np.prod(shape, dtype=np.int64))
-        if chunk and size > room:
-            yield chunk
-            chunk, room = [], _SHOWN_BYTES
-        chunk.append(name)
-        room -= size
-    if chunk:
-        yield chunk
-
-
-def _require_finite(name: str, array: np.ndarray, sample: Sample) -> None:
-    if np.isfinite(array).all():
-        return
-    bad = int(array.size - np.isfinite(array).sum())
-    raise EdgewrightError(
-        "E212",
-        f"`{name}` cannot be quantized: {bad} of its {array.size} values are NaN or infinite for sample `{sample.id}`",
-        hint="look at that sample; of an inner tensor, the layer that makes it is at fault or overflows",
-    )
