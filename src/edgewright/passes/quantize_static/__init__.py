@@ -81,9 +81,12 @@ def apply(ir_model: ir.Model, config: Config, context: Context) -> dict[str, Any
     lift_constants(ir_model)
     _check(config, ir_model)
     found, reasons = find_layers(ir_model, form)
-    asked = {name for name, layer in found.items() if {name, layer.node, *_made(ir_model, name)} & set(config.keep)}
+    values = {value.name: value for node in ir_model.graph for value in node.outputs}
+    outputs = {name: absorbed(values[layer.result]).name or "" for name, layer in found.items()}
+    asked = {
+        name for name, layer in found.items() if {name, layer.node, layer.result, outputs[name]} & set(config.keep)
+    }
     reasons |= dict.fromkeys(asked, _ASKED)
-    outputs = {name: _made(ir_model, name)[-1] for name in found}
     layers = {name: layer for name, layer in found.items() if name not in asked}
     if not layers:
         raise EdgewrightError("E212", f"`quantize_static` finds no layer to quantize{_why(reasons)}")
@@ -206,12 +209,6 @@ def _select(
 def _without(ir_model: ir.Model, placement: Placement, kept: Collection[str], form: QuantFormat) -> Placement:
     """Where the graph is quantized when `kept` stay in float."""
     return place(ir_model, {name: layer for name, layer in placement.layers.items() if name not in kept}, form)
-
-
-def _made(ir_model: ir.Model, name: str) -> tuple[str, ...]:
-    """Names of the tensors that a layer and the activation fused into it make."""
-    value = next(value for node in ir_model.graph for value in node.outputs if value.name == name)
-    return (name, absorbed(value).name or "")
 
 
 def _check(config: Config, ir_model: ir.Model) -> None:

@@ -176,23 +176,23 @@ def _set_bias(
         if adder is None:
             return
         second = adder.inputs[1]
-        index = 1 if second is not None and second.is_initializer() else 0  # the product may be quantized
-        old = adder.inputs[index]
-        assert old is not None
-        adder.replace_input_with(index, add_initializer(graph, names.fresh(f"{old.name}:corrected"), rounded.bias))
-        drop_unused(old)
-        return
-    old = node.inputs[2] if len(node.inputs) > 2 else None
+        holder, index = (
+            adder,
+            1 if second is not None and second.is_initializer() else 0,
+        )  # the product may be quantized
+    else:
+        holder, index = node, 2
+    old = holder.inputs[index] if index < len(holder.inputs) else None
     stem = (old.name if old is not None else None) or f"{layer.name}:bias"
     if data_scale is None:
         new = add_initializer(graph, names.fresh(f"{stem}:corrected"), rounded.bias)
     else:
         scales = (rounded.scales * np.float32(data_scale)).astype(np.float32)
         steps = integer_bias(rounded.bias, scales, 1.0)
-        new = _constant(node, stem, (steps, scales, np.zeros(len(scales), np.int32)), 0, names)
-    if len(node.inputs) < 3:
-        node.resize_inputs(3)
-    node.replace_input_with(2, new)
+        new = _constant(holder, stem, (steps, scales, np.zeros(len(scales), np.int32)), 0, names)
+    if len(holder.inputs) <= index:
+        holder.resize_inputs(index + 1)
+    holder.replace_input_with(index, new)
     drop_unused(old)
 
 

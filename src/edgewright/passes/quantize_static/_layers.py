@@ -62,6 +62,11 @@ class Layer:
         """Axis of the output channels in `weight`."""
         return 0 if self.transposed else 1
 
+    @property
+    def result(self) -> str:
+        """The tensor that holds its sums with the bias."""
+        return self.adder or self.name
+
     def room(self, form: QuantFormat) -> Room:
         """The integers that its weights may be."""
         if form.pairs:

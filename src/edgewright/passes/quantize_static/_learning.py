@@ -153,12 +153,12 @@ class Learner:
         moved = math.sqrt(float(np.square(shift).sum()) / max(float(variance.sum()), 1e-30))
         power = float(channels.power.sum())
         return {
-            "weight_sqnr_db": _db(float(np.square(rows).sum()), float(np.square(plain - rows).sum())),
+            "weight_sqnr_db": _db(_squares(rows), _squares(plain - rows)),
             "rounding_before_db": _db(power, _lost(plain - rows, moments)),
             "rounding_after_db": _db(power, _lost(final - rows, moments)),
             "bias_before": moved,
             "bias_after": 0.0 if self.correct_bias and layer.can_shift else moved,
-            "activation_db": _db(power, held.mse * float(np.square(rows).sum())),
+            "activation_db": _db(power, held.mse * _squares(rows)),
         }
 
 
@@ -300,6 +300,10 @@ def _lost(error: np.ndarray, moments: _Moments) -> float:
     if moments.second is not None:
         return rounding.output_power(error.astype(np.float64), moments.second)
     return float(np.einsum("gok,gk->", np.square(error, dtype=np.float64), moments.power))
+
+
+def _squares(array: np.ndarray) -> float:
+    return float(np.square(array, dtype=np.float64).sum())
 
 
 def _db(power: float, noise: float) -> float | None:

@@ -59,7 +59,7 @@ def place(ir_model: ir.Model, layers: Mapping[str, Layer], form: QuantFormat) ->
     for node in nodes:
         layer = layers.get(node.outputs[0].name or "")
         if layer is not None:
-            made = _name(absorbed(node.outputs[0]))
+            made = _name(absorbed(values[layer.result]))
             if layer.op not in form.float_outputs or made in wanted:
                 points.add(made)
         elif node.op_type in form.operators and is_standard(node, node.op_type):
@@ -100,7 +100,8 @@ def _pull_up(nodes: list[ir.Node], points: set[str], form: QuantFormat) -> None:
     for node in reversed(nodes):
         if not is_standard(node, *_SAME_RANGE) or node.op_type not in form.operators:
             continue
-        if all(_name(output) in points for output in node.outputs if output.uses()):
+        read = [_name(output) for output in node.outputs if output.uses()]
+        if read and all(name in points for name in read):
             points.update(_name(value) for value in data_inputs(node) if constant_tensor(value) is None)
 
 

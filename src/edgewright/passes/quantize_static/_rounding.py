@@ -16,6 +16,8 @@ from edgewright.graph.int8 import LARGEST_SAFE_PAIR, LARGEST_SAFE_WEIGHT, by_num
 _BLOCK = 64
 #: Part of the mean diagonal added to the second moments, so that few samples do not overfit.
 _DAMPING = 0.01
+#: Of weights that are all 0.
+_LEAST_STEP = float(np.finfo(np.float32).tiny)
 #: A layer with longer rows is rounded to nearest: the second moments alone would take a gigabyte.
 LONGEST_ROW = 8192
 _SHRINKS = np.linspace(1.0, 0.7, 13)
@@ -81,7 +83,7 @@ def weight_scales(rows: np.ndarray, power: np.ndarray, room: Room, floor: np.nda
     best = np.maximum(widest, floor)
     least = np.full(best.shape, np.inf)
     for shrink in _SHRINKS:
-        step = np.maximum(np.float32(widest * shrink).astype(np.float64), np.maximum(floor, 1e-30))
+        step = np.maximum(np.float32(widest * shrink).astype(np.float64), np.maximum(floor, _LEAST_STEP))
         rounded = room.held(np.rint(rows / step[..., None])) * step[..., None]
         error = (np.square(rounded - rows) * weights).sum(axis=2)
         better = error < least
