@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import tracemalloc
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -20,12 +23,14 @@ from edgewright.convert import convert
 from edgewright.errors import EdgewrightError
 from edgewright.metrics import sqnr_db
 from edgewright.model import Model
+from edgewright.passes.quantize_static import _assembly as assembly
 from edgewright.passes.quantize_static import _learning as learning
 from edgewright.passes.quantize_static import _ranges as ranges
 from edgewright.passes.quantize_static import _rounding as rounding
 from edgewright.recipe import Recipe, RecipeStep
 from edgewright.spec import Spec
 from edgewright.target import Target
+from edgewright.verify import verify
 
 Tolerance = dict[str, dict[str, float]]
 HEAD = '<ir_version: 10, opset_import: ["" : 21]>'
@@ -252,6 +257,42 @@ def test_weights_and_tensors_that_several_read(tolerance: Tolerance) -> None:
         assert sqnr_db(expected[name], got[name]) >= tolerance["int8"]["sqnr_db"]
 
 
+@pytest.mark.parametrize(
+    ("body", "shape"),
+    [
+        ("y = Conv(x, w)", (1, 4, 6, 6)),
+        ("a = Conv(c, w) b = Conv(x, w) y = Add(a, b)", (1, 4, 6, 6)),  # a layer that reads a constant
+        ("a = Conv(x, z) y = Add(a, x)", (1, 4, 6, 6)),  # a layer whose weights are all zero
+        ("a = Conv(x, o) y = Relu(a)", (1, 4, 6, 6)),  # one channel of zeros
+        ("y = Conv(x, l)", (1, 4, 9)),
+    ],
+)
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+def test_unusual_layers(body: str, shape: tuple[int, ...], runtime: str, tolerance: Tolerance) -> None:
+    rng = np.random.default_rng(4)
+    arrays = {name: rng.standard_normal((4, 4, 1, 1)).astype(np.float32) for name in ("w", "z", "o")}
+    arrays |= {"c": rng.standard_normal((1, 4, 6, 6)).astype(np.float32)}
+    arrays |= {"l": rng.standard_normal((6, 4, 3)).astype(np.float32)}
+    arrays["z"][:] = arrays["o"][1] = 0
+    given = "".join(f", float[{','.join(map(str, array.shape))}] {name}" for name, array in arrays.items())
+    model = parse(f"g (float[{','.join(map(str, shape))}] x{given}) => (float[] y) {{ {body} }}", "tensor", **arrays)
+    samples = Drawn(shape)
+    small = quantized(model, samples, runtime=runtime)
+    assert sqnr_db(answers(model, samples), answers(small, samples)) >= tolerance["int8"]["sqnr_db"]
+    assert {layer["state"] for layer in stats_of(small)["layers"]} == {"int8"}
+
+
+@pytest.mark.parametrize("size", [1e-30, 1e-15, 1e15, 1e30])
+def test_weights_of_any_size(size: float, tolerance: Tolerance) -> None:
+    weights = (np.random.default_rng(4).standard_normal((4, 4, 1, 1)) * size).astype(np.float32)
+    model = parse(
+        "g (float[1,4,6,6] x, float[4,4,1,1] w) => (float[1,4,6,6] y) { y = Conv(x, w) }", "tensor", w=weights
+    )
+    samples = Drawn((1, 4, 6, 6))
+    small = quantized(model, samples, runtime="openvino")
+    assert sqnr_db(*(answers(item, samples) / size for item in (model, small))) >= tolerance["int8"]["sqnr_db"]
+
+
 def test_symbolic_sizes_stay_symbolic(tolerance: Tolerance) -> None:
     rng = np.random.default_rng(6)
     model = parse(
@@ -295,6 +336,16 @@ def test_the_runtime_itself_agrees_with_the_standard(runtime: str, tmp_path: Pat
         fresh = (np.random.default_rng(1000 + i).standard_normal((1, 3, 12, 12)).astype(np.float32) for i in range(12))
         got = np.concatenate([opened.run({"x": array})["y"] for array in fresh])
     assert sqnr_db(exact, got) >= tolerance["int8"]["sqnr_db"] + 10
+
+
+def test_onnxruntime_without_optimization_agrees_with_the_standard(tmp_path: Path, tolerance: Tolerance) -> None:
+    small = quantized(network())
+    bundle = convert(small, "onnxruntime", tmp_path / "net", options={"graph_optimization": "none"})
+    exact = answers(small)
+    with session.open(bundle) as opened:
+        fresh = (np.random.default_rng(1000 + i).standard_normal((1, 3, 12, 12)).astype(np.float32) for i in range(12))
+        got = np.concatenate([opened.run({"x": array})["y"] for array in fresh])
+    assert sqnr_db(exact, got) >= tolerance["int8"]["sqnr_db"] + 20
 
 
 # --- what stays in float ----------------------------------------------------------------------------------------------
@@ -392,7 +443,11 @@ def breakages() -> dict[str, Callable[[pytest.MonkeyPatch], None]]:
 
         patch.setattr(learning.Learner, "learn", without)
 
-    return {"ranges": wide_ranges, "scales": shuffled_scales, "biases": no_bias}
+    def cut_biases(patch: pytest.MonkeyPatch) -> None:
+        right = assembly.integer_bias
+        patch.setattr(assembly, "integer_bias", lambda *a: np.clip(right(*a), -127, 127))
+
+    return {"ranges": wide_ranges, "scales": shuffled_scales, "biases": no_bias, "cut biases": cut_biases}
 
 
 @pytest.mark.parametrize("name", breakages())
@@ -400,6 +455,35 @@ def test_a_broken_step_falls_below_the_limit(name: str, monkeypatch: pytest.Monk
     breakages()[name](monkeypatch)
     small = quantized(network(), search=False)
     assert sqnr_db(answers(network()), answers(small)) < tolerance["int8"]["sqnr_db"]
+
+
+@pytest.mark.parametrize("broken", [False, True])
+def test_verify_lets_no_broken_file_pass(broken: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    if broken:
+        breakages()["biases"](monkeypatch)
+    model = network()
+    bundle = convert(quantized(model, search=False), "onnxruntime", tmp_path / "net")
+    report = verify(model, bundle, Judges(count=60), min_agreement=0.7)
+    assert report.decision == ("fail" if broken else "pass")
+    assert (next(gate for gate in report.gates if gate.name == "agreement").decision == "fail") == broken
+
+
+class Judges(Drawn):
+    """Samples that no one has seen, all with the role judge."""
+
+    def _role(self, index: int) -> Role:
+        return "judge"
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __iter__(self) -> Iterator[Sample]:
+        for index in range(self.count):
+            array = np.random.default_rng(9000 + index).standard_normal(self.shape).astype(np.float32)
+            yield Sample(f"judge-{index}", f"{9000 + index:064x}", {"x": array})
+
+    def role(self, *roles: Role) -> Drawn:
+        return self
 
 
 def means_apart(model: Model, small: Model) -> float:
@@ -482,7 +566,7 @@ def test_activations_that_are_no_numbers_are_named(bad: float) -> None:
         array[0, 0, 0, 0] = bad if index == 5 else 0
         return array
 
-    refused("E212", "`x` cannot be quantized", "`sample-5`", model=network(), samples=Drawn(make=make))
+    refused("E212", "cannot learn from `x`", "`sample-5`", model=network(), samples=Drawn(make=make))
 
 
 def test_activations_that_never_change_are_no_obstacle() -> None:
@@ -513,3 +597,58 @@ def test_an_unknown_name_is_answered_with_the_nearest() -> None:
 @pytest.mark.parametrize("value", [-0.1, 1.5])
 def test_a_share_that_is_none(value: float) -> None:
     refused("E103", "keep_share", model=network(), keep_share=value)
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "reference"])
+def test_a_runtime_without_int8_is_named(runtime: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry.get("runtimes", runtime), "quant_format", lambda target: None)
+    refused("E211", runtime, model=network(), runtime=runtime)
+
+
+def command(folder: Path, out: str, *, limit: int | None = None) -> subprocess.CompletedProcess[str]:
+    """`edgewright compress` in its own process, where no file may grow beyond `limit` bytes."""
+    network().save(folder / "net.onnx")
+    (folder / "samples").mkdir()
+    for sample in Drawn(count=8):
+        np.savez(folder / "samples" / f"{sample.id}.npz", **sample.arrays)
+    script = "from edgewright.cli import main; main()"
+    if limit is not None:
+        script = f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit})); {script}"
+    arguments = ["compress", "net.onnx", "--recipe", "int8", "--samples", "samples", "--out", out]
+    (folder / "temporary").mkdir()
+    return subprocess.run(
+        [sys.executable, "-c", script, *arguments],
+        cwd=folder,
+        env={**os.environ, "TMPDIR": str(folder / "temporary")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_the_command_writes_the_file_and_nothing_else(tmp_path: Path) -> None:
+    done = command(tmp_path, "out/small.onnx")
+    assert done.returncode == 0, done.stderr
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["small.onnx"]
+    assert any(node.op_type == "QuantizeLinear" for node in onnx.load(tmp_path / "out" / "small.onnx").graph.node)
+
+
+@pytest.mark.parametrize("limit", [600, 9_000])
+def test_a_full_disk_leaves_nothing(limit: int, tmp_path: Path) -> None:
+    """Full already for what the pass runs on the way, and only for the result."""
+    done = command(tmp_path, "out/small.onnx", limit=limit)
+    assert done.returncode != 0
+    assert "E105" in done.stderr, done.stdout + done.stderr
+    assert ("small.onnx" in done.stderr) == (limit > 600)
+    assert {path.name for path in tmp_path.iterdir()} <= {"net.onnx", "samples", "temporary", "out"}
+    assert not list(tmp_path.glob("out/*")) + list(tmp_path.glob("temporary/*edgewright*"))
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("not a folder", encoding="utf-8")
+    done = command(tmp_path, "file/small.onnx")
+    assert done.returncode != 0
+    assert "E105" in done.stderr
+    assert "file/small.onnx" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert (tmp_path / "file").read_text(encoding="utf-8") == "not a folder"

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from tests.unit.test_pass_quantize_static import Drawn, network, parse, quantized
 
 import edgewright as ew
 from edgewright.bundle import Bundle
@@ -56,6 +58,38 @@ def test_every_layer_runs_in_int8(made: Bundle) -> None:
         layers = openvino_layers(made)
         assert len(layers) == 50
         assert {precision for _, precision in layers} <= {"u8", "i8"}
+
+
+def pooled() -> ew.Model:
+    """Convolutions joined by MaxPool, Concat, Relu and a Transpose, then a MatMul with its bias."""
+    rng = np.random.default_rng(0)
+    return parse(
+        """g (float[1,3,12,12] x, float[8,3,3,3] v, float[8,8,1,1] w, float[16,10] m, float[10] b) => (float[1,36,10] y) {
+            a = Conv<pads = [1,1,1,1]>(x, v)  r = Relu(a)  p = MaxPool<kernel_shape = [2,2], strides = [2,2]>(r)
+            c = Conv(p, w)  s = Relu(c)  d = Concat<axis = 1>(p, s)  e = Transpose<perm = [0,2,3,1]>(d)
+            n = Constant<value_ints = [1,36,16]>()  f = Reshape(e, n)  h = MatMul(f, m)  y = Add(h, b) }""",
+        "tensor", v=rng.standard_normal((8, 3, 3, 3)).astype(np.float32),
+        w=rng.standard_normal((8, 8, 1, 1)).astype(np.float32), m=rng.standard_normal((16, 10)).astype(np.float32),
+        b=rng.standard_normal(10).astype(np.float32),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+@pytest.mark.parametrize(("made_by", "layers"), [(network, 4), (pooled, 3)])
+def test_every_layer_of_a_small_network_runs_in_int8(
+    made_by: Callable[[], ew.Model], layers: int, runtime: str, tmp_path: Path
+) -> None:
+    bundle = ew.convert(quantized(made_by(), Drawn(), runtime=runtime), runtime, tmp_path / "net")
+    if runtime == "onnxruntime":
+        kinds = onnxruntime_operators(bundle)
+        assert (
+            sum(kind in ("QLinearConv", "QGemm", "QLinearMatMul", "MatMulIntegerToFloat") for kind in kinds) == layers
+        )
+        assert not {"Conv", "Add", "Gemm", "MatMul", "Relu", "FusedConv", "FusedMatMul"} & set(kinds), kinds
+    else:
+        found = openvino_layers(bundle)
+        assert len(found) == layers
+        assert {precision for _, precision in found} <= {"u8", "i8"}
 
 
 def onnxruntime_operators(bundle: Bundle) -> list[str]:

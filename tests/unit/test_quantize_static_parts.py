@@ -57,6 +57,24 @@ def test_a_histogram_counts_everything_once_whatever_comes_first(rng: np.random.
         assert mean == pytest.approx(np.mean([np.abs(part).mean() for part in parts]), rel=0.02)
 
 
+def test_arrays_one_by_one_count_as_they_do_together(rng: np.random.Generator) -> None:
+    """The largest comes first, so that the axis never moves."""
+    values = rng.standard_normal(4000)
+    values = values[np.argsort(-np.abs(values))]
+    at_once, streamed = histogram(values), histogram(*np.split(values, 40))
+    for whole, part in zip(at_once.bins(), streamed.bins(), strict=True):
+        np.testing.assert_array_equal(whole, part)
+    assert choose(at_once, UINT8) == choose(streamed, UINT8)
+
+
+def test_a_histogram_of_zeros_alone_and_then_of_more() -> None:
+    centres, counts = histogram(np.zeros(5)).bins()
+    assert (centres.tolist(), counts.tolist()) == ([0], [5])
+    centres, counts = histogram(np.zeros(5), np.array([2.0, -1.0]), np.empty(0)).bins()
+    assert counts.sum() == 7
+    assert counts[np.abs(centres).argmin()] == 5
+
+
 def test_a_histogram_stays_as_small_as_it_is(rng: np.random.Generator) -> None:
     sizes = []
     found = Histogram()
@@ -88,6 +106,29 @@ def test_the_least_squared_error_decides(rng: np.random.Generator) -> None:
     assert 0 < best.clipped < 1e-4
     assert best.mse == pytest.approx(errors[1], rel=0.05)
     assert best.sqnr_db > full.sqnr_db
+
+
+DRAWN = {
+    "normal": lambda rng: rng.standard_normal(20_000), "uniform": lambda rng: rng.uniform(-1, 3, 20_000),
+    "laplace": lambda rng: rng.laplace(size=20_000), "student": lambda rng: rng.standard_t(3, 20_000),
+    "relu": lambda rng: np.maximum(rng.standard_normal(20_000), 0), "negative": lambda rng: -rng.exponential(size=20_000),
+    "far from 0": lambda rng: rng.normal(50, 1, 20_000), "two lumps": lambda rng: rng.choice([0.01, 40.0], 20_000)
+    * rng.standard_normal(20_000),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("form", [UINT8, SIGNED])
+@pytest.mark.parametrize("kind", DRAWN)
+def test_no_range_loses_more_than_the_full_one(kind: str, form: QuantFormat, rng: np.random.Generator) -> None:
+    values = DRAWN[kind](rng)
+    seen = histogram(values)
+    full, best = choose(seen, form, calibration="minmax"), choose(seen, form)
+    errors = [np.mean(np.square(quantized(values, held) - values)) for held in (full, best)]
+    assert best.mse <= full.mse
+    assert errors[1] <= 1.02 * errors[0]  # the histogram knows values to 1/16 step
+    info = np.iinfo(best.dtype)
+    assert info.min <= best.zero_point <= info.max
+    assert best.low <= 0 <= best.high
 
 
 def test_values_without_tails_keep_their_range(rng: np.random.Generator) -> None:
@@ -245,6 +286,26 @@ def test_patches_of_a_convolution_are_what_its_weights_meet(
     np.testing.assert_array_equal(layer.from_rows(layer.rows(weight)), weight)
 
 
+@pytest.mark.parametrize(("size", "kernel"), [((11,), (3,)), ((5, 6, 4), (2, 3, 1))])
+def test_patches_along_one_axis_and_along_three(
+    size: tuple[int, ...], kernel: tuple[int, ...], rng: np.random.Generator, tolerance: dict[str, dict[str, float]]
+) -> None:
+    weight = rng.standard_normal((4, 3, *kernel)).astype(np.float32)
+    x = rng.standard_normal((2, 3, *size)).astype(np.float32)
+    pads = [1] * len(size) + [0] * len(size)
+    shapes = [",".join(map(str, array.shape)) for array in (x, weight)]
+    layer = only_layer(
+        model := parse(
+            f"g (float[{shapes[0]}] x, float[{shapes[1]}] w) => (float[] y) {{ y = Conv<pads = {pads}>(x, w) }}",
+            w=weight,
+        )
+    )
+    expected = run(model, {"x": x})["y"]
+    made = np.einsum("gok,gpk->op", layer.rows(weight), layer.patches(x, 10**9, rng))
+    limits = {"rtol": tolerance["float32"]["rtol"], "atol": tolerance["float32"]["atol"]}
+    np.testing.assert_allclose(made, np.moveaxis(expected, 1, 0).reshape(4, -1), **limits)
+
+
 @pytest.mark.parametrize(
     ("text", "shape"),
     [
@@ -324,6 +385,17 @@ PLACES: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {  # graph, po
     "an Add that nothing in int8 reads": ("a = Conv(x, W) b = Conv(a, W) s = Add(a, b) y = Sin(s)", ("x", "a", "b"), ("x", "a")),
     "Relu that two read": ("a = Conv(x, W) y2 = Sin(a) b = Relu(a) y = Conv(b, W)", ("x", "a", "b", "y"), ("x", "b")),
     "MaxPool": ("a = Conv(x, W) m = MaxPool<kernel_shape = [2,2]>(a) y = Conv(m, W)", ("x", "a", "m", "y"), ("x", "a")),
+    "Concat": (
+        "a = Conv(x, W) b = Conv(x, W) s = Concat<axis = 0>(a, b) y = Conv(s, W)", ("x", "a", "b", "s", "y"), ("x", "s")
+    ),
+    "Concat with float": (
+        "a = Conv(x, W) b = Sin(x) s = Concat<axis = 0>(a, b) y = Conv(s, W)", ("x", "a", "s", "y"), ("x", "s")
+    ),
+    "two heads": ("a = Conv(x, W) y = Conv(a, W) y2 = Conv(a, W)", ("x", "a", "y", "y2"), ("x", "a")),
+    "a branch in float": (
+        "a = Conv(x, W) b = Relu(a) y2 = Sin(b) y = Conv(b, W)", ("x", "b", "y"), ("x", "b")
+    ),
+    "Flatten at the end": ("a = Conv(x, W) y = Flatten(a)", ("x", "a"), ("x",)),
     "float between": ("a = Conv(x, W) s = Sin(a) y = Conv(s, W)", ("x", "a", "s", "y"), ("x", "s")),
 }  # fmt: skip
 
