@@ -1,7 +1,7 @@
 """Inputs for `foreign_networks.py`: real photos, plates and speech; text and captchas are rendered, which is said beside them.
 
-Everything is drawn from seeds, so that two runs judge the same samples. Needs Pillow; speech needs `soundfile` (a
-benchmark's dependency, not the package's).
+Everything is drawn from seeds, so that two runs on machines with the same fonts judge the same samples. Needs Pillow;
+speech needs `soundfile` (a benchmark's dependency, not the package's).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ WORDS = (
     "winter", "record", "island", "travel", "summer", "bridge", "north", "river", "school", "system", "report",
     "office", "camera", "engine", "ticket", "airport", "station", "museum", "hospital", "exit", "open", "closed",
     "fresh", "juice", "bread", "daily", "news", "sale", "price", "total", "gate", "platform", "hotel", "bank", "post",
-    "police", "fire", "taxi", "bus", ").split(",
+    "police", "fire", "taxi", "bus",
 )  # fmt: skip
 
 
@@ -159,12 +159,12 @@ def captcha_detector_input(image: Image.Image, side: int = 416) -> np.ndarray:
 
 
 def plates(data: Path) -> Iterator[tuple[Image.Image, str]]:
-    """Every crop of a licence plate, and what it says."""
+    """Every crop of a licence plate, and what it says: with the dot that is printed after province and city."""
     with (data / "plates" / "labels.csv").open(encoding="utf-8", newline="") as stream:
         for row in csv.DictReader(stream):
             if row["file"].startswith("crops/"):
                 with Image.open(data / "plates" / row["file"]) as image:
-                    yield image.convert("RGB"), row["plate"]
+                    yield image.convert("RGB"), f"{row['plate'][:2]}·{row['plate'][2:]}"
 
 
 # --- speech ------------------------------------------------------------------------------------------------------------
