@@ -159,7 +159,7 @@ def test_kernels_add_no_other_pairs(case, runtime, rng, tmp_path):
     """Weights as large as `neighbours` allows, inputs as large as may be: real kernels make the exact sums."""
     shape, groups = SHAPES[case]
     convolution = len(shape) > 2
-    numbers = neighbours(shape, convolution=convolution)
+    numbers = neighbours(shape, convolution=convolution, groups=groups)
     outputs = shape[0] if convolution else shape[1]
     # rows [O, K]: of each number one input has most of 128, all others what it leaves; signs by number, so that sums stay
     count = int(numbers.max()) + 1
@@ -212,3 +212,12 @@ def one_layer(case, weights, groups):
 def test_pairs_of_an_odd_number_of_channels_are_not_known():
     assert neighbours((16, 3, 3, 3), convolution=True) is None
     assert neighbours((16, 3, 1, 1), convolution=True) is not None
+
+
+def test_one_input_channel_is_depthwise_only_in_groups():
+    """A convolution of a grey image adds places of its window in pairs."""
+    assert neighbours((16, 1, 3, 3), convolution=True) is None
+    assert neighbours((16, 1, 3, 3), convolution=True, groups=16) is not None
+    large = one_layer("grey", np.full((8, 1, 3, 3), 127, np.int8), 1)
+    assert saturating_layers(large.ir) == ("y",)
+    assert saturating_layers(one_layer("depthwise", np.full((8, 1, 3, 3), 127, np.int8), 8).ir) == ()

@@ -199,6 +199,17 @@ def test_a_symmetric_format_with_one_scale_for_all(monkeypatch: pytest.MonkeyPat
     assert sqnr_db(answers(network()), answers(small)) >= tolerance["int8"]["sqnr_db"]
 
 
+def test_seven_bits_are_never_exceeded(monkeypatch: pytest.MonkeyPatch, tolerance: Tolerance) -> None:
+    form = QuantFormat(weight_bits=7, operators=("Add", "GlobalAveragePool"), float_outputs=("Gemm",), reason="a test")
+    monkeypatch.setattr(registry.get("runtimes", "onnxruntime"), "quant_format", lambda target: form)
+    small = quantized(network())
+    found = [np.abs(levels.astype(int)).max() for _, levels, _, _ in weights_of(small)]
+    assert len(found) == 4
+    assert max(found) == 63
+    assert {layer["weight_bits"] for layer in stats_of(small)["layers"]} == {7}
+    assert sqnr_db(answers(network()), answers(small)) >= tolerance["int8"]["sqnr_db"]
+
+
 def test_a_bias_that_is_huge_does_not_overflow() -> None:
     """1e6 beside weights of 1e-4: in steps of their product it would be 1e13."""
     rng = np.random.default_rng(0)

@@ -131,6 +131,17 @@ def test_no_range_loses_more_than_the_full_one(kind: str, form: QuantFormat, rng
     assert best.low <= 0 <= best.high
 
 
+def test_a_lone_value_far_off_is_cut_off(rng: np.random.Generator) -> None:
+    """Of so many that not even a tenth of the full range is worth it: one value of 52 million, 1000 times the others."""
+    values = rng.standard_normal(2**17).astype(np.float32)
+    seen = histogram(np.append(values[1:], 1000), *[values] * 400)
+    best = choose(seen, UINT8)
+    assert best.method == "percentile"
+    assert 3 < best.high < 6
+    assert -6 < best.low < -3
+    assert choose(seen, UINT8, calibration="minmax").high == pytest.approx(1000, rel=0.02)
+
+
 def test_values_without_tails_keep_their_range(rng: np.random.Generator) -> None:
     held = choose(histogram(rng.uniform(0, 6, 50_000)), UINT8)
     assert held.high == pytest.approx(6, rel=0.02)

@@ -69,11 +69,11 @@ def saturating_layers(ir_model: ir.Model) -> tuple[str, ...]:
         node.outputs[0].name or ""
         for graph in ir_model.graphs()
         for node in graph
-        if any(_reaches_far(weight, _layout(node, weight)) for weight in _weights(node))
+        if any(_reaches_far(weight, _layout(node)) for weight in _weights(node))
     )
 
 
-def neighbours(shape: Sequence[int], *, convolution: bool) -> np.ndarray | None:
+def neighbours(shape: Sequence[int], *, convolution: bool, groups: int = 1) -> np.ndarray | None:
     """Which products of a layer's inputs are added in pairs: those with one number, i64[K]; None where that is not known.
 
     Kernels load four neighbouring input channels at a time, at one place of the window. Where channels are odd in number,
@@ -82,11 +82,12 @@ def neighbours(shape: Sequence[int], *, convolution: bool) -> np.ndarray | None:
     Args:
         shape: Of the weights: [O, C / groups, *kernel] of a convolution, [K, O] or [O, K] otherwise.
         convolution: True for a convolution; K is then C / groups x places of the window.
+        groups: Of the convolution: one input channel is depthwise only where there are several groups.
     """
     if not convolution:
         return np.arange(shape[0]) // _ADJACENT
     channels, places = shape[1], math.prod(shape[2:])
-    if channels == 1:  # depthwise: sums are made in 32 bits
+    if channels == 1 and groups > 1:  # depthwise: sums are made in 32 bits
         return np.arange(places)
     if channels % 2 and places > 1:
         return None
@@ -161,7 +162,7 @@ def _type_of(value: ir.Value | None) -> str:
     return "" if value is None or value.dtype is None else value.dtype.name.lower()
 
 
-def _layout(node: ir.Node, weight: ir.Value) -> tuple[bool, bool] | None:
+def _layout(node: ir.Node) -> tuple[bool, bool] | None:
     """Of a layer whose pairs are known: is it a convolution, are its weights [O, ...] instead of [..., O]; else None."""
     if not is_standard(node, "Conv", "Gemm", "MatMul"):
         return None

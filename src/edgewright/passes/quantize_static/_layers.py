@@ -71,7 +71,7 @@ class Layer:
         """The integers that its weights may be."""
         if form.pairs:
             shape = self.weight.shape if self.op == "Conv" else self.rows(self.weight).shape[:0:-1]
-            numbers = neighbours(shape, convolution=self.op == "Conv")
+            numbers = neighbours(shape, convolution=self.op == "Conv", groups=self.groups)
             if numbers is not None:
                 return Room(_LARGEST, numbers)
         return Room(2 ** (form.weight_bits - 1) - 1)
