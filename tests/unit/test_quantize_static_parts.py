@@ -142,6 +142,15 @@ def test_a_lone_value_far_off_is_cut_off(rng: np.random.Generator) -> None:
     assert choose(seen, UINT8, calibration="minmax").high == pytest.approx(1000, rel=0.02)
 
 
+def test_a_lone_extreme_of_a_large_array_counts(rng: np.random.Generator) -> None:
+    values = rng.standard_normal(300_000)
+    values[1] = 1000.0
+    held = choose(histogram(values), UINT8)
+    full = choose(histogram(values), UINT8, calibration="minmax")
+    errors = [np.mean(np.square(quantized(values, item) - values)) for item in (held, full)]
+    assert errors[0] <= 1.05 * errors[1]
+
+
 def test_values_without_tails_keep_their_range(rng: np.random.Generator) -> None:
     held = choose(histogram(rng.uniform(0, 6, 50_000)), UINT8)
     assert held.high == pytest.approx(6, rel=0.02)

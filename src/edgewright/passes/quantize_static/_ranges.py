@@ -93,7 +93,8 @@ class Histogram:
         low, high = float(flat.min()), float(flat.max())
         self.low, self.high = min(self.low, low), max(self.high, high)
         self._widen(max(-low, high))
-        counted = flat[:: flat.size // _COUNTED + 1]
+        stride = flat.size // _COUNTED + 1
+        counted = flat if stride == 1 else np.append(flat[::stride], (low, high))  # extremes are never left out
         if self._limit:
             self._counts += np.histogram(counted, _BINS, (-self._limit, self._limit))[0]
         else:
