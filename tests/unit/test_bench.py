@@ -318,8 +318,9 @@ def test_a_waiting_worker_is_stopped(bundle: Bundle, tmp_path: Path) -> None:
 
 
 SCRIPT = """
-import sys
+import signal, sys
 from edgewright.bench import BenchPlan, bench
+signal.signal(signal.SIGINT, signal.default_int_handler)  # what starts the tests in the background may have it ignored
 try:
     bench(sys.argv[1:], None, BenchPlan(min_runs=10**6, max_runs=10**7, max_seconds=600.0))
 except KeyboardInterrupt:
