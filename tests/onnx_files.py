@@ -1,4 +1,4 @@
-"""What the tests of the ONNX importer share: the outside-world comparison, graphs from text, expected refusals."""
+"""What tests of networks share: the outside-world comparison, graphs from text, expected refusals."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import onnx
+import onnx_ir as ir
 import pytest
 
 import edgewright as ew
@@ -45,3 +47,15 @@ def load_text(text: str, folder: Path, change: Callable[[Any], None] | None = No
 def refused(code: str, *parts: str) -> Any:
     """Expect an error of `code` whose text holds all `parts`."""
     return pytest.raises(ew.EdgewrightError, check=lambda e: e.code == code and all(part in str(e) for part in parts))
+
+
+def with_weights(text: str, weights: dict[str, np.ndarray]) -> ir.Model:
+    """The graph in ONNX text, where each of `weights` stands for an input of that name: constants too large for text."""
+    model = ir.from_onnx_text(text)
+    for name, array in weights.items():
+        value = next(value for value in model.graph.inputs if value.name == name)
+        model.graph.inputs.remove(value)
+        value.const_value = ir.tensor(array, name=name)
+        value.type, value.shape = ir.TensorType(value.const_value.dtype), value.const_value.shape
+        model.graph.register_initializer(value)
+    return model

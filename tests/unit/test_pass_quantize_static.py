@@ -15,6 +15,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
+from tests.onnx_files import with_weights
 
 from edgewright import registry, session
 from edgewright.compress import compress
@@ -72,14 +73,7 @@ class Drawn:
 
 def parse(body: str, task: str = "classify", **weights: np.ndarray) -> Model:
     """The network, where each of `weights` stands for an input of that name."""
-    model = ir.from_onnx_text(f"{HEAD} {body}")
-    for name, array in weights.items():
-        value = next(value for value in model.graph.inputs if value.name == name)
-        model.graph.inputs.remove(value)
-        value.const_value = ir.tensor(array, name=name)
-        value.type, value.shape = ir.TensorType(value.const_value.dtype), value.const_value.shape
-        model.graph.register_initializer(value)
-    return Model(model, name="net", spec=Spec(task=task))
+    return Model(with_weights(f"{HEAD} {body}", weights), name="net", spec=Spec(task=task))
 
 
 BODY = """g (float[1,3,12,12] x, float[8,3,3,3] w1, float[8] b1, float[8,1,3,3] w2, float[8,8,1,1] w3, float[8] b3,

@@ -11,6 +11,7 @@ import onnx
 import onnx_ir as ir
 import onnxruntime as ort
 import pytest
+from tests.onnx_files import with_weights
 
 from edgewright import session
 from edgewright.compress import compress
@@ -34,13 +35,7 @@ RUNTIMES = ("onnxruntime", "openvino")
 
 def parse(body: str, **weights: np.ndarray) -> ir.Model:
     """The graph, where each `weights` stands for an input of that name: constants too large for text."""
-    model = ir.from_onnx_text(f"{HEAD} {body}")
-    for name, array in weights.items():
-        value = next(value for value in model.graph.inputs if value.name == name)
-        model.graph.inputs.remove(value)
-        value.const_value = ir.tensor(array, name=name)
-        value.type, value.shape = ir.TensorType(value.const_value.dtype), value.const_value.shape
-        model.graph.register_initializer(value)
+    model = with_weights(f"{HEAD} {body}", weights)
     infer(model)
     return model
 

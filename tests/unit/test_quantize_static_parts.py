@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 import pytest
+from tests.onnx_files import with_weights
 
 from edgewright.contracts import QuantFormat
 from edgewright.graph.int8 import LARGEST_SAFE_PAIR, largest_pairs, neighbours
@@ -256,13 +257,7 @@ CONVOLUTIONS = {
 
 def parse(body: str, **weights: np.ndarray) -> ir.Model:
     """The graph, where each `weights` stands for an input of that name."""
-    model = ir.from_onnx_text(f"{HEAD} {body}")
-    for name, array in weights.items():
-        value = next(value for value in model.graph.inputs if value.name == name)
-        model.graph.inputs.remove(value)
-        value.const_value = ir.tensor(array, name=name)
-        value.type, value.shape = ir.TensorType(value.const_value.dtype), value.const_value.shape
-        model.graph.register_initializer(value)
+    model = with_weights(f"{HEAD} {body}", weights)
     infer(model)
     return model
 
