@@ -30,6 +30,7 @@ from edgewright.model import Arrays, Model, Step
 from edgewright.options import build, dump, require_agreement
 from edgewright.progress import SILENT, Progress
 from edgewright.recipe import Recipe
+from edgewright.records import Environment
 from edgewright.spec import Spec
 from edgewright.target import Target
 
@@ -42,6 +43,8 @@ Overrides = Mapping[str, Mapping[str, Any]]
 #: docs/architecture.md, "Tolerances", is no rounding any more.
 _REL_L2_MAX = 1e-3
 _CHECKED_RUNS = 2
+#: Of a session; more help little while statistics are made of what it shows.
+_THREADS = 4
 
 
 def compress(
@@ -317,7 +320,9 @@ class _Context:
 
 def _open(ir_model: ir.Model, state: tuple[tuple[object, ...], tuple[object, ...]], runtime: str | None) -> _Opened:
     model = Model(ir_model.clone(), origin="compress")  # the hash of a graph in work is nobody's origin
-    return _Opened(*state, model, sessions.open(model, runtime=runtime))
+    return _Opened(
+        *state, model, sessions.open(model, runtime=runtime, threads=min(Environment.here().cores, _THREADS))
+    )
 
 
 def _state(ir_model: ir.Model) -> tuple[tuple[object, ...], tuple[object, ...]]:

@@ -53,6 +53,20 @@ def convert(
     return replace(bundle, path=out)
 
 
+def convert_for_session(model: Model, runtime: str, folder: Path) -> Bundle:
+    """The same in the empty `folder`, for a session of this process alone: nothing is hashed, no manifest is written.
+
+    Raises:
+        EdgewrightError: E101 unknown runtime, E102 it is not installed, E210 nodes it cannot run.
+    """
+    target = Target(runtime)
+    plugin = registry.get("runtimes", runtime)
+    _check_support(model, runtime, plugin)
+    options = plugin.Options()
+    conversion = plugin.convert(model, folder, options, target)
+    return _describe(model, folder, conversion, target, plugin, dump(options), model.name, hashed=False)
+
+
 def _check_support(model: Model, runtime: str, plugin: Any) -> None:
     if model.precision not in plugin.TRAITS.precisions:
         raise EdgewrightError(
@@ -76,10 +90,18 @@ def _check_support(model: Model, runtime: str, plugin: Any) -> None:
 
 
 def _describe(
-    model: Model, folder: Path, conversion: Conversion, target: Target, plugin: Any, options: dict[str, Any], name: str
+    model: Model,
+    folder: Path,
+    conversion: Conversion,
+    target: Target,
+    plugin: Any,
+    options: dict[str, Any],
+    name: str,
+    *,
+    hashed: bool = True,
 ) -> Bundle:
     files = {
-        path.relative_to(folder).as_posix(): (file_hash(path), path.stat().st_size)
+        path.relative_to(folder).as_posix(): (file_hash(path) if hashed else "", path.stat().st_size)
         for path in sorted(folder.rglob("*"))
         if path.is_file()
     }
@@ -99,7 +121,7 @@ def _describe(
         options=options,
         history=model.history,
         origin=model.origin,
-        model_hash=model.hash,
+        model_hash=model.hash if hashed else "",
     )
 
 

@@ -247,7 +247,10 @@ class _Digest:
 
         kind = ir.AttributeType
         self.text(name, attribute.type)
-        if attribute.is_ref() or attribute.type not in (kind.GRAPH, kind.GRAPHS, kind.TENSOR, kind.TENSORS):
+        if not attribute.is_ref() and attribute.type in (kind.INT, kind.INTS, kind.FLOAT, kind.FLOATS):
+            exact = np.int64 if attribute.type in (kind.INT, kind.INTS) else np.float32  # as files hold them
+            self.sha.update(np.array(attribute.value, exact).tobytes())
+        elif attribute.is_ref() or attribute.type not in (kind.GRAPH, kind.GRAPHS, kind.TENSOR, kind.TENSORS):
             proto = ir.to_proto(attribute)
             proto.ClearField("doc_string")
             self.sha.update(proto.SerializeToString(deterministic=True))

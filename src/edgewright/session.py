@@ -20,7 +20,7 @@ import numpy as np
 from edgewright import registry
 from edgewright.bundle import Bundle
 from edgewright.contracts import Cut, Runner
-from edgewright.convert import convert
+from edgewright.convert import convert_for_session
 from edgewright.errors import EdgewrightError
 from edgewright.model import Arrays, Model, TensorInfo
 
@@ -51,7 +51,7 @@ def open(
     if isinstance(network, Model):
         temporary = Path(tempfile.mkdtemp(prefix="edgewright-"))
         try:
-            network = convert(network, runtime or exact_runtime(), temporary / "bundle")
+            network = convert_for_session(network, runtime or exact_runtime(), temporary)
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
             raise

@@ -259,13 +259,13 @@ class TestModel:
     @pytest.mark.parametrize("runtime", RUNTIMES)
     def test_temporary_files_go_with_the_session(self, model: Model, runtime: str) -> None:
         with session.open(model, runtime=runtime) as opened:
-            folder = opened.bundle.path.parent
+            folder = opened.bundle.path
             assert folder.is_dir()
         assert not folder.exists()
 
     def test_temporary_files_go_with_a_session_that_was_dropped(self, model: Model) -> None:
         opened = session.open(model)
-        folder = opened.bundle.path.parent
+        folder = opened.bundle.path
         del opened
         gc.collect()
         assert not folder.exists()

@@ -68,7 +68,7 @@ class ChannelStatistics:
             return
         self.low = np.minimum(self.low, rows.min(axis=1))
         self.high = np.maximum(self.high, rows.max(axis=1))
-        self.total += rows.sum(axis=1, dtype=np.float64)
+        self.total += rows.sum(axis=1)  # pairwise in float32: as exact as it need be, and fast
         self.squares += np.einsum("cp,cp->c", rows, rows, dtype=np.float64)
         self.positions += rows.shape[1]
         drawn = rng.integers(0, rows.shape[1], keep) if rows.shape[1] > keep else slice(None)

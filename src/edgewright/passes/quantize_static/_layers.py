@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -111,27 +110,30 @@ class Layer:
         if self.op != "Conv":
             mean: np.ndarray = data.reshape(-1, data.shape[-1]).mean(axis=0, dtype=np.float64)
             return mean[None]
-        view = self._windows(data)
-        spatial = len(self.strides)
-        kernel = view.shape[2 + spatial :]
-        over = (0, *range(2, 2 + spatial))
-        means = np.empty((view.shape[1], *kernel))
-        for offset in itertools.product(*map(range, kernel)):
-            from_all: tuple[Any, ...] = (slice(None),) * (2 + spatial) + offset
-            into: tuple[Any, ...] = (slice(None), *offset)
-            means[into] = view[from_all].mean(axis=over, dtype=np.float64)
-        return means.reshape(self.groups, -1)
+        means = self._padded(data)  # [N, C, *in] becomes [N, C, *kernel], one axis after the other
+        for place in reversed(range(len(self.strides))):
+            axis, step, apart = 2 + place, self.strides[place], self.dilations[place]
+            size = self.weight.shape[axis]
+            last = (means.shape[axis] - (size - 1) * apart - 1) // step * step
+            moved = np.moveaxis(means, axis, -1)
+            picks = [moved[..., at : at + last + 1 : step].mean(axis=-1) for at in range(0, size * apart, apart)]
+            means = np.stack(picks, axis=axis)
+        over_samples: np.ndarray = means.mean(axis=0, dtype=np.float64).reshape(self.groups, -1)
+        return over_samples
+
+    def _padded(self, data: np.ndarray) -> np.ndarray:
+        extent = self._extent()
+        sizes = zip(data.shape[2:], extent, self.strides, self.pads, strict=True)
+        pads = [self._pad(size, reach, stride, around) for size, reach, stride, around in sizes]
+        return np.pad(data, [(0, 0), (0, 0), *pads]) if any(map(any, pads)) else data
+
+    def _extent(self) -> list[int]:
+        return [(size - 1) * step + 1 for size, step in zip(self.weight.shape[2:], self.dilations, strict=True)]
 
     def _windows(self, data: np.ndarray) -> np.ndarray:
         """A view of `data` as [N, C, *out, *kernel]."""
-        kernel = self.weight.shape[2:]
-        extent = [(size - 1) * step + 1 for size, step in zip(kernel, self.dilations, strict=True)]
-        pads = [
-            self._pad(size, *rest) for size, *rest in zip(data.shape[2:], extent, self.strides, self.pads, strict=True)
-        ]
-        padded = np.pad(data, [(0, 0), (0, 0), *pads]) if any(map(any, pads)) else data
         axes = tuple(range(2, data.ndim))
-        view = np.lib.stride_tricks.sliding_window_view(padded, extent, axis=axes)
+        view = np.lib.stride_tricks.sliding_window_view(self._padded(data), self._extent(), axis=axes)
         picks = [slice(None, None, step) for step in (*self.strides, *self.dilations)]
         result: np.ndarray = view[(slice(None), slice(None), *picks)]
         return result

@@ -27,9 +27,12 @@ from edgewright.passes.quantize_static._statistics import ChannelSums, Statistic
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-#: Vectors that the second moments of a layer are made of, fewer where they are many numbers together, and at least eight
-#: for each weight of a row.
-_VECTORS, _NUMBERS = 32768, 2**26
+#: Vectors that the second moments of a layer are made of: 128 for each weight of a row, but so many at least and at most;
+#: fewer where they are too many numbers together, but eight for each weight in any case.
+_VECTORS, _NUMBERS = (4096, 32768), 2**26
+_FOR_EACH_WEIGHT, _LEAST_FOR_EACH_WEIGHT = 128, 8
+#: Numbers that go into one matrix product.
+_AT_ONCE = 2**22
 
 
 #: A channel that is active more rarely says too little of its mean.
@@ -38,11 +41,27 @@ _LEAST_ACTIVE = 0.02
 
 @dataclass
 class _Moments:
-    """Of the vectors that a layer sees: second moments f64[G, K, K] (None for very long rows), power and mean f64[G, K]."""
+    """Of the vectors that a layer sees.
+
+    Attributes:
+        second: Second moments in squares of the input's step, f32[G, K, K]; None for very long rows.
+        power: The same of each number alone, f64[G, K].
+        mean: f64[G, K].
+        scale: The input's step.
+    """
 
     second: np.ndarray | None
     power: np.ndarray
     mean: np.ndarray
+    scale: float
+
+    def lost(self, error: np.ndarray) -> float:
+        """Mean square of what an error of the weights, f32[G, O, K], does to the layer's sums."""
+        if self.second is not None:
+            steps = rounding.output_power(error, self.second)
+        else:
+            steps = float(np.einsum("gok,gk->", np.square(error, dtype=np.float64), self.power))
+        return steps * self.scale**2
 
 
 @dataclass
@@ -154,8 +173,8 @@ class Learner:
         power = float(channels.power.sum())
         return {
             "weight_sqnr_db": _db(_squares(rows), _squares(plain - rows)),
-            "rounding_before_db": _db(power, _lost(plain - rows, moments)),
-            "rounding_after_db": _db(power, _lost(final - rows, moments)),
+            "rounding_before_db": _db(power, moments.lost(plain - rows)),
+            "rounding_after_db": _db(power, moments.lost(final - rows)),
             "bias_before": moved,
             "bias_after": 0.0 if self.correct_bias and layer.can_shift else moved,
             "activation_db": _db(power, held.mse * _squares(rows)),
@@ -254,28 +273,46 @@ def _stored(value: ir.Value) -> ir.Value:
 
 
 def _moments(layer: Layer, inputs: Iterator[np.ndarray], held: Range, count: int, rng: np.random.Generator) -> _Moments:
-    """Moments of what the layer sees, from up to `_VECTORS` vectors, the mean from all of them."""
+    """Moments of what the layer sees, from some of the vectors, the mean from all of them."""
     length = layer.rows(layer.weight).shape[2]
-    limit = math.ceil(max(min(_VECTORS, _NUMBERS // (layer.groups * length)), 8 * length) / count)
-    second: Any = 0.0
-    power: Any = 0.0
-    mean: Any = 0.0
+    wanted = min(int(np.clip(_FOR_EACH_WEIGHT * length, *_VECTORS)), _NUMBERS // (layer.groups * length))
+    limit = math.ceil(max(wanted, _LEAST_FOR_EACH_WEIGHT * length) / count)
+    total: np.ndarray | None = None
+    power, mean = np.zeros((layer.groups, length)), np.zeros((layer.groups, length))
     vectors = 0
-    for stored in inputs:
-        data = stored
-        if stored.dtype.kind in "iu":
-            data = (stored.astype(np.float32) - np.float32(held.zero_point)) * np.float32(held.scale)
-        mean = mean + layer.mean_patch(data) / count
-        drawn = layer.patches(data, limit, rng)
+    for drawn, means in _batches(layer, inputs, held, limit, rng):
+        mean += means * (held.scale / count)
         vectors += drawn.shape[1]
         if length <= rounding.LONGEST_ROW:
-            second = second + (drawn.transpose(0, 2, 1) @ drawn).astype(np.float64)
+            product = drawn.transpose(0, 2, 1) @ drawn
+            total = product if total is None else np.add(total, product, out=total)
         else:
-            power = power + np.einsum("gpk,gpk->gk", drawn, drawn, dtype=np.float64)
-    if length > rounding.LONGEST_ROW:
-        return _Moments(None, power / vectors, mean)
-    power = np.einsum("gkk->gk", second) / vectors
-    return _Moments(_shrunk(second / vectors, power, vectors), power, mean)
+            power += np.einsum("gpk,gpk->gk", drawn, drawn, dtype=np.float64)
+    if total is None:
+        return _Moments(None, power / vectors, mean, held.scale)
+    total /= np.float32(vectors)
+    power = np.einsum("gkk->gk", total).astype(np.float64)
+    return _Moments(_shrunk(total, power, vectors), power, mean, held.scale)
+
+
+def _batches(
+    layer: Layer, inputs: Iterator[np.ndarray], held: Range, limit: int, rng: np.random.Generator
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Up to `limit` vectors of each array, in steps, several arrays' together f32[G, P, K]; the sum of their means f64[G, K]."""
+    parts: list[np.ndarray] = []
+    means: Any = 0.0
+    for stored in inputs:
+        if stored.dtype.kind in "iu":
+            data = stored.astype(np.float32) - np.float32(held.zero_point)
+        else:
+            data = stored / np.float32(held.scale)
+        means = means + layer.mean_patch(data)
+        parts.append(layer.patches(data, limit, rng))
+        if sum(part.size for part in parts) >= _AT_ONCE:
+            yield np.concatenate(parts, axis=1), means
+            parts, means = [], 0.0
+    if parts:
+        yield np.concatenate(parts, axis=1), means
 
 
 def _shrunk(second: np.ndarray, power: np.ndarray, vectors: int) -> np.ndarray:
@@ -285,7 +322,7 @@ def _shrunk(second: np.ndarray, power: np.ndarray, vectors: int) -> np.ndarray:
     Source: Ledoit and Wolf 2004, "A well-conditioned estimator for large-dimensional covariance matrices".
     """
     share = power.shape[1] / (power.shape[1] + vectors * 0.25)
-    second *= 1 - share
+    second *= np.float32(1 - share)
     np.einsum("gkk->gk", second)[...] = power
     return second
 
@@ -294,12 +331,6 @@ def _shift(rows: np.ndarray, mean: np.ndarray) -> np.ndarray:
     """Mean of each output channel without bias, f64[O]."""
     result: np.ndarray = np.einsum("gok,gk->go", rows.astype(np.float64), mean).reshape(-1)
     return result
-
-
-def _lost(error: np.ndarray, moments: _Moments) -> float:
-    if moments.second is not None:
-        return rounding.output_power(error.astype(np.float64), moments.second)
-    return float(np.einsum("gok,gk->", np.square(error, dtype=np.float64), moments.power))
 
 
 def _squares(array: np.ndarray) -> float:

@@ -79,13 +79,14 @@ def weight_scales(rows: np.ndarray, power: np.ndarray, room: Room, floor: np.nda
         floor: Least step, f64[G, O]: below it the bias would leave int32.
     """
     widest = room.least_step(rows)
-    weights = np.where(power.sum(axis=1, keepdims=True) > 0, power, 1.0)[:, None, :]
+    most = power.max(axis=1, keepdims=True)
+    weights = np.divide(power, most, out=np.ones_like(power), where=most > 0).astype(np.float32)[:, None, :]
     best = np.maximum(widest, floor)
     least = np.full(best.shape, np.inf)
     for shrink in _SHRINKS:
-        step = np.maximum(np.float32(widest * shrink).astype(np.float64), np.maximum(floor, _LEAST_STEP))
-        rounded = room.held(np.rint(rows / step[..., None])) * step[..., None]
-        error = (np.square(rounded - rows) * weights).sum(axis=2)
+        step = np.maximum(widest * shrink, np.maximum(floor, _LEAST_STEP)).astype(np.float32)
+        exact = rows / step[..., None]
+        error = (np.square(room.held(np.rint(exact)) - exact) * weights).sum(axis=2) * np.square(step, dtype=np.float64)
         better = error < least
         best, least = np.where(better, step, best), np.where(better, error, least)
     result: np.ndarray = best.astype(np.float32)
@@ -104,7 +105,7 @@ def compensated(rows: np.ndarray, scales: np.ndarray, moments: np.ndarray, room:
     Args:
         rows: Weights, f32[G, O, K].
         scales: Step of each output channel, f32[G, O].
-        moments: Second moments of the inputs, f64[G, K, K].
+        moments: Second moments of the inputs, f32[G, K, K].
         room: The integers that there are.
     """
     groups, _, length = rows.shape
@@ -115,12 +116,12 @@ def compensated(rows: np.ndarray, scales: np.ndarray, moments: np.ndarray, room:
     if factor is None:
         return nearest(rows, scales, room)
     taken = _Taken(room, order, rows.shape)
-    left = np.take_along_axis(rows, order[:, None, :], axis=2).astype(np.float64)
-    step = scales.astype(np.float64)
+    left = np.take_along_axis(rows, order[:, None, :], axis=2)
+    step = scales
     levels = np.empty(left.shape, np.int8)
     for start in range(0, length, _BLOCK):
         stop = min(start + _BLOCK, length)
-        errors = np.empty((*left.shape[:2], stop - start))
+        errors = np.empty((*left.shape[:2], stop - start), np.float32)
         for column in range(start, stop):
             exact = left[:, :, column]
             level = taken.held(np.rint(exact / step), column)
@@ -157,19 +158,39 @@ class _Taken:
 
 def output_power(rows: np.ndarray, moments: np.ndarray) -> float:
     """Mean square of W x, summed over output channels, from the second moments of x."""
-    return float(np.einsum("gok,gkl,gol->", rows, moments, rows, optimize=True))
+    peak = float(np.abs(rows).max(initial=0)) or 1.0  # squares of float32 may overflow
+    even = (rows / peak).astype(np.float32)
+    return float(np.sum((even @ moments) * even, dtype=np.float64)) * peak**2
 
 
 def _inverse_factor(moments: np.ndarray) -> np.ndarray | None:
-    """Upper Cholesky factor of the inverse of the damped moments, f64[G, K, K]; None where there is none."""
+    """Upper factor U of the inverse of the damped moments, inverse = U^T U, [G, K, K]; None where there is none.
+
+    With rows and columns in reverse order the Cholesky factor of the moments themselves is upper, and U is its inverse.
+    """
     length = moments.shape[1]
     mean = np.maximum(np.einsum("gkk->g", moments) / length, 1e-12)
     for damping in (_DAMPING, 10 * _DAMPING, 1.0):
-        damped = moments + (damping * mean)[:, None, None] * np.eye(length)
+        damped = moments[:, ::-1, ::-1].copy()
+        np.einsum("gkk->gk", damped)[...] += damping * mean[:, None]
         try:
-            inverse = np.linalg.inv(damped)
-            factor = np.linalg.cholesky((inverse + inverse.transpose(0, 2, 1)) / 2)
+            factor = np.linalg.cholesky(damped)
         except np.linalg.LinAlgError:
             continue
-        return np.ascontiguousarray(factor.transpose(0, 2, 1))
+        del damped
+        return _upper_inverse(np.ascontiguousarray(factor[:, ::-1, ::-1]))
     return None
+
+
+def _upper_inverse(upper: np.ndarray) -> np.ndarray:
+    """Inverse of upper triangular matrices [G, K, K], by halves: nearly all of it is matrix products."""
+    length = upper.shape[1]
+    if length <= _BLOCK:
+        small: np.ndarray = np.linalg.inv(upper)
+        return small
+    half = length // 2
+    result = np.zeros_like(upper)
+    first = result[:, :half, :half] = _upper_inverse(upper[:, :half, :half])
+    last = result[:, half:, half:] = _upper_inverse(upper[:, half:, half:])
+    result[:, :half, half:] = -(first @ upper[:, :half, half:]) @ last
+    return result
