@@ -13,8 +13,9 @@ import pytest
 
 import edgewright as ew
 from edgewright import registry
+from edgewright.bench.pairs import ratio
 from edgewright.deploy import candidates
-from edgewright.deploy.choice import pick, rank, ratio, speedup
+from edgewright.deploy.choice import pick, rank, speedup
 from edgewright.errors import EdgewrightError
 from edgewright.recipe import Recipe, RecipeStep
 from edgewright.records import BenchResult, Candidate, Timing
