@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from edgewright.bench import pairs
 from edgewright.bundle import Bundle
 from edgewright.errors import EdgewrightError
 from edgewright.files import write_whole
@@ -123,10 +122,9 @@ def _layer_rows(locate: LocateReport | None, inspection: InspectReport | None) -
 
 
 def _baseline(outcome: DeployOutcome) -> Candidate | None:
-    """The fastest unmodified candidate, which the speed-up is told against."""
+    """The fastest unmodified candidate; by ratios, since one that was clearly slower may have left the rounds early."""
     originals = [item for item in outcome.candidates if item.recipe == "original" and item.bench]
-    fastest = pairs.fastest([item.bench[0] for item in originals]) if originals else None
-    return next((item for item in originals if item.bench[0] is fastest), None)
+    return min(originals, key=lambda item: item.bench[0].relative[0], default=None)
 
 
 def _agreement(item: Candidate) -> Any:
