@@ -69,7 +69,7 @@ def deploy(
         threads: Threads of the measurement that decides.
         cpu: The CPU to make files for.
         out: Folder of the run. One that holds an unfinished run of the same work is continued.
-        plan: How to measure; its `threads` give way to `threads`.
+        plan: How to measure, as a race (see `bench`); its `threads` give way to `threads`.
         layers: Also locate the chosen bundle's layers and their times, for the report page.
         overrides: Plugin name -> option -> value, over every recipe.
         command: The command line, for the report.
