@@ -31,7 +31,8 @@ import onnx
 from PIL import Image
 
 import edgewright as ew
-from edgewright.deploy.choice import ORIGINAL, TIE, ratio
+from edgewright.bench.pairs import ratio
+from edgewright.deploy.choice import ORIGINAL, TIE
 from edgewright.records import Candidate, DeployOutcome
 from edgewright.spec import ImageInput, Spec, TensorInput
 

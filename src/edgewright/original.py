@@ -11,6 +11,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 
@@ -18,7 +19,7 @@ from edgewright import metrics, registry, session
 from edgewright.bundle import Bundle
 from edgewright.contracts import Sample, SampleSource
 from edgewright.errors import EdgewrightError
-from edgewright.model import Model
+from edgewright.model import Arrays, Model
 
 #: rel-L2 that float32 rounding alone may reach in one layer. A batch-norm epsilon of 1e-4 for 1e-5 makes 2.8e-5.
 FP32_REL_L2 = 1e-5
@@ -43,6 +44,9 @@ SQNR_MIN_DB: dict[str, tuple[float, float | None]] = {
     "int8 per tensor": (20.0, None),
     "lossy": (20.0, None),  # pruned or distilled: other weights on purpose
 }
+
+#: Outputs that `Answers` keeps; what is beyond is computed again for every candidate.
+_ANSWER_BYTES = 64 * 2**20
 
 
 @dataclass(frozen=True)
@@ -160,6 +164,52 @@ def refuse_used(samples: SampleSource, bundle: Bundle) -> None:
 def open_original(model: Model, *, threads: int) -> session.Session:
     """The original on the runtime that stands for it, computed exactly also where int8 products saturate on this CPU."""
     return session.open(model, runtime=session.exact_runtime(), threads=threads, exact=True)
+
+
+class Answers:
+    """The original's outputs, computed once for each sample: every candidate of a deployment is judged by the same ones.
+
+    As a context manager it closes the network, which is opened again when a sample comes that it has no answer to.
+
+    Attributes:
+        model: The original.
+        threads: Threads that it runs on.
+    """
+
+    def __init__(self, model: Model, *, threads: int) -> None:
+        self.model = model
+        self.threads = threads
+        self._session: session.Session | None = None
+        self._known: dict[str, Arrays] = {}
+        self._free_bytes = _ANSWER_BYTES
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *problem: object) -> None:
+        if self._session is not None:
+            self._session.close()
+            self._session = None
+
+    def run(self, sample: Sample) -> Arrays:
+        """The original's outputs for `sample`, by ONNX name; not to be written to.
+
+        Raises:
+            EdgewrightError: E230 for a sample that does not fit, E232 when the runtime fails.
+        """
+        key = _content(sample)
+        if key in self._known:
+            return self._known[key]
+        if self._session is None:
+            self._session = open_original(self.model, threads=self.threads)
+        outputs = {name: np.array(value) for name, value in self._session.run(sample.arrays).items()}
+        size = sum(value.nbytes for value in outputs.values())
+        if size <= self._free_bytes:
+            self._free_bytes -= size
+            self._known[key] = outputs
+        for value in outputs.values():
+            value.flags.writeable = False  # the next candidate is judged by the same numbers
+        return outputs
 
 
 def reference_runtime() -> str | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,9 @@ import pytest
 
 import edgewright as ew
 from edgewright import registry
+from edgewright.bench.pairs import ratio
 from edgewright.deploy import candidates
-from edgewright.deploy.choice import pick, rank, ratio, speedup
+from edgewright.deploy.choice import pick, rank, speedup
 from edgewright.errors import EdgewrightError
 from edgewright.recipe import Recipe, RecipeStep
 from edgewright.records import BenchResult, Candidate, Timing
@@ -93,6 +95,15 @@ class TestPick:
         assert low <= value <= high
         assert 1.2 < low < high < 1.3  # 10 / 8, in spite of a drift of 30 %
         assert ratio(measured["float-a"], measured["float-a"]) == (1.0, 1.0, 1.0)
+
+    def test_one_that_left_before_the_machine_got_slow_is_not_the_fastest(self) -> None:
+        measured = {
+            "original-a": result("original-a", [14.0] * 12),
+            "float-a": result("float-a", [10.0] * 12 + [20.0] * 50),
+        }
+        items = [judged(name) for name in measured]
+        assert pick(items, measured) == "float-a"
+        assert speedup("float-a", items, measured) == (1.4, 1.4, 1.4)
 
     def test_rank_says_why(self, noise: Any) -> None:
         measured = {"original-a": result("original-a", noise(10.0)), "float-a": result("float-a", noise(8.0))}
@@ -213,8 +224,6 @@ def test_deploy_writes_what_the_report_needs(outcome: tuple[Any, Path]) -> None:
 def test_deploy_goes_on_where_it_stopped(
     copied: tuple[Any, Path], network: ew.Model, photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import sys
-
     found, out = copied
     before = {path: path.stat().st_mtime_ns for path in (out / "bundles").glob("*/bundle.json")}
     calls: list[str] = []
@@ -225,6 +234,18 @@ def test_deploy_goes_on_where_it_stopped(
     assert calls == []
     assert {path: path.stat().st_mtime_ns for path in before} == before
     assert {c.name for c in again.candidates} == {c.name for c in found.candidates}
+
+
+def test_the_verified_race_and_the_unmodified_race(
+    copied: tuple[Any, Path], network: ew.Model, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Any] = []
+    module = sys.modules["edgewright.deploy"]
+    monkeypatch.setattr(module, "bench", lambda bundles, *a, race, **k: seen.append((bundles, race)) or ())
+    found = ew.deploy(network, ew.Samples.open(photos, network), runtimes=("onnxruntime",), out=copied[1], plan=PLAN)
+    ((bundles, race),) = seen
+    assert race == ({c.name for c in found.candidates if c.state == "verified"}, {"original-onnxruntime"})
+    assert {bundle.name for bundle in bundles} == {c.name for c in found.candidates if c.verify}
 
 
 def test_damaged_bundle_is_made_again(copied: tuple[Any, Path], network: ew.Model, photos: Path) -> None:
@@ -307,8 +328,6 @@ def test_a_bug_in_one_candidate_does_not_end_the_run(
 def test_a_full_disk_ends_the_run_and_says_how_to_go_on(
     network: ew.Model, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import sys
-
     def full(*arguments: Any, **options: Any) -> Any:
         raise EdgewrightError("E105", "`model.onnx` cannot be written: No space left on device")
 

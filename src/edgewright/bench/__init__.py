@@ -10,7 +10,7 @@ the only clocks of the code base.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -41,6 +41,7 @@ def bench(
     samples: SampleSource | None = None,
     plan: BenchPlan = _DEFAULT_PLAN,
     *,
+    race: Sequence[Collection[str]] = (),
     on_failure: OnFailure | None = None,
     progress: Progress = SILENT,
 ) -> tuple[BenchResult, ...]:
@@ -54,6 +55,9 @@ def bench(
         bundles: Bundles or their folders.
         samples: Photos or arrays; only the role judge is read.
         plan: Thread counts and when it is enough.
+        race: Groups of names, where only the fastest of each is looked for. A bundle that is clearly slower than the
+            fastest in every group that it is in, or is in none, leaves the rounds once its median is known to the
+            plan's `rough_half_width`; its interval is that much wider. Without groups all are measured to the end.
         on_failure: Told of a bundle that cannot be measured, which is then left out of the results; by default the
             first failure ends the whole measurement.
         progress: Told after every round.
@@ -71,7 +75,7 @@ def bench(
     measured: list[tuple[Bundle, BenchResult]] = []
     with tempfile.TemporaryDirectory(prefix="edgewright-bench-") as name:
         folder = Path(name)
-        templates = _templates(opened, samples, plan, folder)
+        templates = _templates(opened, samples, plan, folder, race)
         for threads in plan.threads:
             measured += _measure_group(
                 templates, threads, plan=plan, folder=folder, on_failure=on_failure, progress=progress
@@ -101,7 +105,11 @@ def _opened(bundles: Sequence[Bundle | str | Path] | Bundle | str | Path) -> tup
 
 
 def _templates(
-    bundles: Sequence[Bundle], samples: SampleSource | None, plan: BenchPlan, folder: Path
+    bundles: Sequence[Bundle],
+    samples: SampleSource | None,
+    plan: BenchPlan,
+    folder: Path,
+    race: Sequence[Collection[str]],
 ) -> tuple[Entry, ...]:
     """An entry per bundle, nothing measured yet; bundles with the same inputs share one file of arrays."""
     written: dict[tuple[TensorInfo, ...], inputs.Inputs] = {}
@@ -115,7 +123,8 @@ def _templates(
         own = written[bundle.inputs]
         photos = own.photos if bundle.spec.takes_photos else ()
         post = samples is not None and bool(registry.get("tasks", bundle.spec.task).METRIC)
-        entries.append(Entry(bundle=bundle, name=name, inputs=own.path, note=own.note, photos=photos, post=post))
+        groups = tuple(number for number, names in enumerate(race) if name in names) if race else None
+        entries.append(Entry(bundle, name, own.path, note=own.note, photos=photos, post=post, groups=groups))
     return tuple(entries)
 
 

@@ -23,7 +23,7 @@ def results_of(
     timings = [statistics.summarize(entry.rounds, seed=plan.seed) for entry in entries]
     if not timings:
         return []
-    fastest = entries[min(range(len(timings)), key=lambda index: timings[index].median_ms)]
+    fastest = entries[statistics.fastest([entry.rounds for entry in entries])]
     results = []
     for entry, timing in zip(entries, timings, strict=True):
         ratio = (1.0, 1.0, 1.0)
@@ -47,7 +47,7 @@ def _result(
         times_ms=np.concatenate([np.asarray(item) for item in entry.rounds]),
         rounds=len(entry.rounds),
         threads=threads,
-        half_width_wanted=plan.half_width,
+        half_width_wanted=plan.rough_half_width if entry.left else plan.half_width,
         wall_seconds=entry.wall_seconds,
         machine_seconds=entry.machine_seconds,
         machine=entry.machine_used or {},
@@ -104,8 +104,12 @@ def _telemetry(entry: Entry, seen: trust.Observation, machine: Mapping[str, Any]
             "rss_before_load_bytes": entry.opened["rss_before_load_bytes"],
             "first_run_ms": entry.opened["first_run_ms"],
         },
-        "advice": list(trust.advice(seen.timing)),
+        "advice": [*trust.advice(seen.timing), *_early(entry)],
     }
+
+
+def _early(entry: Entry) -> tuple[str, ...]:
+    return (f"it left after {len(entry.rounds)} rounds, {entry.left}",) if entry.left else ()
 
 
 def _told(value: float | None) -> float | str:

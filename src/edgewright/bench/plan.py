@@ -21,6 +21,7 @@ class BenchPlan:
         min_seconds: Fewest seconds of timed runs, unless there are `max_runs` before: disturbances outlast runs.
         max_seconds: Seconds of timed runs of each bundle at each thread count; at least one run is always made.
         half_width: Enough runs are made when the bootstrap half-width of the median is below this part of the median.
+        rough_half_width: The same for a bundle that is out of the race (see `bench`).
         warmup: Runs of each bundle thrown away before its first timed one, fewer where they take over a second.
         seed: Seed of the order, the bootstrap and of random inputs.
         max_samples: Different inputs used in rotation.
@@ -34,6 +35,7 @@ class BenchPlan:
     min_seconds: float = 1.0
     max_seconds: float = 10.0
     half_width: float = 0.02
+    rough_half_width: float = 0.10
     warmup: int = 3
     seed: int = 0
     max_samples: int = 8

@@ -1,7 +1,7 @@
 """Who runs when: one group of workers at one thread count, interleaved round by round in random order.
 
 A round is one block of runs of every bundle, so that what disturbs the machine disturbs all of them alike and the
-ratios stay right when the milliseconds do not.
+ratios stay right when the milliseconds do not. Where only the fastest is looked for, who is out of the race leaves early.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from edgewright.bench import statistics, telemetry
+from edgewright.bench import race, statistics, telemetry
 from edgewright.bench.plan import BenchPlan
 from edgewright.bench.process import WorkerProcess
 from edgewright.bundle import Bundle
@@ -50,7 +50,9 @@ class Entry:
         note: Where the inputs come from.
         photos: Files of the same samples, where they are photos.
         post: True where outputs -> result is to be timed.
+        groups: Numbers of the groups in which it races; None where all are measured to the end.
         rounds: Times of each round in ms.
+        left: Why it left the rounds before the others; "" where it did not.
     """
 
     bundle: Bundle
@@ -59,6 +61,7 @@ class Entry:
     note: str = ""
     photos: tuple[Path, ...] = ()
     post: bool = False
+    groups: tuple[int, ...] | None = None
     worker: WorkerProcess | None = None
     opened: dict[str, Any] = field(default_factory=dict)
     run_seconds: float = 0.0
@@ -72,6 +75,7 @@ class Entry:
     running: list[float | str] = field(default_factory=list)
     stages: dict[str, list[float]] = field(default_factory=dict)
     enough: bool = False
+    left: str = ""
 
     @property
     def runs(self) -> int:
@@ -81,8 +85,9 @@ class Entry:
     def fresh(self) -> Entry:
         """The same bundle and inputs with nothing measured."""
         return Entry(
-            bundle=self.bundle, name=self.name, inputs=self.inputs, note=self.note, photos=self.photos, post=self.post
-        )
+            bundle=self.bundle, name=self.name, inputs=self.inputs, note=self.note, photos=self.photos, post=self.post,
+            groups=self.groups,
+        )  # fmt: skip
 
     def ask(self, request: dict[str, Any], *, timeout: float) -> dict[str, Any]:
         """The worker's reply."""
@@ -115,7 +120,7 @@ def measure(
                 living.append(entry)
         living = _interleave(living, threads, plan, lose, progress)
         for entry in living:
-            _attempt(entry, partial(_stages, entry, plan), lose)
+            _attempt(entry, partial(_stages, entry, plan, living), lose)
 
 
 def _attempt(entry: Entry, step: Callable[[], None], lose: Lose) -> bool:
@@ -151,7 +156,7 @@ def _open(entry: Entry, threads: int, plan: BenchPlan) -> None:
 
 
 def _interleave(entries: list[Entry], threads: int, plan: BenchPlan, lose: Lose, progress: Progress) -> list[Entry]:
-    """Run rounds until every entry has enough, all of them to the end: ratios need common rounds."""
+    """Run rounds until every entry has enough, all that race to the end: ratios need common rounds."""
     rng = np.random.default_rng((plan.seed, threads))
     living, active, rounds = list(entries), list(entries), 0
     task = f"benchmark, {threads} thread{'s' if threads > 1 else ''}"
@@ -164,12 +169,28 @@ def _interleave(entries: list[Entry], threads: int, plan: BenchPlan, lose: Lose,
         for entry in living:
             entry.enough = entry.enough or _spent(entry, plan)
             if rounds % _ROUNDS_PER_CHECK == 0 and not entry.enough:
-                entry.enough = _precise(entry, plan)
-        active = [entry for entry in living if not _spent(entry, plan)]
+                entry.enough = _precise(entry, plan, plan.half_width)
+        _thin_out(living, plan)
+        active = [entry for entry in living if not (entry.left or _spent(entry, plan))]
         if active:
             progress.update(task, round(100 * np.mean([_part_done(entry, plan) for entry in living])), 100)
     progress.update(task, 100, 100)
     return living
+
+
+def _thin_out(entries: Sequence[Entry], plan: BenchPlan) -> None:
+    """Let those leave that need not be known any better: clearly slower in every group, or in none, and roughly known."""
+    racing = [entry for entry in entries if entry.groups is not None and not entry.left]
+    fastest: dict[int, Entry] = {}
+    for number in {number for entry in racing for number in entry.groups or ()}:
+        group = [entry for entry in racing if number in (entry.groups or ())]
+        fastest[number] = group[statistics.fastest([entry.rounds for entry in group])]
+    for entry in racing:
+        rivals = [fastest[number] for number in entry.groups or ()]
+        out = all(race.clearly_slower(entry.rounds, rival.rounds) for rival in rivals)
+        if out and _precise(entry, plan, plan.rough_half_width):
+            entry.left = f"clearly slower than {rivals[0].name}" if rivals else "not among those to choose from"
+            entry.enough = True
 
 
 def _block(entry: Entry, plan: BenchPlan) -> None:
@@ -185,27 +206,32 @@ def _block(entry: Entry, plan: BenchPlan) -> None:
     entry.running.append(reply["running"])
 
 
-def _stages(entry: Entry, plan: BenchPlan) -> None:
+def _stages(entry: Entry, plan: BenchPlan, others: Sequence[Entry]) -> None:
+    """Time file -> arrays and outputs -> result; the former once for all of one Spec, whose code and photos are the same."""
     if not plan.pre_post or not (entry.photos or entry.post):
         return
+    alike = (item for item in others if item.inputs == entry.inputs and item.bundle.spec == entry.bundle.spec)
+    known = next((item.stages["pre_ms"] for item in alike if "pre_ms" in item.stages), None)
     request = {
         "do": "stages",
         "seconds": min(_STAGE_SECONDS_MAX, _STAGE_PART * plan.max_seconds),
-        "photos": [str(path) for path in entry.photos],
+        "photos": [str(path) for path in entry.photos] if known is None else [],
         "post": entry.post,
     }
     entry.stages = entry.ask(request, timeout=plan.timeout_seconds)
+    if known is not None:
+        entry.stages["pre_ms"] = known
 
 
 def _spent(entry: Entry, plan: BenchPlan) -> bool:
     return entry.wall_seconds >= plan.max_seconds or entry.runs >= plan.max_runs
 
 
-def _precise(entry: Entry, plan: BenchPlan) -> bool:
+def _precise(entry: Entry, plan: BenchPlan, half_width: float) -> bool:
     few = entry.runs < plan.min_runs or entry.wall_seconds < plan.min_seconds
     if few or len(entry.rounds) < statistics.ROUNDS_MIN:
         return False
-    return statistics.half_width(statistics.summarize(entry.rounds, seed=plan.seed)) <= plan.half_width
+    return statistics.half_width(statistics.summarize(entry.rounds, seed=plan.seed)) <= half_width
 
 
 def _part_done(entry: Entry, plan: BenchPlan) -> float:

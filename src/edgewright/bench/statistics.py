@@ -84,6 +84,16 @@ def paired_ratio(rounds: Rounds, base: Rounds, *, seed: int = 0) -> tuple[float,
     return ratio, min(low, ratio), max(high, ratio)
 
 
+def fastest(measured: Sequence[Rounds]) -> int:
+    """Index of the fastest, the first of those that are equal; each pair is compared by the rounds that both took part in."""
+    best = 0
+    for index in range(1, len(measured)):
+        common = min(len(measured[index]), len(measured[best]))
+        if _median(measured[index][:common]) < _median(measured[best][:common]):
+            best = index
+    return best
+
+
 def robust_cv(values: np.ndarray) -> float:
     """Spread of the bulk: 0.7413 times the interquartile range over the median; one stray run does not move it.
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
+from edgewright.bench import pairs
 from edgewright.bench.statistics import P99_RUNS_MIN
 from edgewright.errors import EdgewrightError
 from edgewright.records import BenchResult, Timing
@@ -64,15 +65,12 @@ def _cells(result: BenchResult, ratio: str, stages: bool) -> list[str]:
 
 
 def _ratio(result: BenchResult, results: Sequence[BenchResult], baseline: str | None) -> str:
-    """`1.53` and, where it comes from paired rounds, its interval."""
-    if baseline is None:
-        if result.relative == (1.0, 1.0, 1.0):
-            return "1.00"
-        return "{:.2f} [{:.2f}-{:.2f}]".format(*result.relative)
+    """`1.53 [1.50-1.57]`, from rounds that both took part in."""
     base = [item for item in results if item.bundle_name == baseline and item.threads == result.threads]
-    if not base:
+    if baseline is not None and not base:
         return "-"
-    return f"{result.infer.median_ms / base[0].infer.median_ms:.2f}"
+    found = pairs.ratio(result, base[0]) if base else result.relative
+    return "1.00" if found == (1.0, 1.0, 1.0) else "{:.2f} [{:.2f}-{:.2f}]".format(*found)
 
 
 def _footnotes(results: Sequence[BenchResult]) -> list[str]:

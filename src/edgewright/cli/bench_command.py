@@ -15,7 +15,7 @@ from edgewright.errors import EdgewrightError
 @click.argument("bundles", nargs=-1, required=True)
 @click.option("--samples", metavar="PATH", help="Photos or .npz to run on; random inputs otherwise.")
 @click.option("--sweep", metavar="1,2,4", help="Thread counts to measure, instead of --threads.")
-@click.option("--max-seconds", type=float, help="Time limit for each bundle and thread count.")
+@click.option("--max-seconds", type=float, help="Time limit for each bundle and thread count.  [default: 10]")
 @click.option("--markdown", metavar="FILE", help="Also write the table as Markdown.")
 @click.option("--seed", type=int, default=0, show_default=True)
 def command(
@@ -27,7 +27,10 @@ def command(
     markdown: str | None,
     seed: int,
 ) -> int:
-    """Measure BUNDLES side by side: one process each, interleaved in random order, until the median is known to 2 %."""
+    """Measure BUNDLES side by side: one process each, interleaved in random order.
+
+    Runs are added until every median is known to 2 %, or the time of its bundle is up.
+    """
     from edgewright.bench import BenchPlan, bench
     from edgewright.bench.table import markdown as as_markdown
     from edgewright.bundle import Bundle

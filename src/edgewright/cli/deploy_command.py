@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 _COLOURS = {"chosen": "bold green", "verified": "green", "undecided": "yellow", "rejected": "yellow", "failed": "red"}
 
+#: Half the width of an interval, as a part of the median, up to which the median is printed without `~`.
+_SHARP = 0.05
+
 
 @edgewright_command(name="deploy", short_help="The whole way: compress, convert, verify, measure, choose")
 @click.argument("model")
@@ -132,7 +135,7 @@ def print_outcome(console: Console, outcome: DeployOutcome) -> None:
             [
                 (item.name, "bold" if state == "chosen" else ""),
                 (state, _COLOURS[state]),
-                milliseconds(item.bench[0].infer.median_ms if item.bench else None),
+                _median(item),
                 f"{100 * gate.value:.1f} %" if gate else "-",
                 size(item.size_bytes),
                 item.reason,
@@ -141,6 +144,15 @@ def print_outcome(console: Console, outcome: DeployOutcome) -> None:
     table(console, rows, titles=("candidate", "state", "ms", "agreement", "size", "why"), right="llrrrl")
     console.print()
     console.print(_sentence(outcome))
+
+
+def _median(item: Candidate) -> str:
+    """Median ms; with `~` where its interval is wide, since what is clearly slower is not measured any further."""
+    if not item.bench:
+        return milliseconds(None)
+    infer = item.bench[0].infer
+    text = milliseconds(infer.median_ms)
+    return f"~{text}" if infer.high_ms - infer.low_ms > 2 * _SHARP * infer.median_ms else text
 
 
 def _state(item: Candidate) -> str:

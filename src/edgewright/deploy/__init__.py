@@ -28,7 +28,7 @@ from edgewright.options import require_agreement
 from edgewright.progress import SILENT, Progress
 from edgewright.recipe import Recipe
 from edgewright.recipe import names as recipe_names
-from edgewright.records import BenchResult, DeployOutcome, Environment
+from edgewright.records import BenchResult, Candidate, DeployOutcome, Environment
 from edgewright.report import report
 from edgewright.target import Target
 
@@ -69,7 +69,7 @@ def deploy(
         threads: Threads of the measurement that decides.
         cpu: The CPU to make files for.
         out: Folder of the run. One that holds an unfinished run of the same work is continued.
-        plan: How to measure; its `threads` give way to `threads`.
+        plan: How to measure, as a race (see `bench`); its `threads` give way to `threads`.
         layers: Also locate the chosen bundle's layers and their times, for the report page.
         overrides: Plugin name -> option -> value, over every recipe.
         command: The command line, for the report.
@@ -85,11 +85,11 @@ def deploy(
     run = Run(Path(out), model, samples, overrides or {}, seed, progress)
     budget = {"min_agreement": min_agreement, "max_drop": max_drop, "threads": threads}
     judged = [run.judge(item, budget, step, len(planned)) for step, item in enumerate(planned)]
-    bundles = {item.name: run.bundles[item.name] for item in judged if item.verify is not None}
-    measured, notes = _measure(bundles, samples, replace(plan or BenchPlan(seed=seed), threads=(threads,)), progress)
+    plan = replace(plan or BenchPlan(seed=seed), threads=(threads,))
+    measured, notes = _measure(judged, run.bundles, samples, plan, progress)
     chosen = pick(judged, measured)
     if chosen and layers:
-        notes += _examine(model, bundles[chosen], samples, threads, progress)
+        notes += _examine(model, run.bundles[chosen], samples, threads, progress)
     outcome = DeployOutcome(
         model_name=model.name, origin=model.origin, chosen=chosen, candidates=rank(judged, measured, chosen),
         speedup=speedup(chosen, judged, measured), budget=budget, threads=threads, samples=dict(samples.counts),
@@ -129,17 +129,23 @@ def candidates(
 
 
 def _measure(
-    bundles: Mapping[str, Bundle], samples: Samples, plan: BenchPlan, progress: Progress
+    judged: Sequence[Candidate], bundles: Mapping[str, Bundle], samples: Samples, plan: BenchPlan, progress: Progress
 ) -> tuple[dict[str, BenchResult], tuple[str, ...]]:
-    """Measurements by candidate, rejected ones too (the page shows what the budget costs), and notes on their quality."""
-    if not bundles:
+    """Measurements by candidate, rejected ones too (the page shows what the budget costs), and notes on their quality.
+
+    Two races: the fastest verified candidate is handed back, the fastest unmodified one is what its speed is told against.
+    """
+    verified = {item.name for item in judged if item.state == "verified"}
+    originals = {item.name for item in judged if item.recipe == ORIGINAL}
+    compared = tuple(bundles[item.name] for item in judged if item.verify is not None)
+    if not compared:
         return {}, ()
     notes: list[str] = []
 
     def lost(bundle: Bundle, threads: int, problem: EdgewrightError) -> None:
         notes.append(f"{bundle.name} could not be measured at {threads} thread(s): {problem.message}")
 
-    results = bench(tuple(bundles.values()), samples, plan, on_failure=lost, progress=progress)
+    results = bench(compared, samples, plan, race=(verified, originals), on_failure=lost, progress=progress)
     for result in results:
         notes += [f"{result.bundle_name} is {result.trust}: {reason}" for reason in result.reasons]
     return {result.bundle_name: result for result in results}, tuple(notes)

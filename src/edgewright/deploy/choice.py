@@ -6,23 +6,13 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from edgewright.bench.statistics import paired_ratio
+from edgewright.bench.pairs import Ratio, fastest, ratio
 from edgewright.records import BenchResult, Candidate
 
 #: The recipe that changes nothing; its candidates are what the user came with.
 ORIGINAL = "original"
 #: Candidates that no measurement told apart from the fastest, and that are at most this much slower, are as fast.
 TIE = 1.02
-
-Ratio = tuple[float, float, float]
-
-
-def ratio(result: BenchResult, base: BenchResult, *, seed: int = 0) -> Ratio:
-    """Time of `result` over that of `base` with its 95 % interval, from rounds that both took part in."""
-    if result is base:
-        return (1.0, 1.0, 1.0)
-    ours, theirs = ([[value] for value in item.telemetry["during"]["round_medians_ms"]] for item in (result, base))
-    return paired_ratio(ours, theirs, seed=seed)
 
 
 def pick(judged: Sequence[Candidate], measured: Mapping[str, BenchResult]) -> str | None:
@@ -33,12 +23,10 @@ def pick(judged: Sequence[Candidate], measured: Mapping[str, BenchResult]) -> st
     verified = {item.name: item for item in judged if item.state == "verified" and item.name in measured}
     if not verified:
         return None
-    fastest = measured[min(verified, key=lambda name: measured[name].infer.median_ms)]
-    tied = [name for name in verified if _as_fast(ratio(measured[name], fastest))]
-    return min(
-        tied,
-        key=lambda name: (_rough(verified[name]), _tenths(measured[name]), measured[name].infer.median_ms),
-    )
+    first = fastest([measured[name] for name in verified])
+    ratios = {name: ratio(measured[name], first) for name in verified}
+    tied = [name for name in verified if _as_fast(ratios[name])]
+    return min(tied, key=lambda name: (_rough(verified[name]), _tenths(measured[name]), ratios[name][0]))
 
 
 def rank(judged: Sequence[Candidate], measured: Mapping[str, BenchResult], chosen: str | None) -> tuple[Candidate, ...]:
@@ -65,7 +53,7 @@ def speedup(chosen: str | None, judged: Sequence[Candidate], measured: Mapping[s
     originals = [measured[item.name] for item in judged if item.recipe == ORIGINAL and item.name in measured]
     if chosen is None or not originals:
         return None
-    return ratio(min(originals, key=lambda result: result.infer.median_ms), measured[chosen])
+    return ratio(fastest(originals), measured[chosen])
 
 
 def _best(item: Candidate, judged: Sequence[Candidate], measured: Mapping[str, BenchResult]) -> str:

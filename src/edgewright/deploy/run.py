@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from edgewright import metrics, registry
+from edgewright import metrics, original, registry
 from edgewright.bundle import Bundle
 from edgewright.compress import compress
 from edgewright.convert import convert
@@ -58,6 +58,7 @@ class Run:
         self.out, self.model, self.samples, self.overrides, self.seed = out, model, samples, overrides, seed
         self.progress = progress
         self._compressed: tuple[str, Model] | None = None
+        self._answers: original.Answers | None = None
         self.bundles: dict[str, Bundle] = {}
         self._hashes: dict[tuple[str, str], str] = {}
         self._states: dict[str, Literal["chosen", "verified", "rejected", "failed"]] = {}
@@ -162,6 +163,8 @@ class Run:
         for document in bundle.evidence("deploy-verify"):
             if document.get("asked") == asked:
                 return VerifyReport.from_json(document["verdict"])
+        if self._answers is None or self._answers.threads != budget["threads"]:
+            self._answers = original.Answers(self.model, threads=budget["threads"])
         verdict = verify(
             self.model,
             bundle,
@@ -170,6 +173,7 @@ class Run:
             max_drop=budget["max_drop"],
             threads=budget["threads"],
             seed=self.seed,
+            answers=self._answers,
             progress=self.progress,
         )
         bundle.add_evidence("deploy-verify", {"asked": asked, "verdict": verdict.to_json()})

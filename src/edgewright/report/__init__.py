@@ -122,8 +122,9 @@ def _layer_rows(locate: LocateReport | None, inspection: InspectReport | None) -
 
 
 def _baseline(outcome: DeployOutcome) -> Candidate | None:
+    """The fastest unmodified candidate; by ratios, since one that was clearly slower may have left the rounds early."""
     originals = [item for item in outcome.candidates if item.recipe == "original" and item.bench]
-    return min(originals, key=lambda item: item.bench[0].infer.median_ms, default=None)
+    return min(originals, key=lambda item: item.bench[0].relative[0], default=None)
 
 
 def _agreement(item: Candidate) -> Any:

@@ -3,7 +3,8 @@
     report = ew.verify(model, bundle, samples, min_agreement=0.98)
     report.decision   # "pass", "fail" or "undecided"
 
-Each sample's arrays are made once and go through both networks. Only results and error sums are kept.
+Each sample's arrays are made once and go through both networks. Kept are results, error sums and, within limits, the
+original's outputs (`original.Answers`), which the next bundle of the same network is judged by.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ def verify(
     max_drop: float | None = None,
     threads: int = 1,
     seed: int = 0,
+    answers: original.Answers | None = None,
     progress: Progress = SILENT,
 ) -> VerifyReport:
     """The verdict on `bundle`; it is also appended to the bundle's evidence.
@@ -49,6 +51,7 @@ def verify(
         max_drop: Largest drop of the task's metric, 0..1; needs labels.
         threads: Threads of both networks.
         seed: Seed of the bootstrap.
+        answers: The original's, where several bundles of one network are judged: what is known is not computed again.
         progress: Told of each sample.
 
     Raises:
@@ -65,7 +68,9 @@ def verify(
         raise EdgewrightError("E305", f"task `{model.spec.task}` has no metric, so there is no drop to limit")
     noise = original.noise_floor(model, judges, threads=threads)
     needs = task.METRIC if max_drop is not None else None
-    seen = _compare(model, bundle, judges, task, threads=threads, progress=progress, labelled_for=needs)
+    answers = answers or original.Answers(model, threads=threads)
+    assert answers.model is model
+    seen = _compare(answers, bundle, judges, task, threads=threads, progress=progress, labelled_for=needs)
     numeric = gates.numeric_gate(bundle, seen, noise)
     settled = numeric.decision == "pass" and (not bundle.lossy or _unchanged(model, bundle, seen))
     asked = [*gates.original_gate(model, noise), numeric]
@@ -80,14 +85,14 @@ def verify(
         gates=tuple(asked), outputs=tuple(seen.errors.values()), samples=seen.count, samples_needed=needed,
         agreement=task.AGREEMENT, metric=_metric(model, bundle, seen, task),
         disagreements=_disagreements(model, seen, task, min_agreement), seed=seed, environment=Environment.here(),
-        saturation=saturation.measure(model, bundle, judges, seen, task, threads=threads, progress=progress),
+        saturation=saturation.measure(answers, bundle, judges, seen, task, threads=threads, progress=progress),
     )  # fmt: skip
     bundle.add_evidence("verify", report.to_json())
     return report
 
 
 def _compare(
-    model: Model,
+    answers: original.Answers,
     bundle: Bundle,
     judges: SampleSource,
     task: Any,
@@ -96,16 +101,13 @@ def _compare(
     progress: Progress,
     labelled_for: str | None,
 ) -> Seen:
-    seen = Seen()
-    with (
-        original.open_original(model, threads=threads) as reference,
-        session.open(bundle, threads=threads) as shipped,
-    ):
+    seen, model = Seen(), answers.model
+    with answers, session.open(bundle, threads=threads) as shipped:
         progress.update("verify", 0, len(judges))
         for sample in judges:
             if labelled_for and sample.label is None:
                 raise _unlabelled(sample, labelled_for)
-            expected = reference.run(sample.arrays)
+            expected = answers.run(sample)
             got = shipped.run(sample.arrays)
             _note_errors(seen, sample, expected, got)
             if seen.comparable:

@@ -49,12 +49,19 @@ class _Both:
 
 
 def measure(
-    model: Model, bundle: Bundle, judges: SampleSource, seen: Seen, task: Any, *, threads: int, progress: Progress
+    answers: original.Answers,
+    bundle: Bundle,
+    judges: SampleSource,
+    seen: Seen,
+    task: Any,
+    *,
+    threads: int,
+    progress: Progress,
 ) -> Saturation | None:
     """What saturation does to the bundle's answers on this CPU; None where it does nothing or cannot happen.
 
     Args:
-        model: The original.
+        answers: The original's.
         bundle: What is judged.
         judges: The samples that `seen` comes from, in the same order.
         seen: The original's results.
@@ -64,9 +71,9 @@ def measure(
     """
     if not bundle.may_saturate or not registry.peek("runtimes", bundle.runtime).TRAITS.saturates or not seen.comparable:
         return None
-    both, total = _Both(), min(seen.count, MOST_SAMPLES)
+    both, total, model = _Both(), min(seen.count, MOST_SAMPLES), answers.model
     try:
-        for outputs in _runs(model, bundle, judges, threads, total):
+        for outputs in _runs(answers, bundle, judges, threads, total):
             progress.update("look for saturation", len(both.apart), total)
             _note(both, outputs, task, bundle)
     except EdgewrightError as problem:
@@ -92,16 +99,16 @@ def measure(
 
 
 def _runs(
-    model: Model, bundle: Bundle, judges: SampleSource, threads: int, most: int
+    answers: original.Answers, bundle: Bundle, judges: SampleSource, threads: int, most: int
 ) -> Iterator[tuple[Arrays, Arrays, Arrays]]:
     """Outputs of (the original, the kernels that ship, the same files without saturation) for the first samples."""
     with (
-        original.open_original(model, threads=threads) as reference,
+        answers,
         session.open(bundle, threads=threads) as fast,
         session.open(bundle, threads=threads, exact=True) as exact,
     ):
         for sample in itertools.islice(judges, most):
-            yield tuple(opened.run(sample.arrays) for opened in (reference, fast, exact))  # type: ignore[misc]
+            yield answers.run(sample), fast.run(sample.arrays), exact.run(sample.arrays)
 
 
 def _note(both: _Both, outputs: tuple[Arrays, Arrays, Arrays], task: Any, bundle: Bundle) -> None:
