@@ -477,6 +477,32 @@ def test_the_noise_floor_is_measured_once_for_the_same_network_and_samples(origi
     assert len(opened) == 6
 
 
+@pytest.mark.parametrize(("loud", "decision"), [("0002", "pass"), ("0001", "fail")])
+def test_a_sample_beyond_the_limit_is_held_against_its_own_rounding(
+    original, model_from_text, tmp_path, monkeypatch, loud, decision
+):
+    """Sample 2 differs most; only where two exact evaluations of it differ as well is that rounding."""
+    from edgewright import original as judge
+
+    asked = []
+
+    def floor(model, samples, *, threads=1):
+        ids = [sample.id for sample in samples]
+        asked.append(ids)
+        return {"scores": judge.Noise(1e-4 if ids == [loud] else 1e-7, 1.0)}
+
+    monkeypatch.setattr(judge, "noise_floor", floor)
+    text = ORIGINAL.replace("<float two = {2.0}>", "<float two = {2.0}, float[2] bias = {0.0003, 0.0}>")
+    text = text.replace("scores = Mul(x, two)", "y = Mul(x, two) scores = Add(y, bias)")
+    near = convert(replace(original, ir=model_from_text(text).ir), "onnxruntime", tmp_path / "near")
+    samples = Source(
+        Sample(f"{i:04d}", f"group{i}", {"x": np.array([[1.0 if i == 2 else 2.0, 0.0]], np.float32)}) for i in range(5)
+    )
+    gate = next(gate for gate in verify(original, near, samples).gates if gate.name == "numeric")
+    assert gate.decision == decision
+    assert asked == [["0000", "0001", "0002", "0003", "0004"], ["0002"]]
+
+
 def test_distances_are_held_against_the_usual_size_of_an_output() -> None:
     found = Distances()
     usual, empty = np.full(100, 3.0, np.float32), np.full(100, 1e-7, np.float32)

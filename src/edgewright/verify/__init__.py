@@ -9,7 +9,7 @@ original's outputs (`original.Answers`), which the next bundle of the same netwo
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +71,7 @@ def verify(
     answers = answers or original.Answers(model, threads=threads)
     assert answers.model is model
     seen = _compare(answers, bundle, judges, task, threads=threads, progress=progress, labelled_for=needs)
-    numeric = gates.numeric_gate(bundle, seen, noise)
+    numeric = _numeric(model, bundle, judges, seen, noise, threads)
     settled = numeric.decision == "pass" and (not bundle.lossy or _unchanged(model, bundle, seen))
     asked = [*gates.original_gate(model, noise), numeric]
     needed = 0
@@ -118,6 +118,26 @@ def _compare(
     if not seen.count:
         raise EdgewrightError("E301", f"none of {len(judges)} judge samples could be read")
     return seen
+
+
+def _numeric(
+    model: Model,
+    bundle: Bundle,
+    judges: SampleSource,
+    seen: Seen,
+    noise: Mapping[str, original.Noise],
+    threads: int,
+) -> Gate:
+    """The numeric gate. Rounding depends on the sample, so one that is beyond the limit is held against its own noise too."""
+    gate = gates.numeric_gate(bundle, seen, noise)
+    if gate.decision == "pass" or bundle.lossy or not noise or not seen.comparable:
+        return gate
+    beyond = {item.worst[1] for item in seen.distances.values()}
+    for sample in judges:
+        if sample.id in beyond:
+            own = original.noise_floor(model, [sample], threads=threads)
+            noise = {name: item.worse(own[name]) for name, item in noise.items()}
+    return gates.numeric_gate(bundle, seen, noise)
 
 
 def _unlabelled(sample: Sample, metric: str) -> EdgewrightError:
