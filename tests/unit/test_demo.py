@@ -20,7 +20,6 @@ from edgewright.demo import CROPS, DISCLAIMER, PHOTOS, demo, photos
 from edgewright.errors import EdgewrightError
 from edgewright.metrics import clopper_pearson
 from edgewright.samples import Samples
-from edgewright.samples.roles import named_group, role_of
 from edgewright.spec import ImageInput, Spec
 
 SPEC = Spec({"image": ImageInput(size=(224, 224))}, "classify")
@@ -36,8 +35,7 @@ def digest(folder: Path) -> str:
     return hashlib.sha256(b"".join(path.read_bytes() for path in sorted(folder.iterdir()))).hexdigest()
 
 
-def test_roles_follow_from_the_names() -> None:
-    assert {name: role_of(named_group(name)) for name in PHOTOS} == PHOTOS
+def test_every_role_has_photos_of_its_own() -> None:
     assert set(PHOTOS.values()) == set(ROLES)
 
 
@@ -50,12 +48,12 @@ def test_every_crop_is_a_sample_of_its_photos_role(folder: Path) -> None:
     samples = Samples.open(folder, SPEC)
     assert len(samples) == CROPS * len(PHOTOS)
     assert samples.skipped == ()
-    assert len(samples.groups) == len(PHOTOS)
+    assert len(samples.groups) == CROPS * len(PHOTOS)
     assert not samples.labelled
     assert samples.counts == {role: CROPS * Counter(PHOTOS.values())[role] for role in ROLES}
     for name, role in zip(samples.ids, samples.roles, strict=True):
         assert PHOTOS[name.rpartition("-")[0]] == role
-    assert "groups from labels.csv" in samples.layout
+    assert "roles from labels.csv" in samples.layout
 
 
 def test_crops_are_squares_of_many_sizes_and_all_differ(folder: Path) -> None:
@@ -71,10 +69,10 @@ def test_crops_are_squares_of_many_sizes_and_all_differ(folder: Path) -> None:
     assert max(sizes) <= 300
 
 
-def test_the_table_names_the_photo_of_each_crop(folder: Path) -> None:
+def test_the_table_names_the_role_of_each_crop(folder: Path) -> None:
     with (folder / "labels.csv").open(encoding="utf-8", newline="") as stream:
         rows = list(csv.DictReader(stream))
-    assert all(row["file"].startswith(row["group"] + "-") for row in rows)
+    assert all(PHOTOS[row["file"].rpartition("-")[0]] == row["role"] for row in rows)
     assert len(rows) == CROPS * len(PHOTOS)
 
 
@@ -146,4 +144,4 @@ def test_demo_deploys_the_packaged_network(
     assert seen["command"].startswith("edgewright deploy zoo:efficientnet-lite0 --samples ")
     assert (tmp_path / "run-photos" / "labels.csv").is_file()
     assert capsys.readouterr().out == ""
-    assert DISCLAIMER == "a demonstration, not a proof"
+    assert DISCLAIMER.startswith("a demonstration, not a proof")

@@ -263,7 +263,7 @@ def test_labels_csv_names_what_is_missing_unlabelled_and_unused(photos: Callable
     assert samples.skipped == (("d.jpg", "has no label"), ("gone.jpg", "does not exist"))
     assert samples.ids == ("a.jpg", "b.jpg", "c.jpg")
     assert any("columns not used: wnid" in note for note in notes.notes)
-    assert any("2 files that labels.csv does not label are left out" in note for note in notes.notes)
+    assert any("2 files that labels.csv does not name are left out" in note for note in notes.notes)
     assert notes.updates[-1] == ("reading samples", 3, 3)
 
 
@@ -429,6 +429,33 @@ def test_a_named_group_shares_a_role(photos: Callable[..., Path]) -> None:
     samples = Samples.open(folder, NETWORK)
     assert len(samples.groups) == 2
     assert samples.roles == samples.roles[:2] * 6
+
+
+def test_roles_by_hand(photos: Callable[..., Path]) -> None:
+    folder = photos(*(f"{i}.jpg" for i in range(6)))
+    table = folder / "labels.csv"
+    table.write_text("file,role\n" + "".join(f"{i}.jpg,{ROLES[i % 3].title()}\n" for i in range(6)))
+    samples = Samples.open(folder, NETWORK)
+    assert samples.roles == ROLES * 2
+    assert not samples.labelled
+    assert "roles from labels.csv" in samples.layout
+    assert set(Samples.open(folder, NETWORK, roles="judge").roles) == {"judge"}
+    table.write_text("file,role\n0.jpg,judge\n1.jpg,\n")
+    drawn = Samples.open(folder, NETWORK)
+    assert drawn.roles == ("judge", role_of(drawn.groups[1]))
+
+
+def test_roles_by_hand_that_cannot_be(photos: Callable[..., Path]) -> None:
+    folder = photos("0.jpg", "1.jpg")
+    table = folder / "labels.csv"
+    table.write_text("file,role\n0.jpg,judge\n1.jpg,test\n")
+    with pytest.raises(EdgewrightError, match=r"line 3: role 'test' is none of calibrate, select, judge") as caught:
+        Samples.open(folder, NETWORK)
+    assert caught.value.code == "E305"
+    table.write_text("file,group,role\n0.jpg,anna,judge\n1.jpg,anna,select\n")
+    with pytest.raises(EdgewrightError, match="what made a file cannot judge it") as caught:
+        Samples.open(folder, NETWORK)
+    assert caught.value.code == "E305"
 
 
 def test_views(photos: Callable[..., Path]) -> None:

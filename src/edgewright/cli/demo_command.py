@@ -35,5 +35,5 @@ def command(terminal: Terminal, out: str) -> int:
         example=str(folder / f"{min(PHOTOS)}-00.jpg"),
         folder=out,
     )
-    terminal.say(f"({DISCLAIMER}: a handful of photos proves little)")
+    terminal.say(f"({DISCLAIMER})")
     return code

@@ -11,13 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from edgewright.contracts import ROLES, Role
 from edgewright.errors import EdgewrightError
 from edgewright.spec import Spec
 
 #: Column names of labels.csv, the first that is there wins.
 FILE_COLUMNS = ("file", "filename", "file_name", "path", "image")
 LABEL_COLUMNS = ("label", "class_index", "class", "text")
-GROUP_COLUMN = "group"
+GROUP_COLUMN, ROLE_COLUMN = "group", "role"
 #: Names that divide a data set; never taken for classes by their order.
 _SPLITS = frozenset(
     ("train", "training", "val", "valid", "validation", "test", "testing", "calibrate", "select", "judge")
@@ -45,11 +46,12 @@ class Label:
 
 @dataclass(frozen=True)
 class Row:
-    """A row of labels.csv; `label` is None where the table has no such column."""
+    """A row of labels.csv; None where the table has no such column, or the cell of group or role is empty."""
 
     file: str
     label: Label | None
     group: str | None
+    role: Role | None
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,7 @@ class Table:
 def read_table(path: Path) -> Table:
     """The rows of a labels.csv: UTF-8, comma, semicolon or tab, with a header or just `file,label`.
 
-    A table of `file,group` says what belongs together and labels nothing.
+    A table of `file` and `group` or `role` says what belongs together, or what may judge, and labels nothing.
 
     Raises:
         EdgewrightError: E104 unreadable, E305 not text, no such columns, or a row that is cut short.
@@ -100,14 +102,14 @@ def _table(path: Path, cells: list[tuple[int, list[str]]]) -> Table:
         header, (file_column, label_column) = ["file", "label"], ("file", "label")
     else:
         cells = cells[1:]
-    if file_column is None or (label_column is None and GROUP_COLUMN not in header):
+    if file_column is None or (label_column is None and not {GROUP_COLUMN, ROLE_COLUMN} & set(header)):
         raise EdgewrightError(
             "E305",
             f"labels file `{path}` has columns {', '.join(header)}, but needs `file` and one of "
             f"{', '.join(LABEL_COLUMNS)}",
         )
     used = [header.index(name) for name in (file_column, label_column) if name is not None]
-    group_at = header.index(GROUP_COLUMN) if GROUP_COLUMN in header else None
+    optional = {name: header.index(name) for name in (GROUP_COLUMN, ROLE_COLUMN) if name in header}
     rows = []
     for number, row in cells:
         if len(row) <= max(used):
@@ -118,10 +120,20 @@ def _table(path: Path, cells: list[tuple[int, list[str]]]) -> Table:
         label = None
         if label_column:
             label = Label(row[used[1]].strip(), where, label_column == "class_index", path.parent)
-        group = row[group_at].strip() or None if group_at is not None and group_at < len(row) else None
-        rows.append(Row(row[used[0]].strip(), label, group))
-    known = {file_column, label_column, GROUP_COLUMN}
+        cells_of = {name: row[at].strip() for name, at in optional.items() if at < len(row)}
+        role = _role(cells_of.get(ROLE_COLUMN, ""), where)
+        rows.append(Row(row[used[0]].strip(), label, cells_of.get(GROUP_COLUMN) or None, role))
+    known = {file_column, label_column, *optional}
     return Table(tuple(rows), tuple(name for name in header if name not in known))
+
+
+def _role(text: str, where: str) -> Role | None:
+    for role in ROLES:
+        if text.lower() == role:
+            return role
+    if text:
+        raise EdgewrightError("E305", f"{where}: role {text!r} is none of {', '.join(ROLES)}")
+    return None
 
 
 def from_folders(folders: Sequence[str], classes: Sequence[str]) -> tuple[dict[str, Label], str] | None:

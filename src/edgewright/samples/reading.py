@@ -135,7 +135,9 @@ def _scan(
         except BrokenSampleError as problem:
             skipped.append((entries[index].id, str(problem)))
         reading.progress.update(_STEP, len(usable), total)
-    return [usable[index] for index in sorted(usable)], skipped
+    found = [usable[index] for index in sorted(usable)]
+    _require_one_role(found)
+    return found, skipped
 
 
 def _item(entry: Entry, loader: Loader, read_label: Callable[[Label], Any], reading: Reading) -> Item:
@@ -144,8 +146,21 @@ def _item(entry: Entry, loader: Loader, read_label: Callable[[Label], Any], read
         entry = _with_side_arrays(entry, loader, with_labels=reading.labels != "none")
     content = loader.content(entry)
     group = named_group(entry.group) if entry.group else content
-    role = role_of(group) if reading.roles == "hash" else reading.roles
+    role = (entry.role or role_of(group)) if reading.roles == "hash" else reading.roles
     return Item(entry, content, group, role, read_label(entry.label) if entry.label else None, before)
+
+
+def _require_one_role(items: Sequence[Item]) -> None:
+    """Refuse roles by hand that let one source make a file and judge it."""
+    first: dict[str, Item] = {}
+    for item in items:
+        other = first.setdefault(item.group, item)
+        if other.role != item.role:
+            raise EdgewrightError(
+                "E305",
+                f"`{other.entry.id}` has the role {other.role} and `{item.entry.id}` the role {item.role}, "
+                "but both come from one source: what made a file cannot judge it",
+            )
 
 
 def _with_side_arrays(entry: Entry, loader: Loader, *, with_labels: bool) -> Entry:

@@ -1,8 +1,8 @@
 """Where samples lie: the layouts that `Samples.open` recognises by looking, and the entries each one lists.
 
 a folder of photos            sub-folders included; hidden files and other file types are passed over
-  + labels.csv                the list of samples: columns file and label, class_index or class; optional group;
-                              or file and group alone, where nothing is labelled
+  + labels.csv                the list of samples: columns file and label, class_index or class; optional: group, what
+                              comes from one source, and role, which is then not drawn; without labels also these alone
   + class folders             sub-folders named by class, by class index, or as many as there are classes
   + leading class indices     every file name starts with one: 017_cat.jpg, 017.jpg
 one photo, or a .txt list     a list holds one path a line, inside its own folder
@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+from edgewright.contracts import Role
 from edgewright.errors import EdgewrightError
 from edgewright.samples import images, labels
 from edgewright.samples.labels import Label
@@ -39,6 +40,7 @@ class Entry:
         row: Row of a stacked .npz, else None.
         label: Label as written, or None.
         group: Name of the content's source where the user gave one.
+        role: Its role where the user gave one.
     """
 
     id: str
@@ -47,6 +49,7 @@ class Entry:
     row: int | None = None
     label: Label | None = None
     group: str | None = None
+    role: Role | None = None
 
 
 @dataclass(frozen=True)
@@ -216,14 +219,14 @@ def _with_table(found: Found, folder: Path, table_path: Path) -> Found:
         elif row.label and not row.label.text:
             skipped.append((name, "has no label"))
         else:
-            entries.append(replace(entry, label=row.label, group=row.group))
+            entries.append(replace(entry, label=row.label, group=row.group, role=row.role))
     notes = list(found.notes)
     if table.unused:
         notes.append(f"{display(table_path.name)}: columns not used: {', '.join(table.unused)}")
-    verb = "label" if any(entry.label for entry in entries) else "group"
+    verb = "label" if any(entry.label for entry in entries) else "group" if any(e.group for e in entries) else "role"
     left_out = len(found.entries) - len({entry.path for entry in entries})
     if left_out > 0:
-        notes.append(f"{left_out} files that {display(table_path.name)} does not {verb} are left out")
+        notes.append(f"{left_out} files that {display(table_path.name)} does not name are left out")
     entries.sort(key=lambda entry: entry.path)
     return Found(
         f"{found.layout}, {verb}s from {display(table_path.name)}", tuple(entries), tuple(skipped), tuple(notes)
