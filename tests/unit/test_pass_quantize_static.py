@@ -396,6 +396,20 @@ def test_the_select_samples_ask_for_the_fewest() -> None:
     assert all(states[name] == ("float", "the answers depend on it most") for name in told["kept"])
 
 
+def test_what_is_left_learns_anew_for_what_was_taken_back() -> None:
+    """Found by the search or asked for: with the same layers in float, the others have learnt the same."""
+    samples = Drawn((1, 6, 4, 4), count=240)
+    found = quantized(pathological(), samples, runtime="openvino")
+    kept = stats_of(found)["kept"]
+    asked = quantized(pathological(), samples, runtime="openvino", search=False, keep=tuple(kept))
+    made, wanted = (
+        {name: value.const_value.numpy() for name, value in model.ir.graph.initializers.items() if value.const_value}
+        for model in (found, asked)
+    )
+    assert made.keys() == wanted.keys()
+    assert all(np.array_equal(made[name], wanted[name]) for name in wanted)
+
+
 @pytest.mark.parametrize("config", [{"search": False}, {"keep_share": 0.0}])
 def test_the_search_can_be_left_out(config: dict[str, Any]) -> None:
     told = stats_of(quantized(pathological(), Drawn((1, 6, 4, 4), count=80), **config))

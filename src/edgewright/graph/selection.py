@@ -55,8 +55,8 @@ def take_back_fewest(
 ) -> Selection:
     """The changes that move the outputs most are taken back, as few as the select samples need to agree.
 
-    Agreement is taken to rise with the number of changes taken back, which is therefore found by doubling it and then
-    halving the gap.
+    Agreement is taken to rise with the number of changes taken back, which is therefore found by fourfold steps and then
+    by halving the gap.
 
     Args:
         ir_model: The graph without the changes.
@@ -105,7 +105,7 @@ def _least(enough: Callable[[int], bool], most: int) -> int:
     while high > low and not enough(high):
         if high == most:
             return 0
-        low, high = high, min(2 * high, most)
+        low, high = high, min(4 * high, most)
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (low, middle) if enough(middle) else (middle, high)

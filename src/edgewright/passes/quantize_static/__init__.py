@@ -8,7 +8,7 @@ float, where the select samples say so.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -19,15 +19,14 @@ from edgewright.errors import EdgewrightError
 from edgewright.graph.dataflow import drop_unused, lift_constants
 from edgewright.graph.naming import names_of, require_float, require_known
 from edgewright.graph.observing import calibrating
-from edgewright.graph.selection import Selection, take_back_fewest
 from edgewright.graph.shapes import infer, static_shape
-from edgewright.passes.quantize_static._assembly import Rounded, quantize, simulated
+from edgewright.passes.quantize_static._assembly import quantize
 from edgewright.passes.quantize_static._layers import absorbed, find_layers
-from edgewright.passes.quantize_static._learning import Learner
 from edgewright.passes.quantize_static._placement import Placement, place
 from edgewright.passes.quantize_static._ranges import Range, choose
 from edgewright.passes.quantize_static._statistics import Statistics, gather
 from edgewright.passes.quantize_static._summary import summary
+from edgewright.passes.quantize_static._trials import Trials, without
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -96,20 +95,20 @@ def apply(ir_model: ir.Model, config: Config, context: Context) -> dict[str, Any
     ranges = {name: choose(item, form, calibration=config.ranges) for name, item in statistics.histograms.items()}
     mixed = _mixed_heads(ir_model, placement, ranges, statistics, form)
     reasons |= dict.fromkeys(mixed, _MIXED)
-    placement = _without(ir_model, placement, mixed, form)
+    placement = without(ir_model, placement, mixed, context)
     if not placement.layers:
         raise EdgewrightError("E212", f"`quantize_static` finds no layer to quantize{_why(reasons)}")
-    learner = Learner(ir_model, placement, ranges, statistics, form, context, config.compensate, config.correct_bias)
-    rounded = learner.learn(learning)
-    selection = _select(ir_model, placement, ranges, rounded, learner.alone, config, context)
+    trials = Trials(ir_model, placement, ranges, statistics, learning, context, config.compensate, config.correct_bias)
+    selection = trials.select(keep_share=config.keep_share if config.search else 0.0)
     reasons |= dict.fromkeys(selection.taken_back, _SENSITIVE)
-    placement = _without(ir_model, placement, selection.taken_back, form)
-    rounded = {name: rounded[name] for name in placement.layers}
+    reports = dict(trials.learnt(placement.layers)[0].reports)  # of all, those that stay in float among them
+    learner, rounded = trials.learnt([name for name in placement.layers if name not in selection.taken_back])
+    placement, reports = learner.placement, reports | learner.reports
     quantize(ir_model, placement, ranges, rounded)
     for graph in ir_model.graphs():
         for value in tuple(graph.initializers.values()):
             drop_unused(value)
-    return summary(form, found, outputs, reasons, placement, ranges, learner.reports, selection)
+    return summary(form, found, outputs, reasons, placement, ranges, reports, selection)
 
 
 def _observe(
@@ -174,41 +173,6 @@ def _feeds(value: ir.Value, placement: Placement) -> bool:
                     seen.add(output)
                     stack.append(output)
     return False
-
-
-def _select(
-    ir_model: ir.Model,
-    placement: Placement,
-    ranges: Mapping[str, Range],
-    rounded: Mapping[str, Rounded],
-    alone: Mapping[str, Rounded],
-    config: Config,
-    context: Context,
-) -> Selection:
-    """What each layer does alone, and which ones the select samples need in float."""
-    form = context.quant_format
-
-    def changed(names: Sequence[str], weights: Mapping[str, Rounded] = rounded) -> ir.Model:
-        left = _without(ir_model, placement, set(placement.layers) - set(names), form)
-        return simulated(ir_model, left, ranges, {name: weights[name] for name in left.layers})
-
-    most = int(len(placement.layers) * config.keep_share) if config.search else 0
-    found = take_back_fewest(
-        ir_model,
-        tuple(placement.layers),
-        changed,
-        context,
-        most=most,
-        alone=lambda name: changed((name,), alone),
-    )
-    if not found.samples:
-        context.progress.note("no sample has the role select: no layer was kept in float for the answers' sake")
-    return found
-
-
-def _without(ir_model: ir.Model, placement: Placement, kept: Collection[str], form: QuantFormat) -> Placement:
-    """Where the graph is quantized when `kept` stay in float."""
-    return place(ir_model, {name: layer for name, layer in placement.layers.items() if name not in kept}, form)
 
 
 def _check(config: Config, ir_model: ir.Model) -> None:
