@@ -76,7 +76,7 @@ class ImageInput:
         resize: `crop` takes the centre `crop_fraction` of the shorter side and resizes that square (or rectangle of the
             input's aspect); `stretch` resizes the whole photo; `letterbox` keeps the aspect and pads with `pad_value`.
         crop_fraction: Part of the photo kept by `crop`, 0 < x <= 1.
-        interpolation: Filter used for resizing.
+        interpolation: Filter used for resizing; `darknet` is Darknet's own, for networks that were trained with it.
         antialias: Widen the filter when shrinking (Pillow's way); false is OpenCV's and torch's old way.
         colour: Channel order; `gray` has one channel.
         mean: Per channel in `colour` order, 0..255; one value stands for all.
@@ -89,7 +89,7 @@ class ImageInput:
     size: tuple[int, int]
     resize: Literal["crop", "stretch", "letterbox"] = "crop"
     crop_fraction: float = 0.875
-    interpolation: Literal["nearest", "bilinear", "bicubic", "area"] = "bicubic"
+    interpolation: Literal["nearest", "bilinear", "bicubic", "area", "darknet"] = "bicubic"
     antialias: bool = True
     colour: Literal["rgb", "bgr", "gray"] = "rgb"
     mean: tuple[float, ...] = (127.5,)
@@ -252,7 +252,7 @@ def _input_lines(info: TensorFacts, item: InputSpec | None) -> list[str]:
         "size": "height, width",
         "resize": "crop, stretch or letterbox",
         "crop_fraction": "part of the shorter side that `crop` keeps",
-        "interpolation": "nearest, bilinear, bicubic or area",
+        "interpolation": "nearest, bilinear, bicubic, area or darknet",
         "antialias": "true: Pillow's way; false: OpenCV's and torch's old way",
         "colour": "rgb, bgr or gray",
         "mean": "of pixels 0..255, one value or one for each channel",
