@@ -271,7 +271,7 @@ def _with_label_files(found: Found, suffix: str) -> Found:
     if without:
         notes = (
             *notes,
-            f"{without} photos have no {suffix} file and stay unlabelled; an empty one says: nothing there",
+            f"photos without a {suffix} file stay unlabelled ({without}); an empty file says that nothing is there",
         )
     return replace(found, layout=f"{found.layout}, labels from {suffix} files", entries=entries, notes=notes)
 

@@ -45,6 +45,8 @@ LABEL_SUFFIX = ".txt"
 
 #: Pairs of box and class that suppression looks at: the best. Those left out could not have dropped a better one.
 _MOST_CANDIDATES = 10_000
+#: Boxes of a sample that count against labels: the best. Source: Lin et al. 2014, COCO's maxDets.
+_MOST_SCORED = 100
 #: The class of a sample that is not finite.
 _BROKEN = -1
 
@@ -244,7 +246,8 @@ def _remembered(memory: _Memory, result: Detections, other: Any, compare: Callab
 
 
 def _against_label(result: Detections, truth: Truth) -> Match:
-    return match(result.boxes, result.scores, result.classes, truth.boxes, truth.classes)
+    n = _MOST_SCORED
+    return match(result.boxes[:n], result.scores[:n], result.classes[:n], truth.boxes, truth.classes)
 
 
 def _against_original(result: Detections, original: Detections) -> Match:
