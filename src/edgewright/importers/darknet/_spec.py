@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 #: Darknet's name -> the task's.
 _NMS = {"default": "default", "greedynms": "greedy", "diounms": "diou", "cornersnms": "corners"}
 _HEADS = ("yolo", "gaussian_yolo", "region", "detection")
-#: Interpolation of photos. Darknet's own resize_image is bilinear between corners.
-_INTERPOLATION: Any = "bilinear"  # <- becomes "darknet" when ImageInput knows it
 
 
 def describe(
@@ -55,7 +53,7 @@ def _image(image: ir.Value, *, letterbox: bool) -> InputSpec:
     return ImageInput(
         size=(height, width),
         resize="letterbox" if letterbox else "stretch",
-        interpolation=_INTERPOLATION,
+        interpolation="darknet",
         antialias=False,
         colour="rgb" if channels == 3 else "gray",
         mean=(0.0,),

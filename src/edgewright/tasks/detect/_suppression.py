@@ -9,6 +9,8 @@ from edgewright.tasks.detect._options import Options
 
 #: Exponent of `greedy`. Source: box_diou in box.c of AlexeyAB/darknet, which greedynms calls.
 _GREEDY_BETA = 0.6
+#: Boxes compared with all that wait at once: many small comparisons cost more than a few that turn out to be needless.
+_BLOCK = 64
 
 
 def suppress(boxes: np.ndarray, scores: np.ndarray, classes: np.ndarray, options: Options) -> np.ndarray:
@@ -35,11 +37,24 @@ def _stay(boxes: np.ndarray, waiting: np.ndarray, options: Options) -> np.ndarra
     """Of the indices `waiting`, best first and of one class, those that stay."""
     kept: list[int] = []
     while waiting.size and len(kept) < options.most:
-        best, waiting = waiting[0], waiting[1:]
-        kept.append(int(best))
-        shared = overlap(boxes[best], boxes[waiting])
-        if options.nms in ("greedy", "diou"):
-            beta = _GREEDY_BETA if options.nms == "greedy" else options.beta
-            shared = shared - distance_penalty(boxes[best], boxes[waiting], beta)
-        waiting = waiting[shared <= options.nms_threshold]
-    return np.array(kept, np.int64)
+        over = _same(boxes[waiting[:_BLOCK]], boxes[waiting], options)
+        dropped = np.zeros(len(waiting), bool)
+        for place in range(len(over)):
+            if not dropped[place]:
+                kept.append(int(waiting[place]))
+                dropped |= over[place]
+        dropped[: len(over)] = True  # decided: kept or dropped
+        waiting = waiting[~dropped]
+    return np.array(kept[: options.most], np.int64)
+
+
+def _same(one: np.ndarray, other: np.ndarray, options: Options) -> np.ndarray:
+    """Whether boxes (corners f64[n, 4] and f64[m, 4]) are taken for the same thing, bool[n, m]."""
+    shared = overlap(one[:, None], other[None])
+    over = shared > options.nms_threshold
+    if options.nms in ("greedy", "diou"):
+        beta = _GREEDY_BETA if options.nms == "greedy" else options.beta
+        rows, columns = np.nonzero(over)  # the penalty can only make less of an overlap
+        penalty = distance_penalty(one[rows], other[columns], beta)
+        over[rows, columns] = shared[rows, columns] - penalty > options.nms_threshold
+    return np.asarray(over)
