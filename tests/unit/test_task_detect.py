@@ -16,7 +16,7 @@ from edgewright.model import TensorInfo
 from edgewright.options import build, dump
 from edgewright.spec import ImageInput, Spec
 from edgewright.tasks import detect
-from edgewright.tasks.detect._boxes import from_centres, overlap, to_centres
+from edgewright.tasks.detect._boxes import distance_penalty, from_centres, overlap, to_centres
 from edgewright.tasks.detect._suppression import suppress
 
 SQUARE = ImageInput(size=(64, 64), resize="stretch")
@@ -184,6 +184,23 @@ class TestSuppression:
     def test_what_was_dropped_drops_nothing(self) -> None:
         chain = [[0, 0, 4, 1], [1.2, 0, 4, 1], [2.4, 0, 4, 1]]  # neighbours overlap by 0.54, ends by 0.25
         assert suppressed("default", chain, [0.9, 0.8, 0.7], nms_threshold=0.5) == [0, 2]
+
+    @pytest.mark.parametrize("kind", ["default", "greedy", "diou"])
+    @pytest.mark.parametrize("limit", [0.05, 0.45])
+    def test_hundreds_of_boxes_one_by_one(self, kind: str, limit: float, rng: np.random.Generator) -> None:
+        """More than are compared at once: each box stays if no box that stays is better and too near."""
+        boxes, scores = rng.uniform(0.1, (1, 1, 0.4, 0.4), (300, 4)), rng.permutation(300) / 300
+        corners, beta = from_centres(boxes), {"default": None, "greedy": 0.6, "diou": 0.9}[kind]
+        kept: list[int] = []
+        for index in np.argsort(-scores).tolist():
+            near = [overlap(corners[index], corners[other]) for other in kept]
+            if beta is not None:
+                near = [n - distance_penalty(corners[index], corners[k], beta) for n, k in zip(near, kept, strict=True)]
+            if all(value <= limit for value in near):
+                kept.append(index)
+        assert suppressed(kind, boxes.tolist(), scores.tolist(), nms_threshold=limit, beta=beta or 0.6) == kept
+        assert len(kept) < 300
+        assert len(kept) > 64 or limit == 0.05
 
     def test_classes_do_not_suppress_each_other(self) -> None:
         value = np.array([32, 32, 16, 16, 0.6, 0.5], np.float32)[None, :, None]

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from PIL import Image
 
+import edgewright as ew
+from edgewright.cli import group
+from edgewright.importers import darknet
 from edgewright.samples.images import decode, preprocess, resize
 from edgewright.spec import ImageInput, Spec
 from edgewright.tasks import detect
@@ -83,6 +89,72 @@ def test_the_kind_of_suppression_matters(data: Path) -> None:
     nms, heads = PACKS["yolov4_tiny"]
     folder = data / "darknet-oracle" / "yolov4_tiny"
     assert of_pack(folder, heads, nms=nms).found > of_pack(folder, heads, nms="default").found
+
+
+# --- whole networks -----------------------------------------------------------------------------------------------------
+
+
+def run_photo(network: Path, photo: Path, labels: Path) -> tuple[detect.Detections, Any]:
+    model = darknet.load(network, darknet.Options(labels=labels))
+    (sample,) = ew.Samples.open(photo, model, labels="none")
+    with ew.open(model) as session:
+        result = detect.postprocess(session.run(sample.arrays), model.spec)
+    with Image.open(photo) as image:
+        return detect.place_result(result, image.size, model.spec), model
+
+
+def test_the_trained_network_finds_what_darknet_finds(data: Path) -> None:
+    """From Darknet's own input, through our network: the same boxes."""
+    folder = data / "darknet-oracle" / "real_yolofastest_1.1"
+    told = json.loads((folder / "detections.json").read_text(encoding="utf-8"))
+    model = darknet.load(folder / "net.cfg", darknet.Options())
+    spec = replace(model.spec, options={**model.spec.options, "threshold": told["thresh"]})
+    with ew.open(model) as session:
+        stored = np.load(folder / "input.npy").astype(np.float32) / np.float32(255)
+        result = detect.postprocess(session.run({"image": stored[None]}), spec)
+    assert_same(rows_of(result), sorted((row["class"], row["prob"], row["box"]) for row in told["kept"]))
+
+
+#: The best box of each class above 0.5, by network and photo: what there is to see, and what the smaller ones mistake.
+SEEN: dict[tuple[str, str, str], dict[str, float]] = {
+    ("yolo-fastest", "coco", "eagle"): {"bird": 0.95},
+    ("yolo-fastest-1.1", "coco", "dog"): {"bicycle": 0.55, "car": 0.88, "cat": 0.54, "dog": 0.65},
+    ("yolo-fastest-1.1-xl", "coco", "dog"): {"bicycle": 0.89, "car": 0.84, "dog": 0.96},
+    ("yolo-fastest-1.1-xl", "coco", "person"): {"cow": 0.97, "dog": 0.98, "person": 0.99},
+    ("yolo-fastest-1.1_body", "body", "person"): {"body": 1.0},
+    ("MobileNetV2-YOLO-Fastest-voc-v2", "voc", "eagle"): {"bird": 0.99},
+}
+
+
+@pytest.mark.parametrize(("network", "labels", "photo"), SEEN)
+def test_photos_show_what_is_there(data: Path, network: str, labels: str, photo: str) -> None:
+    """Those of 1.1-xl are what OpenCV found, whose resize is another; scores may differ by a few hundredths."""
+    folder = data / "darknet"
+    result, _ = run_photo(folder / f"{network}.cfg", folder / "photos" / f"{photo}.jpg", folder / f"{labels}.names")
+    best: dict[str, float] = {}
+    for index, score in zip(result.classes.tolist(), result.scores.tolist(), strict=True):
+        if score > 0.5:
+            best.setdefault(result.name(index), score)
+    assert best == pytest.approx(SEEN[network, labels, photo], abs=0.05)
+
+
+def test_boxes_lie_where_the_things_are(data: Path, tmp_path: Path) -> None:
+    """In dog.jpg (768 x 576) the dog sits left at the bottom, the car stands right at the top; `run` prints and draws it."""
+    folder = data / "darknet"
+    result, model = run_photo(folder / "yolo-fastest-1.1-xl.cfg", folder / "photos" / "dog.jpg", folder / "coco.names")
+    at = {result.name(int(index)): box for index, box in zip(result.classes[::-1], result.boxes[::-1], strict=True)}
+    np.testing.assert_allclose(at["dog"], [130 / 768, 220 / 576, 320 / 768, 545 / 576], atol=0.1)
+    np.testing.assert_allclose(at["car"], [465 / 768, 75 / 576, 690 / 768, 170 / 576], atol=0.1)
+    ew.convert(model, "onnxruntime", tmp_path / "bundle")
+    called = CliRunner().invoke(
+        group, ["run", str(tmp_path / "bundle"), str(folder / "photos" / "dog.jpg"), "--draw", str(tmp_path)]
+    )
+    assert called.exit_code == 0, called.output
+    assert re.search(
+        r"^dog.jpg: \d boxes\n  dog     0\.\d\d  x 1\d\d to 3\d\d, y 1\d\d to 5\d\d\n  bicycle 0\.", called.output, re.M
+    )
+    with Image.open(tmp_path / "dog.png") as drawn:
+        assert drawn.size == (768, 576)
 
 
 # --- preprocessing ------------------------------------------------------------------------------------------------------

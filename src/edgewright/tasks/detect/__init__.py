@@ -88,20 +88,21 @@ class Detections:
         return {"boxes": boxes, "broken": self.broken, "relative_to": "photo" if self.photo else "input"}
 
     def __str__(self) -> str:
-        lines = [self._line(index) for index in range(self.found)]
+        width = max((len(self.name(index)) for index in self.classes[: self.found].tolist()), default=0)
+        lines = [self._line(index, width) for index in range(self.found)]
         if self.broken:
             lines.append(f"{self.broken} boxes are NaN or infinite")
         count = "1 box" if self.found == 1 else f"{self.found or 'no'} boxes"
         return "\n  ".join([count, *lines])
 
-    def _line(self, index: int) -> str:
+    def _line(self, index: int, width: int) -> str:
         x1, y1, x2, y2 = np.clip(self.boxes[index], 0, 1).tolist()
         if self.photo:
-            width, height = self.photo
-            place = f"x {x1 * width:.0f} to {x2 * width:.0f}, y {y1 * height:.0f} to {y2 * height:.0f}"
+            across, down = self.photo
+            place = f"x {x1 * across:.0f} to {x2 * across:.0f}, y {y1 * down:.0f} to {y2 * down:.0f}"
         else:
             place = f"x {x1:.3f} to {x2:.3f}, y {y1:.3f} to {y2:.3f} of the input"
-        return f"{self.name(int(self.classes[index]))} {self.scores[index]:.2f}  {place}"
+        return f"{self.name(int(self.classes[index])):{width}} {self.scores[index]:.2f}  {place}"
 
 
 def classes(spec: Spec, outputs: Sequence[TensorInfo]) -> None:
