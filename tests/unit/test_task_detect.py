@@ -9,6 +9,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 from PIL import Image
 
 from edgewright.errors import EdgewrightError
@@ -276,9 +279,9 @@ YOLO = {"kind": "yolo", "output": "y", "classes": 2, "anchors": [[8, 16]]}
     ],
 )  # fmt: skip
 def test_outputs_that_do_not_fit(head: dict[str, Any], outputs: dict[str, tuple[int, ...]], message: str) -> None:
-    arrays = {name: np.zeros(shape, np.float32) for name, shape in outputs.items()}
+    zeros = {name: np.zeros(shape, np.float32) for name, shape in outputs.items()}
     with pytest.raises(EdgewrightError, match=message) as caught:
-        detect.postprocess(arrays, spec_of(head))
+        detect.postprocess(zeros, spec_of(head))
     assert caught.value.code == "E303"
 
 
@@ -310,6 +313,45 @@ def test_a_flood_of_boxes_is_bounded(rng: np.random.Generator) -> None:
     assert {index: result.scores[result.classes == index].max() for index in range(20)} == pytest.approx(
         dict(enumerate(best))
     )
+
+
+#: A head of each kind, and the shapes of its outputs.
+KINDS: list[tuple[dict[str, Any], dict[str, tuple[int, ...]]]] = [
+    (YOLO, {"y": (1, 7, 2, 3)}),
+    ({**YOLO, "new_coords": True}, {"y": (1, 7, 2, 3)}),
+    ({**YOLO, "kind": "gaussian_yolo"}, {"y": (1, 11, 2, 3)}),
+    ({**YOLO, "kind": "region"}, {"y": (1, 7, 2, 3)}),
+    ({"kind": "detection", "output": "y", "classes": 2, "side": 2, "boxes": 1}, {"y": (1, 28)}),
+    ({"kind": "yolov5", "output": "y"}, {"y": (1, 6, 7)}),
+    ({"kind": "yolov8", "output": "y"}, {"y": (1, 6, 7)}),
+    ({"kind": "yolox", "output": "y", "strides": [32]}, {"y": (1, 4, 7)}),
+    ({"kind": "ssd", "output": "y", "scores": "s"}, {"y": (1, 6, 4), "s": (1, 6, 2)}),
+    ({"kind": "ssd", "output": "y", "scores": "s", "priors": [[0.5, 0.5, 0.1, 0.1]]}, {"y": (1, 1, 4), "s": (1, 1, 2)}),
+    ({"kind": "boxes", "output": "y", "scores": "s", "labels": "l"}, {"y": (1, 5, 4), "s": (1, 5), "l": (1, 5)}),
+]
+ANY = st.sampled_from([0.0, 1.0, 0.5, 0.9, -1.0, 2.0, 100.0, 1e30, -3e38, 3e38, math.inf, -math.inf, math.nan])
+
+
+@pytest.mark.parametrize(("head", "shapes"), KINDS, ids=[head["kind"] for head, _ in KINDS])
+@given(data=st.data())
+def test_any_numbers_give_boxes_or_an_error(
+    head: dict[str, Any], shapes: dict[str, tuple[int, ...]], data: Any
+) -> None:
+    """Whatever a broken network gives: no warning, and what is kept is finite and in order."""
+    outputs = {name: data.draw(arrays(np.float32, shape, elements=ANY)) for name, shape in shapes.items()}
+    spec = spec_of(head, item=ImageInput(size=(64, 64), resize="letterbox"))
+    try:
+        result = detect.postprocess(outputs, spec)
+    except EdgewrightError as problem:
+        assert head["kind"] == "boxes"  # a label beyond any number of classes
+        assert problem.code == "E303"
+        return
+    assert np.isfinite(result.boxes).all()
+    assert np.isfinite(result.scores).all()
+    assert (np.diff(result.scores) <= 0).all()
+    assert 0 <= result.found <= len(result.scores)
+    assert detect.agreement([result], [result], spec) == (0 if result.broken else 1)
+    json.dumps(detect.place_result(result, (40, 20), spec).to_json(), allow_nan=False)
 
 
 @pytest.mark.parametrize(

@@ -47,6 +47,8 @@ LABEL_SUFFIX = ".txt"
 _MOST_CANDIDATES = 10_000
 #: Boxes of a sample that count against labels: the best. Source: Lin et al. 2014, COCO's maxDets.
 _MOST_SCORED = 100
+#: A coordinate beyond it counts as infinite: float32 holds what any mapping makes of the others.
+_FARTHEST = 1e30
 #: The class of a sample that is not finite.
 _BROKEN = -1
 
@@ -142,18 +144,19 @@ def postprocess(outputs: Arrays, spec: Spec) -> Detections:
         kept = best[suppress(boxes[best], scores[best], indices[best], options)]
     _check_names(options, indices[kept])
     return Detections(
-        boxes[kept].astype(np.float32), scores[kept].astype(np.float32), indices[kept].astype(np.int32),
+        boxes[kept].astype(np.float32), scores[kept], indices[kept].astype(np.int32),
         int(np.sum(scores[kept] > options.threshold)), sum(part[3] for part in parts), options.labels,
     )  # fmt: skip
 
 
 def _strong(found: Candidates, options: Options) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
     """Box, score and class of every pair above the lowest score, and the number of boxes that are not finite."""
-    broken = np.isnan(found.scores).any(axis=1) | np.isposinf(found.scores).any(axis=1)
-    above = found.scores > options.floor
-    broken |= above.any(axis=1) & ~np.isfinite(found.boxes).all(axis=1)
+    scores = found.scores.astype(np.float32)
+    broken: np.ndarray = np.isnan(scores).any(axis=1) | np.isposinf(scores).any(axis=1)
+    above = scores > options.floor
+    broken |= above.any(axis=1) & ~(np.abs(found.boxes) <= _FARTHEST).all(axis=1)
     rows, columns = np.nonzero(above & ~broken[:, None])
-    return found.boxes[rows], found.scores[rows, columns], columns, int(broken.sum())
+    return found.boxes[rows], scores[rows, columns], columns, int(broken.sum())
 
 
 def metric(results: Sequence[Detections], labels: Sequence[Truth], spec: Spec) -> dict[str, float]:
