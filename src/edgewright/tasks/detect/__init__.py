@@ -152,7 +152,7 @@ def postprocess(outputs: Arrays, spec: Spec) -> Detections:
 def _strong(found: Candidates, options: Options) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
     """Box, score and class of every pair above the lowest score, and the number of boxes that are not finite."""
     scores = found.scores.astype(np.float32)
-    broken: np.ndarray = np.isnan(scores).any(axis=1) | np.isposinf(scores).any(axis=1)
+    broken = np.any(np.isnan(scores) | np.isposinf(scores), axis=1)
     above = scores > options.floor
     broken |= above.any(axis=1) & ~(np.abs(found.boxes) <= _FARTHEST).all(axis=1)
     rows, columns = np.nonzero(above & ~broken[:, None])
