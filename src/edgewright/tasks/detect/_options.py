@@ -31,7 +31,6 @@ class Head:
         anchors: Widths and heights: in pixels for `yolo` and `gaussian_yolo`, in cells for `region`.
         scale_x_y: Darknet's factor; the output has it applied, so it is a remark.
         new_coords: Width and height are (2 v)^2 anchors instead of e^v, for `yolo`.
-        softmax: Whether classes of `region` went through a softmax; the output has it applied, so it is a remark.
         side: Cells along a side, for `detection`.
         boxes: Boxes for each cell, for `detection`.
         sqrt: Whether `detection` gives square roots of width and height.
@@ -52,7 +51,6 @@ class Head:
     anchors: tuple[tuple[float, float], ...] = ()
     scale_x_y: float = 1.0
     new_coords: bool = False
-    softmax: bool = True
     side: int = 0
     boxes: int = 0
     sqrt: bool = False
