@@ -395,10 +395,12 @@ class Net:
     def _dropout(self, x: Array) -> Array:
         return x
 
-    _empty = _silence = _contrastive = _dropout
+    _empty = _silence = _dropout
 
     def _cost(self, x: Array) -> None:
         return None
+
+    _contrastive = _cost
 
     def _activation(self, x: Array) -> Array:
         return activate(x, self._o.get("activation", "linear"))
