@@ -103,7 +103,9 @@ def softmax(x: Array) -> Array:
 # --- kernels ----------------------------------------------------------------------------------------------------------
 
 
-def conv(x: Array, w: Array, strides: tuple[int, int] = (1, 1), pad: int = 0, dilation: int = 1, groups: int = 1) -> Array:
+def conv(
+    x: Array, w: Array, strides: tuple[int, int] = (1, 1), pad: int = 0, dilation: int = 1, groups: int = 1
+) -> Array:
     """Darknet's convolution: `pad` counts in dilated cells."""
     size, p = w.shape[-1], pad * dilation
     grown = np.pad(x, ((0, 0), (p, p), (p, p)))
@@ -115,7 +117,9 @@ def conv(x: Array, w: Array, strides: tuple[int, int] = (1, 1), pad: int = 0, di
         for i in range(h):
             for j in range(wd):
                 top, left = i * strides[0], j * strides[1]
-                part = grown[first : first + c, top : top + dilation * size : dilation, left : left + dilation * size : dilation]
+                part = grown[
+                    first : first + c, top : top + dilation * size : dilation, left : left + dilation * size : dilation
+                ]
                 out[o, i, j] = (part[:, :size, :size] * w[o]).sum()
     return out
 
@@ -160,7 +164,9 @@ class Net:
         outputs: Output of every layer at the last step, f64[C, H, W], None where there is none.
     """
 
-    def __init__(self, text: str, *, seed: int = 0, version: tuple[int, int, int] = (0, 2, 5), tree: list[int] | None = None) -> None:
+    def __init__(
+        self, text: str, *, seed: int = 0, version: tuple[int, int, int] = (0, 2, 5), tree: list[int] | None = None
+    ) -> None:
         self.sections = parse(text)
         self.version, self.tree = version, tree
         self._rng = np.random.default_rng(seed)
@@ -184,7 +190,9 @@ class Net:
         """The file: header and arrays in Darknet's order."""
         major, minor, revision = self.version
         seen = struct.pack("<Q" if major * 10 + minor >= 2 else "<I", 12345)
-        return struct.pack("<3i", major, minor, revision) + seen + b"".join(a.astype("<f4").tobytes() for a in self._file)
+        return (
+            struct.pack("<3i", major, minor, revision) + seen + b"".join(a.astype("<f4").tobytes() for a in self._file)
+        )
 
     def write(self, folder: Path, text: str) -> Path:
         """cfg and weights in `folder`."""
@@ -290,7 +298,9 @@ class Net:
         full = np.zeros((n, h, wd))
         for c, i, j in np.ndindex(*x.shape):
             full[:, i * stride : i * stride + size, j * stride : j * stride + size] += x[c, i, j] * w[c]
-        return activate(self._bias(full[:, pad : h - pad, pad : wd - pad], b, triple), self._o.get("activation", "logistic"))
+        return activate(
+            self._bias(full[:, pad : h - pad, pad : wd - pad], b, triple), self._o.get("activation", "logistic")
+        )
 
     def _connected(self, x: Array) -> Array:
         y = self._matrix(x, self._int("output", 1)).reshape(-1, 1, 1)
@@ -539,7 +549,11 @@ class Net:
         return h.reshape(-1, 1, 1)
 
     def _conv_lstm(self, x: Array) -> Array:
-        n, act, curve = self._int("output", 1), self._o.get("activation", "linear"), self._o.get("lstm_activation", "tanh")
+        n, act, curve = (
+            self._int("output", 1),
+            self._o.get("activation", "linear"),
+            self._o.get("lstm_activation", "tanh"),
+        )
         peep, narrow = self._int("peephole"), self._int("bottleneck")
         h, c = (self._memory(k, (n, *x.shape[1:])) for k in "hc")
 

@@ -128,7 +128,7 @@ CASES = {
     "cost inside": f"{CONV}[cost]\ntype=sse\n{CONV}",
     "yolo": f"{CONV.replace('8', '24')}[yolo]\nmask=3,4,5\nanchors=1,2,3,4,5,6,7,8,9,10,11,12\nclasses=3\nnum=6",
     "yolo scale": f"{CONV.replace('8', '16')}[yolo]\nmask=0,2\nanchors=1,2,3,4,5,6\nclasses=3\nnum=3\nscale_x_y=1.2",
-    "yolo new_coords": f"{CONV.replace('8', '16')}[yolo]\nmask=0,2\nanchors=1,2,3,4,5,6\nclasses=3\nnum=3\nscale_x_y=2.0\nnew_coords=1",
+    "yolo new_coords": f"{CONV.replace('8', '16')}[yolo]\nnum=2\nanchors=1,2,3,4\nclasses=3\nnew_coords=1\nscale_x_y=2",
     "yolo plain": f"{CONV.replace('8', '16')}[yolo]\nnum=2\nanchors=1,2,3,4\nclasses=3\nnew_coords=1",
     "Gaussian_yolo": f"{CONV.replace('8', '24')}[Gaussian_yolo]\nmask=1,2\nanchors=1,2,3,4,5,6\nclasses=3\nnum=3\nscale_x_y=1.1",
     "region": f"{CONV.replace('8', '16')}[region]\nanchors=1,2,3,4\nclasses=3\nnum=2\ncoords=4\nsoftmax=1",
@@ -174,7 +174,9 @@ def images(count: int, sizes: tuple[int, int, int] = (3, 9, 12), seed: int = 5) 
     return np.random.default_rng(seed).random((count, *sizes), dtype=np.float32)
 
 
-def check_layers(text: str, folder: Path, tolerance: Tolerance, *, tree: list[int] | None = None, **options: object) -> ew.Model:
+def check_layers(
+    text: str, folder: Path, tolerance: Tolerance, *, tree: list[int] | None = None, **options: object
+) -> ew.Model:
     """Every layer of two images on all runtimes."""
     x = images(2)
     wanted = Net(text, tree=tree)
@@ -231,7 +233,9 @@ def test_tree(tmp_path: Path, tolerance: Tolerance) -> None:
 class TestRecurrent:
     """Three steps: one by one with the state carried over, in one run, and from zeros without any state."""
 
-    def prepare(self, case: str, folder: Path, more: str = "") -> tuple[Path, np.ndarray, list[list[np.ndarray | None]]]:
+    def prepare(
+        self, case: str, folder: Path, more: str = ""
+    ) -> tuple[Path, np.ndarray, list[list[np.ndarray | None]]]:
         text, x = net(RECURRENT[case], more=more), images(3)
         wanted = Net(text)
         steps = [wanted.step(frame) for frame in x]
@@ -279,7 +283,7 @@ class TestRecurrent:
 
 
 def test_vector_input(tmp_path: Path, tolerance: Tolerance) -> None:
-    text = "[net]\ninputs=10\nbatch=1\ntime_steps=1\n[gru]\noutput=6\n[connected]\noutput=4\nactivation=linear\n[softmax]\n[cost]\n"
+    text = "[net]\ninputs=10\nbatch=1\n[gru]\noutput=6\n[connected]\noutput=4\nactivation=linear\n[softmax]\n[cost]\n"
     x = np.random.default_rng(1).random((10, 1, 1), np.float32)
     wanted = Net(text)
     last = wanted.step(x)[2]
