@@ -21,10 +21,10 @@ BUILDERS: dict[str, Builder] = {
     "avgpool": pooling.avgpool,
     "batchnorm": plain.batchnorm,
     "connected": dense.connected,
-    "contrastive": plain.identity,  # its loss is for training; at inference Darknet leaves at once
+    "contrastive": plain.nothing,
     "conv_lstm": recurrent.conv_lstm,
     "convolutional": convolution.convolutional,
-    "cost": plain.cost,
+    "cost": plain.nothing,
     "crnn": recurrent.crnn,
     "crop": resizing.crop,
     "deconvolutional": convolution.deconvolutional,
@@ -62,8 +62,6 @@ _SYNONYMS = {
 }  # fmt: skip
 #: What is known and yet refused, with the reason.
 _REFUSED = {"iseg": "instance segmentation of pjreddie/darknet gives no tensor that a task here could read"}
-#: Layers that are no answer of a network.
-_NO_ANSWER = ("cost", "contrastive")
 
 
 def kind_of(section: Section) -> str:
@@ -98,7 +96,7 @@ def build(sections: Sequence[Section], network: Network, x: ir.Value) -> ir.Valu
         made = BUILDERS[kind](layer)
         if made is not None:
             x = network.graph.named(made, layer.name)
-            answer = answer if kind in _NO_ANSWER else x
+            answer = x
         network.outputs.append(x)
         warn_unknown(network, section, kind)
     if answer is None:

@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 
 
 def identity(layer: Layer) -> ir.Value:
-    """[dropout], [empty], [silence], [contrastive]: the input as it is."""
+    """[dropout], [empty], [silence]: the input as it is."""
     return layer.x
 
 
-def cost(layer: Layer) -> None:
-    """[cost]: nothing at inference; what follows reads what came before."""
+def nothing(layer: Layer) -> None:
+    """[cost], [contrastive]: losses, which Darknet leaves out at inference; what follows reads what came before."""
     del layer
 
 
