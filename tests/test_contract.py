@@ -98,6 +98,16 @@ class TestPlugin:
         assert extra is None or extra in declared
 
 
+@pytest.mark.parametrize("name", registry.names("tasks"))
+def test_task_places_labels_and_results_or_neither(name: str) -> None:
+    module = registry.peek("tasks", name)
+    assert hasattr(module, "place_label") == hasattr(module, "place_result")
+    if hasattr(module, "place_label"):
+        assert tuple(inspect.signature(module.place_label).parameters) == ("label", "size", "spec")
+        assert tuple(inspect.signature(module.place_result).parameters) == ("result", "size", "spec")
+    assert not hasattr(module, "LABEL_SUFFIX") or module.LABEL_FILES
+
+
 @pytest.mark.parametrize("name", registry.names("runtimes"))
 def test_runtime_traits(name: str) -> None:
     module = registry.get("runtimes", name)

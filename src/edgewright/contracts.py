@@ -279,7 +279,11 @@ class Task(Protocol):
     AGREEMENT: str  # what agreement means here, for people: "same top-1 class"
     PROPORTION: bool  # True: a single sample agrees or not (exact binomial bounds); False: bootstrap over samples
     METRIC: str  # name of the primary metric, e.g. "top-1"; "" where there is none, and labels are of no use
-    # Where labels are files (`LABEL_FILES = True`), `parse_label` gets the path of one inside the samples' folder.
+    # Where labels are files (`LABEL_FILES = True`), `parse_label` gets the path of one: named by a table inside the
+    # samples' folder, or lying beside the photo under the ending `LABEL_SUFFIX`.
+    # Where results have places in the network's input (boxes), two more functions map these, `size` being the photo's
+    # (width, height): `place_label(label, size, spec)` from the photo into the input, before `metric` sees the label, and
+    # `place_result(result, size, spec)` back into the photo, for people. `draw` takes results of both kinds.
 
     def classes(self, spec: Spec, outputs: Sequence[TensorInfo]) -> tuple[str, ...] | None:
         """Classes that a label may be, by name: indices where unnamed, () where unknown; None: labels are no classes.

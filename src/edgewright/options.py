@@ -124,7 +124,10 @@ def _parse_sequence(origin: Any, args: tuple[Any, ...], value: Any, where: str) 
     if not isinstance(items, (list, tuple)):
         items = [items]
     if origin is list or (len(args) == 2 and args[1] is Ellipsis):
-        return origin(_parse(args[0], item, where) for item in items)
+        nested = dataclasses.is_dataclass(args[0]) or get_origin(args[0]) in (tuple, list)
+        return origin(
+            _parse(args[0], item, f"{where}[{index}]" if nested else where) for index, item in enumerate(items)
+        )
     if len(items) != len(args):
         raise _wrong(where, value, f"{len(args)} values")
     return tuple(_parse(arg, item, where) for arg, item in zip(args, items, strict=True))

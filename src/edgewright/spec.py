@@ -76,7 +76,7 @@ class ImageInput:
         resize: `crop` takes the centre `crop_fraction` of the shorter side and resizes that square (or rectangle of the
             input's aspect); `stretch` resizes the whole photo; `letterbox` keeps the aspect and pads with `pad_value`.
         crop_fraction: Part of the photo kept by `crop`, 0 < x <= 1.
-        interpolation: Filter used for resizing.
+        interpolation: Filter used for resizing; `darknet` is Darknet's own, for networks that were trained with it.
         antialias: Widen the filter when shrinking (Pillow's way); false is OpenCV's and torch's old way.
         colour: Channel order; `gray` has one channel.
         mean: Per channel in `colour` order, 0..255; one value stands for all.
@@ -89,7 +89,7 @@ class ImageInput:
     size: tuple[int, int]
     resize: Literal["crop", "stretch", "letterbox"] = "crop"
     crop_fraction: float = 0.875
-    interpolation: Literal["nearest", "bilinear", "bicubic", "area"] = "bicubic"
+    interpolation: Literal["nearest", "bilinear", "bicubic", "area", "darknet"] = "bicubic"
     antialias: bool = True
     colour: Literal["rgb", "bgr", "gray"] = "rgb"
     mean: tuple[float, ...] = (127.5,)
@@ -210,21 +210,18 @@ def template(model: NetworkFacts) -> str:
 
     What the network's own Spec says is kept. The rest is read from shapes; whatever is a guess says `# please check`.
     """
-    inputs = [_input_lines(info, model.spec.inputs.get(info.name)) for info in model.inputs]
     known = bool(model.spec.inputs) or model.spec.task != "tensor"
-    task, guessed = model.spec.task, False
-    if not known:
-        images = [info for info in model.inputs if _guess_image(info)]
-        guessed = (
-            len(images) == 1 and len(model.inputs) == 1 and len(model.outputs) == 1 and _is_scores(model.outputs[0])
-        )
-        task = "classify" if guessed else "tensor"
+    task, found = (model.spec.task, model.spec.options) if known else _guess_task(model)
+    found = {key: value for key, value in found.items() if value is not None}
+    inputs = [_input_lines(info, model.spec.inputs.get(info.name), task) for info in model.inputs]
     outputs = _comment(", ".join(str(info) for info in model.outputs))
-    options = [f"{key} = {_toml(value)}" for key, value in model.spec.options.items() if value is not None]
-    if task == "classify" and "labels" not in model.spec.options:
+    options = [_option(key, value) + ("" if known else "   # please check") for key, value in found.items()]
+    if task in ("classify", "detect") and "labels" not in found:
         options.append(
             '# labels = ["tench", "goldfish"]   # names of all classes in order; or labels_file = "classes.txt"'
         )
+    if task == "detect" and "heads" not in found:
+        options.append('# heads = [{kind = "yolov8", output = "output0"}]   # docs/detect.md lists the kinds')
     return "\n".join(
         [
             f"# What the network `{_comment(model.name)}` expects and gives. Agreement cannot see a wrong mean or std:",
@@ -241,18 +238,48 @@ def template(model: NetworkFacts) -> str:
     )
 
 
-def _input_lines(info: TensorFacts, item: InputSpec | None) -> list[str]:
+def _guess_task(model: NetworkFacts) -> tuple[str, dict[str, Any]]:
+    """Task and options as the shapes suggest: one row of scores, or boxes as the usual exports of YOLO give them."""
+    item = _guess_image(model.inputs[0]) if len(model.inputs) == len(model.outputs) == 1 else None
+    if item is None:
+        return "tensor", {}
+    output = model.outputs[0]
+    if _is_scores(output):
+        return "classify", {}
+    cells = sum((item.size[0] // stride) * (item.size[1] // stride) for stride in (8, 16, 32))
+    rows, columns = output.shape[1:] if len(output.shape) == 3 else (None, None)
+    # three anchors for each cell, and objectness beside box and classes; or none of both
+    kind = "yolov5" if rows == 3 * cells else "yolov8" if columns == cells else None
+    if kind is None:
+        return "tensor", {}
+    return "detect", {"threshold": 0.25, "heads": [{"kind": kind, "output": output.name}]}
+
+
+def _option(key: str, value: Any) -> str:
+    """`key = value`, with a line for each table of a list of tables."""
+    if isinstance(value, (list, tuple)) and value and all(isinstance(item, Mapping) for item in value):
+        return f"{key} = [\n" + "".join(f"  {_toml(item)},\n" for item in value) + "]"
+    return f"{key} = {_toml(value)}"
+
+
+def _input_lines(info: TensorFacts, item: InputSpec | None, task: str) -> list[str]:
     head = [f"# network input: {_comment(str(info))}", f"[inputs.{_toml(info.name)}]"]
     check = "" if item else "please check: "
     if item is None:
         item = _guess_image(info) or TensorInput()
+        if (
+            task == "detect" and isinstance(item, ImageInput) and info.dtype != "uint8"
+        ):  # as the exports of YOLO want it
+            item = replace(
+                item, resize="letterbox", interpolation="bilinear", antialias=False, mean=(0.0,), std=(255.0,)
+            )
     if not isinstance(item, ImageInput):
         return [*head, f'kind = "tensor"   # {check}arrays come ready-made in .npz files']
     about = {
         "size": "height, width",
         "resize": "crop, stretch or letterbox",
         "crop_fraction": "part of the shorter side that `crop` keeps",
-        "interpolation": "nearest, bilinear, bicubic or area",
+        "interpolation": "nearest, bilinear, bicubic, area or darknet",
         "antialias": "true: Pillow's way; false: OpenCV's and torch's old way",
         "colour": "rgb, bgr or gray",
         "mean": "of pixels 0..255, one value or one for each channel",
@@ -325,7 +352,14 @@ def _comment(text: str) -> str:
 def _toml(value: Any) -> str:
     """A value as TOML. JSON's strings, numbers and arrays are TOML's, but for the delete character."""
     if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{_toml(str(key))} = {_toml(item)}" for key, item in value.items()) + "}"
+        pairs = ((str(key), item) for key, item in value.items() if item is not None)  # TOML has no null
+        return (
+            "{"
+            + ", ".join(
+                f"{key if key.isascii() and key.isidentifier() else _toml(key)} = {_toml(item)}" for key, item in pairs
+            )
+            + "}"
+        )
     if isinstance(value, (list, tuple)):
         return "[" + ", ".join(_toml(item) for item in value) + "]"
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

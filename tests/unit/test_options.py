@@ -36,6 +36,8 @@ class Config:
     path: Path | None = None
     table: Mapping[str, float] = field(default_factory=dict)
     inner: Inner = Inner()
+    inners: tuple[Inner, ...] = ()
+    pairs: tuple[tuple[int, float], ...] = ()
     anything: Any = None
 
 
@@ -67,6 +69,8 @@ class Needy:
         ({"table": {"x": "1"}}, {"table": {"x": 1.0}}),
         ({"inner": {"depth": "2"}}, {"inner": Inner(2)}),
         ({"inner": Inner(3)}, {"inner": Inner(3)}),
+        ({"inners": [{"depth": "2"}, Inner(3), {}]}, {"inners": (Inner(2), Inner(3), Inner())}),
+        ({"pairs": [[1, 2], ["3", "4.5"]]}, {"pairs": ((1, 2.0), (3, 4.5))}),
         ({"anything": [1, {}]}, {"anything": [1, {}]}),
     ],
 )
@@ -91,6 +95,12 @@ def test_values_are_parsed_by_type(given_value: dict[str, Any], expected: dict[s
         ({"sizes": "1,x"}, "must be a whole number"),
         ({"table": 3}, "must be a table"),
         ({"inner": 3}, "must be a table"),
+        (
+            {"inners": [{"depth": 1}, {"depth": "x"}]},
+            r"option `p\.inners\[1\]\.depth` is 'x', but must be a whole number",
+        ),
+        ({"inners": "depth"}, r"option `p\.inners\[0\]` is 'depth', but must be a table"),
+        ({"pairs": [[1, 2], [3]]}, r"option `p\.pairs\[1\]` is \[3\], but must be 2 values"),
         ({"inner": {"deep": 1}}, r"`p\.inner` has no option `deep`"),
     ],
 )
@@ -124,7 +134,8 @@ def test_a_missing_option_is_named_with_the_command() -> None:
         Config, bits=st.integers(), rate=st.floats(allow_nan=False), on=st.booleans(), name=st.text(),
         sizes=st.lists(st.integers()).map(tuple), names=st.lists(st.text()), maybe=st.none() | st.integers(),
         table=st.dictionaries(st.text(), st.floats(allow_nan=False, allow_infinity=False)),
-        inner=st.builds(Inner, st.integers()),
+        inner=st.builds(Inner, st.integers()), inners=st.lists(st.builds(Inner, st.integers())).map(tuple),
+        pairs=st.lists(st.tuples(st.integers(), st.floats(allow_nan=False, allow_infinity=False))).map(tuple),
     )
 )  # fmt: skip
 def test_dump_and_build_are_inverse(config: Config) -> None:

@@ -184,6 +184,45 @@ def test_template_guesses_the_task_only_for_one_image_and_one_row_of_scores(
         assert read(template(model_from_text(text)), tmp_path).task == "tensor"
 
 
+@pytest.mark.parametrize(
+    ("output", "kind"),
+    [
+        ("float[1, 84, 84] y", "yolov8"), ("float[N, 6, 84] y", "yolov8"), ("float[1, 252, 7] y", "yolov5"),
+        ("float[1, 84, 6] y", None), ("float[1, 100, 6] y", None), ("float[1, A, 6] y", None), ("float[252, 1] y", None),
+    ],
+)  # fmt: skip
+def test_template_guesses_boxes_by_their_number(
+    model_from_text: Callable[..., Any], tmp_path: Path, output: str, kind: str | None
+) -> None:
+    """64 x 64 pixels have 64 + 16 + 4 cells of 8, 16 and 32 pixels."""
+    text = f"{HEADER} g (float[N, 3, 64, 64] image) => ({output}) {{ y = Identity(image) }}"
+    written = template(model_from_text(text))
+    spec = read(written, tmp_path)
+    if kind is None:
+        assert spec.task == "tensor"
+        return
+    assert (spec.task, spec.options["heads"]) == ("detect", [{"kind": kind, "output": "y"}])
+    item = spec.inputs["image"]
+    assert isinstance(item, ImageInput)
+    assert (item.resize, item.mean, item.std) == ("letterbox", (0.0,), (255.0,))
+    assert "heads = [\n" in written
+    assert "# labels = " in written
+
+
+def test_template_writes_tables_of_heads(model_from_text: Callable[..., Any], tmp_path: Path) -> None:
+    heads = [
+        {"kind": "yolo", "output": "a b", "anchors": [[1.5, 2.0], [3.0, 4.0]], "new_coords": False, "scores": None}
+    ]
+    text = f"{HEADER} g (float[N, 3, 8, 8] image) => (float[N, 3] y) {{ y = Identity(image) }}"
+    known = Spec({"image": ImageInput(size=(8, 8))}, "detect", {"heads": heads, "labels": None})
+    written = template(model_from_text(text, spec=known))
+    without = {key: value for key, value in heads[0].items() if value is not None}
+    assert read(written, tmp_path) == replace(known, options={"heads": [without]})
+    bare = template(model_from_text(text, spec=Spec({}, "detect", {"threshold": 0.5})))
+    assert "# heads = " in bare
+    assert read(bare, tmp_path).options == {"threshold": 0.5}
+
+
 def test_template_keeps_what_is_known(model_from_text: Callable[..., Any], tmp_path: Path) -> None:
     text = f"{HEADER} g (float[N, 3, 8, 8] image) => (float[N, 3] y) {{ y = Identity(image) }}"
     spec = Spec({"image": replace(FULL.inputs["image:0"], size=(8, 8), layout="nchw")}, "classify", FULL.options)  # type: ignore[type-var]

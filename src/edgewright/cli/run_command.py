@@ -33,6 +33,8 @@ def command(
             samples = open_samples(terminal, item, source, roles="judge", labels="none", notes=False)
             for sample in samples:
                 result = task.postprocess(session.run(sample.arrays), source.spec)
+                if samples.are_photos and hasattr(task, "place_result"):
+                    result = task.place_result(result, samples.photo_size(sample.id), source.spec)
                 rows.append({"sample": sample.id, "result": result.to_json()})
                 if not terminal.options.as_json:
                     terminal.console.print(f"{sample.id}: {result}", markup=False)

@@ -1,4 +1,7 @@
-"""Short names of plugin options: `--weights FILE` where exactly one plugin has an option `weights`."""
+"""Short names of plugin options: `--weights FILE` where one plugin has an option `weights`.
+
+Where several have it, the one is meant that loads the network which the command names.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,8 @@ def short_options() -> dict[str, tuple[str, ...]]:
 
 
 def expand(args: list[str], known: set[str]) -> list[str]:
-    """`args` with every unknown long option that one plugin has turned into `--set PLUGIN.KEY=VALUE`.
+    """`args` with every unknown long option that one plugin has, or that is meant for the network's own importer, turned
+    into `--set PLUGIN.KEY=VALUE`.
 
     Raises:
         EdgewrightError: E103 where several plugins have it, or its value is missing.
@@ -40,7 +44,7 @@ def expand(args: list[str], known: set[str]) -> list[str]:
         if not option.startswith("--") or option in known or option not in short_options():
             expanded.append(arg)
             continue
-        plugins = short_options()[option]
+        plugins = _meant(short_options()[option], args)
         key = option.removeprefix("--").replace("-", "_")
         if len(plugins) > 1:
             choices = " or ".join(f"--set {plugin}.{key}=VALUE" for plugin in plugins)
@@ -51,3 +55,19 @@ def expand(args: list[str], known: set[str]) -> list[str]:
                 raise EdgewrightError("E103", f"`{option}` needs a value", hint=f"{option} VALUE")
         expanded += ["--set", f"{plugins[0]}.{key}={value}"]
     return expanded
+
+
+def _meant(plugins: tuple[str, ...], args: list[str]) -> tuple[str, ...]:
+    """Of several plugins that have an option, the one that loads a network named in `args`; all where there is none."""
+    loaders = {_loader(arg) for arg in args if not arg.startswith("-")} if len(plugins) > 1 else set()
+    meant = tuple(plugin for plugin in plugins if plugin in loaders)
+    return meant if len(meant) == 1 else plugins
+
+
+def _loader(source: str) -> str | None:
+    from edgewright.load import plugin_of
+
+    try:
+        return plugin_of(source)
+    except EdgewrightError:  # no network: an option's value, a folder of photos
+        return None

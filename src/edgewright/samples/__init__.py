@@ -197,6 +197,17 @@ class Samples:
         except BrokenSampleError as problem:
             raise EdgewrightError("E302", f"sample `{sample_id}` {problem}") from None
 
+    def photo_size(self, sample_id: str) -> tuple[int, int]:
+        """Width and height in pixels of the upright photo that a sample is made from.
+
+        Raises:
+            EdgewrightError: E101 unknown id, E302 where it is no photo that can be read.
+        """
+        try:
+            return images.photo_size(self._item(sample_id).entry.path)
+        except BrokenSampleError as problem:
+            raise EdgewrightError("E302", f"sample `{sample_id}` {problem}") from None
+
     def _item(self, sample_id: str) -> Item:
         for item in self._items:
             if item.entry.id == sample_id:

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from edgewright.framing import centre_box, letterbox_box
 from edgewright.spec import ImageInput
 
 if TYPE_CHECKING:
@@ -60,6 +61,7 @@ _FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM", "AVIF")
 _ORIENTATION = 0x0112  # EXIF tag; values 2..8 are the transpositions below. Source: EXIF 2.3, 4.6.4.
 _TRANSPOSE = {2: "FLIP_LEFT_RIGHT", 3: "ROTATE_180", 4: "FLIP_TOP_BOTTOM", 5: "TRANSPOSE", 6: "ROTATE_270",
               7: "TRANSVERSE", 8: "ROTATE_90"}  # fmt: skip
+_SIDEWAYS = 5  # from here on width and height change places
 #: Pillow's limit and Python's warning filters are global; whoever changes them holds this.
 _GLOBALS = threading.Lock()
 
@@ -79,10 +81,27 @@ def decode(path: Path, item: ImageInput | None = None) -> Image.Image:
         BrokenSampleError: The file cannot be read, is cut short, is no photo, or is larger than `MAX_PIXELS`.
     """
     enough = None
-    if item is not None and item.antialias and item.interpolation != "nearest":
+    if item is not None and item.antialias and item.interpolation not in ("nearest", "darknet"):
         side = int(_HEADROOM * max(item.size) / item.crop_fraction) + 1
         enough = (side, side)
     return _load(path, enough, DRAFT_PIXELS)
+
+
+def photo_size(path: Path) -> tuple[int, int]:
+    """Width and height of an upright photo in pixels, from its header.
+
+    Raises:
+        BrokenSampleError: The file cannot be read.
+    """
+    try:
+        with _unlimited():
+            image = _open(path)
+        with image:
+            width, height = image.size
+            # Pillow turns TIFFs itself, and only while it loads them: their orientation counts here as well
+            return (height, width) if _orientation(image) >= _SIDEWAYS else (width, height)
+    except Exception as problem:  # malformed files make Pillow raise nearly anything
+        raise BrokenSampleError(_reason(path, problem)) from None
 
 
 def check(path: Path) -> None:
@@ -144,19 +163,10 @@ def preprocess(photo: Image.Image, item: ImageInput) -> np.ndarray:
     return np.ascontiguousarray((values if item.layout == "nhwc" else values.transpose(2, 0, 1))[None], np.float32)
 
 
-def centre_box(size: tuple[int, int], item: ImageInput) -> tuple[int, int, int, int]:
-    """Left, top, right, bottom of the `crop` box in a photo of `size` (width, height)."""
-    width, height = size
-    scale = min(width / item.size[1], height / item.size[0]) * item.crop_fraction
-    box_width, box_height = (max(1, round(side * scale)) for side in (item.size[1], item.size[0]))
-    left, top = (width - box_width) // 2, (height - box_height) // 2
-    return left, top, left + box_width, top + box_height
-
-
 def resize(
     photo: Image.Image,
     size: tuple[int, int],
-    interpolation: Literal["nearest", "bilinear", "bicubic", "area"],
+    interpolation: Literal["nearest", "bilinear", "bicubic", "area", "darknet"],
     *,
     antialias: bool = True,
 ) -> np.ndarray:
@@ -164,11 +174,16 @@ def resize(
 
     Whole numbers where the photo is 8-bit, as 8-bit resizing gives them. With `antialias` it is Pillow's resize;
     without, OpenCV's and torch's: samples at half-pixel centres, edges repeated, cubic with a = -0.75, nearest at
-    floor(i * scale); `area` is a box filter in both.
+    floor(i * scale); `area` is a box filter in both. `darknet` is Darknet's own bilinear filter, never antialiased and
+    never rounded: the corner pixels of the photo become those of the result.
+
+    Source for `darknet`: resize_image in image.c of AlexeyAB/darknet.
     """
     from PIL import Image
 
     height, width = size
+    if interpolation == "darknet":
+        return _sampled(photo, height, width, interpolation)
     if antialias or interpolation == "area":
         filters = {"nearest": Image.Resampling.NEAREST, "bilinear": Image.Resampling.BILINEAR,
                    "bicubic": Image.Resampling.BICUBIC, "area": Image.Resampling.BOX}  # fmt: skip
@@ -182,13 +197,10 @@ def resize(
 
 
 def _letterbox(photo: Image.Image, item: ImageInput) -> np.ndarray:
-    height, width = item.size
-    scale = min(width / photo.width, height / photo.height)
-    inner = min(height, max(1, round(photo.height * scale))), min(width, max(1, round(photo.width * scale)))
-    pixels = resize(photo, inner, item.interpolation, antialias=item.antialias)
-    top, left = (height - inner[0]) // 2, (width - inner[1]) // 2
-    canvas = np.full((height, width, *pixels.shape[2:]), item.pad_value, np.float32)
-    canvas[top : top + inner[0], left : left + inner[1]] = pixels
+    left, top, right, bottom = letterbox_box(photo.size, item)
+    pixels = resize(photo, (bottom - top, right - left), item.interpolation, antialias=item.antialias)
+    canvas = np.full((*item.size, *pixels.shape[2:]), item.pad_value, np.float32)
+    canvas[top:bottom, left:right] = pixels
     return canvas
 
 
@@ -221,6 +233,8 @@ def _taps(size_in: int, size_out: int, interpolation: str) -> tuple[np.ndarray, 
 
     Source: Keys 1981 for the cubic kernel; a = -0.75 is OpenCV's and torch's choice.
     """
+    if interpolation == "darknet":
+        return _darknet_taps(size_in, size_out)
     scale = size_in / size_out
     if interpolation == "nearest":
         index = np.floor(np.arange(size_out) * scale)[:, None]
@@ -237,6 +251,17 @@ def _taps(size_in: int, size_out: int, interpolation: str) -> tuple[np.ndarray, 
         offsets, weights = np.arange(-1, 3), np.stack([far[0], near[0], near[1], far[1]], axis=1)
     index = np.clip(low[:, None] + offsets, 0, size_in - 1)
     return index.astype(np.int64), weights.astype(np.float32)
+
+
+def _darknet_taps(size_in: int, size_out: int) -> tuple[np.ndarray, np.ndarray]:
+    """As `_taps`: the first and last samples of both sides coincide, and places are computed in float32 as in C."""
+    scale = np.float32(size_in - 1) / np.float32(max(size_out - 1, 1))
+    place = np.arange(size_out).astype(np.float32) * scale
+    place[-1] = size_in - 1  # rounding must not reach beyond the end, and one single sample is the last
+    low = place.astype(np.int64)
+    t = place - low.astype(np.float32)
+    index = np.minimum(np.stack([low, low + 1], axis=1), size_in - 1)
+    return index, np.stack([1 - t, t], axis=1)
 
 
 def _open(path: Path) -> ImageFile:

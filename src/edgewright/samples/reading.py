@@ -14,10 +14,9 @@ from edgewright.contracts import Role
 from edgewright.errors import EdgewrightError
 from edgewright.model import TensorInfo
 from edgewright.progress import Progress
-from edgewright.samples import labels, sources
+from edgewright.samples import images, labels, sources
 from edgewright.samples.archives import Archive
 from edgewright.samples.images import BrokenSampleError
-from edgewright.samples.labels import Label
 from edgewright.samples.loading import Loader
 from edgewright.samples.roles import named_group, role_of
 from edgewright.samples.sources import Entry, Found, LabelSource, display
@@ -75,13 +74,14 @@ def read(
             raise EdgewrightError("E305", f"task `{spec.task}` has no metric, so labels cannot be used")
         reading = replace(reading, labels="none")
     classes = task.classes(spec, outputs)
-    found = sources.find(path, reading.labels, classes, prefer_photos=spec.takes_photos)
+    suffix = getattr(task, "LABEL_SUFFIX", "")
+    found = sources.find(path, reading.labels, classes, prefer_photos=spec.takes_photos, label_suffix=suffix)
     found = _unstack(found, loader, with_labels=reading.labels != "none")
     if any(entry.kind == "photo" for entry in found.entries):
         loader.photo_input()
     for note in (found.layout, *found.notes):
         reading.progress.note(f"samples: {note}")
-    items, skipped = _scan(found.entries, loader, labels.reader(task, spec, classes), reading)
+    items, skipped = _scan(found.entries, loader, _label_reader(task, spec, classes), reading)
     found = replace(found, skipped=(*found.skipped, *skipped))
     _require_enough(path, len(items), found.skipped, reading.min_readable)
     return loader, items, found
@@ -118,8 +118,24 @@ def _unstack(found: Found, loader: Loader, *, with_labels: bool) -> Found:
     return replace(found, layout=f"one .npz of {count} samples", entries=entries)
 
 
+def _label_reader(task: Any, spec: Spec, classes: Sequence[str] | None) -> Callable[[Entry], Any]:
+    """A function from an entry to its label, mapped into the network's input where the task does that."""
+    read_text = labels.reader(task, spec, classes)
+    place = getattr(task, "place_label", None)
+
+    def read_label(entry: Entry) -> Any:
+        if entry.label is None:
+            return None
+        label = read_text(entry.label)
+        if place is None or entry.kind != "photo":
+            return label
+        return place(label, images.photo_size(entry.path), spec)
+
+    return read_label
+
+
 def _scan(
-    entries: Sequence[Entry], loader: Loader, read_label: Callable[[Label], Any], reading: Reading
+    entries: Sequence[Entry], loader: Loader, read_label: Callable[[Entry], Any], reading: Reading
 ) -> tuple[list[Item], list[tuple[str, str]]]:
     total = min(len(entries), reading.limit or len(entries))
     order = list(range(len(entries)))
@@ -140,14 +156,14 @@ def _scan(
     return found, skipped
 
 
-def _item(entry: Entry, loader: Loader, read_label: Callable[[Label], Any], reading: Reading) -> Item:
+def _item(entry: Entry, loader: Loader, read_label: Callable[[Entry], Any], reading: Reading) -> Item:
     before = stamp(entry.path)
     if entry.kind == "arrays" and entry.row is None:
         entry = _with_side_arrays(entry, loader, with_labels=reading.labels != "none")
     content = loader.content(entry)
     group = named_group(entry.group) if entry.group else content
     role = (entry.role or role_of(group)) if reading.roles == "hash" else reading.roles
-    return Item(entry, content, group, role, read_label(entry.label) if entry.label else None, before)
+    return Item(entry, content, group, role, read_label(entry), before)
 
 
 def _require_one_role(items: Sequence[Item]) -> None:

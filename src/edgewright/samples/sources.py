@@ -5,6 +5,7 @@ a folder of photos            sub-folders included; hidden files and other file 
                               comes from one source, and role, which is then not drawn; without labels also these alone
   + class folders             sub-folders named by class, by class index, or as many as there are classes
   + leading class indices     every file name starts with one: 017_cat.jpg, 017.jpg
+  + label files               where a task has such: cat.txt beside cat.jpg, or labels/cat.txt for images/cat.jpg
 one photo, or a .txt list     a list holds one path a line, inside its own folder
 one .npz                      arrays [n, ...] by input name; optional `label` (or `labels`) and `group`
 a folder of .npz              one sample each, shapes as the network takes them
@@ -69,7 +70,9 @@ class Found:
     notes: tuple[str, ...] = ()
 
 
-def find(path: Path, source: LabelSource, classes: Sequence[str] | None, *, prefer_photos: bool) -> Found:
+def find(
+    path: Path, source: LabelSource, classes: Sequence[str] | None, *, prefer_photos: bool, label_suffix: str = ""
+) -> Found:
     """What lies at `path`; a single .npz is one entry, whose rows the caller counts.
 
     Args:
@@ -77,6 +80,7 @@ def find(path: Path, source: LabelSource, classes: Sequence[str] | None, *, pref
         source: Where labels come from.
         classes: The network's class names; None where labels are not classes.
         prefer_photos: Whether the network takes photos, for folders that hold both kinds.
+        label_suffix: Ending of label files that lie beside photos; "" where the task has none.
 
     Raises:
         EdgewrightError: E104 unreadable, E301 nothing known there, E305 labels that do not fit.
@@ -92,7 +96,11 @@ def find(path: Path, source: LabelSource, classes: Sequence[str] | None, *, pref
         return _with_table(found, _folder(path), Path(source))
     if path.is_dir() and (path / "labels.csv").is_file():
         return _with_table(found, path, path / "labels.csv")
-    if path.suffix.lower() == ".npz" or classes is None or not found.entries:
+    if path.suffix.lower() == ".npz" or not found.entries:
+        return found
+    if label_suffix:
+        return _with_label_files(found, label_suffix)
+    if classes is None:
         return found
     return _with_names(found, path, classes)
 
@@ -251,6 +259,40 @@ def _with_names(found: Found, path: Path, classes: Sequence[str]) -> Found:
     note = "labels are the class indices that every file name starts with; --labels none turns that off"
     layout = f"{found.layout}, labels from leading class indices"
     return replace(found, layout=layout, entries=entries, notes=(*found.notes, note))
+
+
+def _with_label_files(found: Found, suffix: str) -> Found:
+    """Labels from files that are named as the photos are; photos without one stay unlabelled."""
+    entries = tuple(
+        replace(entry, label=_label_file(entry.path, suffix)) if entry.kind == "photo" else entry
+        for entry in found.entries
+    )
+    without = sum(entry.label is None for entry in entries)
+    if without == len(entries):
+        return found
+    notes = found.notes
+    if without:
+        notes = (
+            *notes,
+            f"photos without a {suffix} file stay unlabelled ({without}); an empty file says that nothing is there",
+        )
+    return replace(found, layout=f"{found.layout}, labels from {suffix} files", entries=entries, notes=notes)
+
+
+def _label_file(photo: Path, suffix: str) -> Label | None:
+    """The label file of a photo: beside it, or in the folder `labels` that stands beside its folder `images`.
+
+    Source: the layout that YOLO's trainers read (Darknet, Ultralytics).
+    """
+    candidates = [photo.with_suffix(suffix)]
+    parts = photo.parts
+    if "images" in parts[:-1]:
+        last = len(parts) - 2 - parts[-2::-1].index("images")
+        candidates.append(Path(*parts[:last], "labels", *parts[last + 1 :]).with_suffix(suffix))
+    file = next((path for path in candidates if path.is_file()), None)
+    if file is None:
+        return None
+    return Label(file.name, f"`{display(file.parent.name)}/{display(file.name)}`", folder=file.parent)
 
 
 def _key(path: Path) -> str:

@@ -1,0 +1,152 @@
+"""Adds nodes to the ONNX graph that is being made. All tensors between layers are f32[N, C, H, W]."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edgewright.model import OPSET_VERSION
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+Size = int | str
+
+
+class Graph:
+    """Nodes, weights, inputs and outputs in the order in which they are added.
+
+    Attributes:
+        scope: What names begin with, such as `layer_003`.
+        batch: Size of the first axis, or its name.
+        inputs: What is fed at run time, in order.
+    """
+
+    def __init__(self, batch: Size) -> None:
+        self.scope = ""
+        self.batch = batch
+        self.inputs: list[ir.Value] = []
+        self._outputs: list[ir.Value] = []
+        self._nodes: list[ir.Node] = []
+        self._initializers: dict[str, ir.Value] = {}
+        self._names: Counter[str] = Counter()
+
+    def input(self, name: str, shape: Sequence[Size]) -> ir.Value:
+        """A new graph input, f32."""
+        value = _value(name, shape)
+        self.inputs.append(value)
+        return value
+
+    def output(self, value: ir.Value) -> None:
+        """Make `value` a graph output."""
+        self._outputs.append(value)
+
+    def node(
+        self, op_type: str, *inputs: ir.Value | None, shape: Sequence[Size] | None = None, **attributes: Any
+    ) -> ir.Value:
+        """The f32 output of a new node; `shape` is that of the first input unless given."""
+        return self.nodes(op_type, *inputs, shapes=[self._shape(inputs[0]) if shape is None else shape], **attributes)[
+            0
+        ]
+
+    def nodes(
+        self, op_type: str, *inputs: ir.Value | None, shapes: Sequence[Sequence[Size]], **attributes: Any
+    ) -> list[ir.Value]:
+        """The outputs of a new node that has several."""
+        import onnx_ir as ir
+
+        wanted = f"{self.scope}.{op_type.lower()}"
+        self._names[wanted] += 1
+        name = wanted if self._names[wanted] == 1 else f"{wanted}.{self._names[wanted]}"
+        labels = [name] if len(shapes) == 1 else [f"{name}:{number}" for number in range(len(shapes))]
+        outputs = [_value(label, shape) for label, shape in zip(labels, shapes, strict=True)]
+        self._nodes.append(ir.node(op_type, inputs, attributes, outputs=outputs, name=name))
+        return outputs
+
+    def typed(self, value: ir.Value, dtype: Any) -> ir.Value:
+        """The same value, declared to be of another type than f32."""
+        import onnx_ir as ir
+
+        value.type = ir.TensorType(ir.DataType.from_numpy(np.dtype(dtype)))
+        return value
+
+    def named(self, value: ir.Value, name: str) -> ir.Value:
+        """`value` under `name`: renamed where a node of this scope just made it, else handed on by an Identity."""
+        producer = value.producer()
+        if producer is None or not (value.name or "").startswith(f"{self.scope}."):
+            value = self.node("Identity", value)
+            producer = value.producer()
+            assert producer is not None
+        value.name = producer.name = name
+        return value
+
+    def weight(self, part: str, array: np.ndarray) -> ir.Value:
+        """A new constant `SCOPE.part`."""
+        return self._constant(f"{self.scope}.{part}", array)
+
+    def scalar(self, number: float) -> ir.Value:
+        """A constant f32 of no axes; equal ones are one."""
+        return self._constant(f"number.{float(number)!r}", np.array(number, np.float32))
+
+    def ints(self, *numbers: int) -> ir.Value:
+        """A constant i64 vector; equal ones are one."""
+        return self._constant(f"sizes.{'_'.join(str(number) for number in numbers)}", np.array(numbers, np.int64))
+
+    def reshape(self, value: ir.Value, *sizes: int) -> ir.Value:
+        """`value` with the batch as it is and `sizes` behind it."""
+        # 0 keeps the batch, whatever its size.
+        return self.node("Reshape", value, self.ints(0, *sizes), shape=(self._shape(value)[0], *sizes))
+
+    def slice(self, value: ir.Value, start: int, stop: int, *, axis: int = 1) -> ir.Value:
+        """Part of an axis."""
+        shape = list(self._shape(value))
+        shape[axis] = stop - start
+        return self.node("Slice", value, self.ints(start), self.ints(stop), self.ints(axis), shape=shape)
+
+    def shape(self, value: ir.Value) -> tuple[Size, ...]:
+        """Sizes of `value`, the batch as a name where it is one."""
+        return self._shape(value)
+
+    def finished(self, name: str) -> ir.Graph:
+        """The graph; call it once."""
+        import onnx_ir as ir
+
+        return ir.Graph(
+            self.inputs,
+            self._outputs,
+            nodes=self._nodes,
+            initializers=tuple(self._initializers.values()),
+            opset_imports={"": OPSET_VERSION},
+            name=name,
+        )
+
+    def _constant(self, name: str, array: np.ndarray) -> ir.Value:
+        import onnx_ir as ir
+
+        if name not in self._initializers:
+            value = _value(name, array.shape, array.dtype)
+            value.const_value = ir.Tensor(np.ascontiguousarray(array).reshape(array.shape), name=name)
+            self._initializers[name] = value
+        return self._initializers[name]
+
+    @staticmethod
+    def _shape(value: ir.Value | None) -> tuple[Size, ...]:
+        assert value is not None
+        assert value.shape is not None
+        return tuple(size if isinstance(size, int) else str(size.value) for size in value.shape)
+
+
+def chw(value: ir.Value) -> tuple[int, int, int]:
+    """Channels, height and width of a layer's output f32[N, C, H, W]."""
+    assert value.shape is not None
+    _, channels, height, width = value.shape
+    return int(channels), int(height), int(width)
+
+
+def _value(name: str, shape: Sequence[Size], dtype: Any = np.float32) -> ir.Value:
+    import onnx_ir as ir
+
+    return ir.Value(name=name, shape=ir.Shape(shape), type=ir.TensorType(ir.DataType.from_numpy(np.dtype(dtype))))
