@@ -343,6 +343,7 @@ BAD = [
     (f"{HEAD}[detection]\nside=3", "E214", "324 values"),
     (f"{HEAD}[crnn]\nhidden=2\noutput=2", "E214", "must keep the size"),
     (f"{HEAD}[conv_lstm]\npad=1\noutput=8\nbottleneck=1", "E214", "`bottleneck`"),
+    (f"{HEAD}[conv_lstm]\npad=1\noutput=3\nbottleneck=1\nshortcut=1", "E204", "`shortcut` with `bottleneck`"),
     (f"{HEAD}[lstm]\noutput=1000000000", "E202", "layer 0 [lstm]"),
     (f"{HEAD}[gru]\noutput=100000000", "E202", "layer 0 [gru]"),
     (f"{HEAD}time_steps=1000000000\n[gru]\noutput=1", "E214", "`time_steps` is 1000000000"),
