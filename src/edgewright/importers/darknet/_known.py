@@ -32,7 +32,8 @@ _SECTIONS = {
         max_delta iou_loss iou_thresh_kind iou_thresh uc_normalizer bias_match focal_loss label_smooth_eps
         objectness_smooth max max_boxes map counters_per_class track_history_size sim_thresh dets_for_track dets_for_show
         track_ciou_norm embedding_layer show_details rescore absolute thresh classfix background log
-        reorg object_scale noobject_scale mask_scale class_scale coord_scale forced softmax tree letter_box nms_kind beta_nms yolo_point
+        reorg object_scale noobject_scale mask_scale class_scale coord_scale
+        forced softmax tree letter_box nms_kind beta_nms yolo_point
     """,
     "contrastive": """
         classes temperature yolo_layer jitter random truth_thresh ignore_thresh steps cls_normalizer max_delta
