@@ -349,7 +349,7 @@ class Net:
         else:
             width = len(x) if kind == "per_channel" else 1
             w = np.broadcast_to(self._draw("w", (count, width), "bias"), (count, len(x))).copy()
-            rule = self._o.get("weights_normalization", "none")
+            rule = self._o.get("weights_normalization", self._o.get("weights_normalizion", "none"))
             if rule in ("relu", "avg_relu"):
                 w = np.maximum(w, 0) / (np.maximum(w, 0).sum(axis=0) + 1e-4)
             elif rule == "softmax":
@@ -368,7 +368,7 @@ class Net:
         return activate(self._froms()[0] * x, self._o.get("activation", "linear"))
 
     def _implicit(self, x: Array) -> Array:
-        return self._draw("w", (self._int("filters", 1), self._int("atoms", 1), 1), "bias")
+        return self._draw("w", (self._int("filters", 128), self._int("atoms", 1), 1), "bias")
 
     def _upsample(self, x: Array) -> Array:
         stride, scale = self._int("stride", 2), float(self._o.get("scale", 1))
@@ -580,7 +580,7 @@ class Net:
         return h
 
     def _history(self, x: Array) -> Array:
-        size = self._int("history_size", 1)
+        size = self._int("history_size", 4)
         old = self._memory("s", ((size - 1) * len(x), *x.shape[1:]))
         whole = np.concatenate([x, old])
         self._state[self._i, "s"] = whole[: (size - 1) * len(x)]

@@ -17,6 +17,7 @@ from tests.darknet_nets import Net
 from tests.onnx_files import benchmark, refused
 
 import edgewright as ew
+from edgewright.cli.short_options import expand
 from edgewright.importers.darknet import Options, _cfg, _known
 from edgewright.importers.darknet._network import BUILDERS
 from edgewright.spec import ImageInput, TensorInput
@@ -188,6 +189,13 @@ def test_training_options_do_not_warn(data: Path) -> None:
         assert all(section.entries.keys() <= _known.ignored("net") | {"width", "height"} for section in sections[:1])
 
 
+def test_an_option_of_several_plugins_belongs_to_the_one_that_loads_the_network() -> None:
+    assert expand(["net.cfg", "--weights", "w"], set()) == ["net.cfg", "--set", "darknet.weights=w"]
+    assert expand(["--weights=w", "zoo:resemblyzer"], set()) == ["--set", "resemblyzer.weights=w", "zoo:resemblyzer"]
+    with refused("E103", "`--weights` could belong to: darknet, efficientnet_lite, resemblyzer"):
+        expand(["net.onnx", "--weights", "w"], set())
+
+
 # --- the weights --------------------------------------------------------------------------------------------------------
 
 
@@ -205,7 +213,7 @@ def test_weights_by_option_and_beside(made: Callable[..., Path], tmp_path: Path)
     other = tmp_path / "other.bin"
     path.with_suffix(".weights").rename(other)
     assert ew.load(path, weights=other).hash == plain.hash
-    with refused("E104", "net.weights", "--weights FILE"):
+    with refused("E104", "net.weights", "darknet.weights=FILE"):
         ew.load(path)
     with refused("E104", "nowhere.weights"):
         ew.load(path, weights=tmp_path / "nowhere.weights")
@@ -343,6 +351,7 @@ BAD = [
     (f"{HEAD}[detection]\nside=3", "E214", "324 values"),
     (f"{HEAD}[crnn]\nhidden=2\noutput=2", "E214", "must keep the size"),
     (f"{HEAD}[conv_lstm]\npad=1\noutput=8\nbottleneck=1", "E214", "`bottleneck`"),
+    (f"{HEAD}[conv_lstm]\npad=1\noutput=3\nbottleneck=1\nshortcut=1", "E204", "`shortcut` with `bottleneck`"),
     (f"{HEAD}[lstm]\noutput=1000000000", "E202", "layer 0 [lstm]"),
     (f"{HEAD}[gru]\noutput=100000000", "E202", "layer 0 [gru]"),
     (f"{HEAD}time_steps=1000000000\n[gru]\noutput=1", "E214", "`time_steps` is 1000000000"),

@@ -93,6 +93,8 @@ CASES = {
     ),
     "sam": f"{CONV}[convolutional]\nfilters=8\nsize=1\nactivation=logistic\n[sam]\nfrom=-2\nactivation=mish",
     "implicit": f"{CONV}[implicit]\nfilters=8\n[scale_channels]\nfrom=-2\n{CONV}",
+    "implicit defaults": f"{CONV}[implicit]",
+    "shortcut misspelled": f"{CONV}{CONV}[shortcut]\nfrom=-2\nweights_type=per_channel\nweights_normalizion=relu",
     "implicit atoms": f"{CONV}[implicit_add]\nfilters=4\natoms=3",
     "upsample": "[upsample]\nstride=2",
     "upsample defaults": "[upsample]",
@@ -160,6 +162,7 @@ RECURRENT = {
     "conv_lstm constrained": "[conv_lstm]\npad=1\noutput=5\nstate_constrain=1\nlstm_activation=leaky",
     "conv_lstm groups": f"{CONV}[conv_lstm]\nsize=1\noutput=4\ngroups=2\nstate_constrain=0",
     "conv_lstm bottleneck": f"{CONV}[conv_lstm]\npad=1\noutput=8\nbottleneck=1\nbatch_normalize=1",
+    "history of four": "[history]",
     "history": f"{CONV}[history]\nhistory_size=3\n[history]\nhistory_size=1\n{CONV}",
 }  # fmt: skip
 

@@ -125,7 +125,7 @@ def _weights_of(path: Path, options: Options) -> Path:
         raise EdgewrightError(
             "E104",
             f"`{path.name}` has its weights in a file of their own, and `{beside}` is not there",
-            hint=f'edgewright inspect {path.name} --weights FILE, or ew.load("{path.name}", weights="FILE")',
+            hint=f"edgewright inspect {path.name} --set darknet.weights=FILE",
         )
     return beside
 

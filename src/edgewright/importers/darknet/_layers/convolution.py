@@ -83,9 +83,9 @@ def read_convolution(
             f"option `groups` is {groups}, but must divide its {channels} channels and {filters} filters", "groups"
         )
     shape = (filters, channels // groups, window.size, window.size)
-    flipped = layer.section.flag("flipped")
+    flipped = layer.section.flag("flipped") and not part
     stored = (shape[1] * window.size * window.size, filters) if flipped else shape
-    arrays = layer.read(_stored(layer, filters, norm, {"weight": stored}))
+    arrays = layer.read({"bias": (filters,), **norm_shapes(layer, filters, norm, part), "weight": stored})
     if flipped:
         arrays["weight"] = arrays["weight"].T.reshape(shape)
     return entered(layer, arrays, filters, norm, part)
@@ -103,9 +103,9 @@ def entered(layer: Layer, arrays: dict[str, np.ndarray], outputs: int, norm: boo
     return Parameters(weight, None, norms)
 
 
-def norm_shapes(layer: Layer, outputs: int, norm: bool) -> dict[str, tuple[int, ...]]:
-    """The batch-norm triple, where the file has it."""
-    if norm and layer.section.flag("dontloadscales"):
+def norm_shapes(layer: Layer, outputs: int, norm: bool, part: str = "") -> dict[str, tuple[int, ...]]:
+    """The batch-norm triple, where the file has it; layers inside a recurrent one always do."""
+    if norm and not part and layer.section.flag("dontloadscales"):
         layer.warn("dontloadscales=1: Darknet's initial scale 1, mean 0 and variance 0 stand", "dontloadscales")
         return {}
     layer.section.has("dontloadscales")
@@ -164,18 +164,13 @@ def deconvolutional(layer: Layer) -> ir.Value:
         for side, stride in zip((height, width), window.strides, strict=True)
     ]
     sized = layer.sized(filters, *outputs)
-    arrays = layer.read(_stored(layer, filters, norm, {"weight": shape}))
+    arrays = layer.read({"bias": (filters,), **norm_shapes(layer, filters, norm), "weight": shape})
     parameters = entered(layer, arrays, filters, norm, "")
     y = layer.graph.node(
         "ConvTranspose", layer.x, parameters.weight, *([parameters.bias] if parameters.bias is not None else []),
         shape=sized, kernel_shape=[window.size] * 2, strides=list(window.strides), pads=[window.padding] * 4,
     )  # fmt: skip
     return activate(layer, normalized(layer, y, parameters), section.text("activation", "logistic"))
-
-
-def _stored(layer: Layer, filters: int, norm: bool, weight: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
-    """Arrays of a convolution in the order of the file."""
-    return {"bias": (filters,), **norm_shapes(layer, filters, norm), **weight}
 
 
 def _parameters(layer: Layer, filters: int, window: Window, groups: int, norm: bool, binary: bool) -> Parameters:

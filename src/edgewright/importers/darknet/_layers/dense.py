@@ -46,7 +46,7 @@ def read_connected(layer: Layer, inputs: int, outputs: int, norm: bool, part: st
     """
     transposed = layer.network.weights.transposed
     stored = (inputs, outputs) if transposed else (outputs, inputs)
-    arrays = layer.read({"bias": (outputs,), "weight": stored, **norm_shapes(layer, outputs, norm)})
+    arrays = layer.read({"bias": (outputs,), "weight": stored, **norm_shapes(layer, outputs, norm, part)})
     if transposed:
         arrays["weight"] = np.ascontiguousarray(arrays["weight"].T)
     return entered(layer, arrays, outputs, norm, part)

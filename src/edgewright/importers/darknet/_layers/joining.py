@@ -82,7 +82,8 @@ def _factors(layer: Layer, count: int, channels: int) -> np.ndarray | None:
     """f32[inputs, 1 or C]: what each input is multiplied with, the layer's own first; None where nothing is."""
     section = layer.section
     kind = section.text("weights_type", "none")
-    rule = section.text("weights_normalization", "none")
+    # Until 2020 Darknet had the option under a misspelled name.
+    rule = section.text("weights_normalization", section.text("weights_normalizion", "none"))
     widths = {"none": 0, "per_feature": 1, "per_layer": 1, "per_channel": channels}
     rules = {"none": "none", "relu": "relu", "avg_relu": "relu", "softmax": "softmax"}
     if kind not in widths:

@@ -99,7 +99,7 @@ def normalization(layer: Layer) -> ir.Value:
 def implicit(layer: Layer) -> ir.Value:
     """[implicit]: its weights, filters x atoms x 1, whatever the input."""
     graph, section = layer.graph, layer.section
-    filters, atoms = section.integer("filters", 1, low=1), section.integer("atoms", 1, low=1)
+    filters, atoms = section.integer("filters", 128, low=1), section.integer("atoms", 1, low=1)
     shape = layer.sized(filters, atoms, 1)
     weight = graph.weight("weight", layer.read({"weight": (1, filters, atoms, 1)})["weight"])
     if shape[0] == 1:

@@ -124,6 +124,8 @@ def conv_lstm(layer: Layer) -> ir.Value:
     section, (channels, height, width) = layer.section, layer.chw
     outputs, norm = section.integer("output", 1, low=1), section.flag("batch_normalize")
     groups, window, narrow = max(section.integer("groups", 1), 1), _same(layer), section.flag("bottleneck")
+    if narrow and section.flag("shortcut"):
+        raise layer.refuse("option `shortcut` with `bottleneck` is not supported", "shortcut", code="E204")
     if narrow and channels != outputs:
         raise layer.refuse(
             f"with `bottleneck` its {channels} input channels must be its {outputs} outputs", "bottleneck"
@@ -162,7 +164,7 @@ def conv_lstm(layer: Layer) -> ir.Value:
 
 def history(layer: Layer) -> ir.Value:
     """[history]: the last `history_size` inputs behind each other, the newest first."""
-    size, (channels, height, width) = layer.section.integer("history_size", 1, low=1), layer.chw
+    size, (channels, height, width) = layer.section.integer("history_size", 4, low=1), layer.chw
     shape = layer.sized(size * channels, height, width)
     if size == 1:
         return layer.x
