@@ -202,6 +202,16 @@ def test_errors_that_compensate_each_other_are_smaller(room: Room, rng: np.rando
             assert largest_pairs(np.abs(levels.astype(int)), room.numbers).max() <= LARGEST_SAFE_PAIR
 
 
+@pytest.mark.parametrize("length", [1, 9, 64, 65, 200])
+def test_the_factor_is_that_of_the_inverse(length: int, rng: np.random.Generator) -> None:
+    _, moments = problem(rng, groups=2, length=length)
+    factor = rounding._inverse_factor(moments)
+    assert factor is not None
+    assert np.abs(np.tril(factor, -1)).max() == 0
+    damped = moments + rounding._DAMPING * np.einsum("gkk->g", moments)[:, None, None] / length * np.eye(length)
+    np.testing.assert_allclose(factor.transpose(0, 2, 1) @ factor @ damped, np.stack([np.eye(length)] * 2), atol=1e-8)
+
+
 def test_pairs_lose_less_than_7_bits_and_more_than_8(rng: np.random.Generator) -> None:
     rows, moments = problem(rng, outputs=64)
     losses = {}
