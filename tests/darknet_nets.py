@@ -282,7 +282,7 @@ class Net:
         key = None if shared is None else shared if shared >= 0 else self._i + shared
         y = self._conv_layer(
             x, self._int("filters", 1), self._pad(size), (1, 1) if mode else strides, self._int("dilation", 1),
-            self._int("groups", 1), binary=bool(self._int("xnor") or self._int("binary")), key=key,
+            1 if self._int("xnor") else self._int("groups", 1), binary=bool(self._int("xnor") or self._int("binary")), key=key,
             norm=bool(self._int("batch_normalize") or self._int("cbn")),
         )  # fmt: skip
         y = activate(y, self._o.get("activation", "logistic"))

@@ -116,6 +116,27 @@ def test_heads_of_yolov1_and_yolov2(made: Callable[..., Path]) -> None:
     assert options["nms"] == "default"
 
 
+@pytest.mark.parametrize(
+    ("section", "kind", "nms"),
+    [
+        ("yolo", "", "default"), ("yolo", "nms_kind=greedynms", "greedy"), ("yolo", "nms_kind=cornersnms", None),
+        ("yolo", "nms_kind=odd", None), ("Gaussian_yolo", "nms_kind=cornersnms", "corners"),
+    ],
+)  # fmt: skip
+def test_the_last_head_chooses_the_suppression(
+    made: Callable[..., Path], section: str, kind: str, nms: str | None
+) -> None:
+    channels = 24 if section == "Gaussian_yolo" else 16
+    path = made(
+        f"{HEAD}{YOLO}[convolutional]\nfilters={channels}\n[{section}]\nnum=2\nclasses=3\nanchors=1,2,3,4\n{kind}"
+    )
+    if nms is None:  # as Darknet: what [yolo] does not know is the default
+        with pytest.warns(ew.EdgewrightWarning, match="nms_kind `.*` is not known here"):
+            assert ew.load(path).spec.options["nms"] == "default"
+    else:
+        assert ew.load(path).spec.options["nms"] == nms
+
+
 def test_grey_and_many_channels(made: Callable[..., Path]) -> None:
     grey = ew.load(made(NET.replace("channels=3", "channels=1"))).spec.inputs["image"]
     assert isinstance(grey, ImageInput)
@@ -357,11 +378,6 @@ BAD = [
     (f"{HEAD}time_steps=1000000000\n[gru]\noutput=1", "E214", "`time_steps` is 1000000000"),
     (f"{HEAD}[history]\nhistory_size=1000000000", "E214", "more than"),
     (f"{HEAD}[cost]", "E214", "computes anything"),
-    (
-        f"{HEAD}[convolutional]\nfilters=16\ndontload=1\n[yolo]\nnum=2\nclasses=3\nnms_kind=odd",
-        "E214",
-        "`nms_kind` is `odd`",
-    ),
 ]
 
 

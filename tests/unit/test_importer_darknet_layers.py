@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from tests.darknet_nets import ACTIVATIONS, Net
 
@@ -50,6 +51,7 @@ CASES = {
     "dontloadscales": "[convolutional]\nfilters=4\nsize=3\nbatch_normalize=1\ndontloadscales=1\nactivation=linear",
     "cbn": "[convolutional]\nfilters=4\nsize=3\ncbn=1\nactivation=linear",
     "xnor": f"{CONV}[convolutional]\nfilters=4\nsize=3\npad=1\nxnor=1\nbin_output=1\nbatch_normalize=1\nactivation=leaky",
+    "xnor has no groups": f"{CONV}[convolutional]\nfilters=4\ngroups=2\nsize=3\nxnor=1\nactivation=linear",
     "binary": f"{CONV}[convolutional]\nfilters=4\nsize=3\npad=1\nbinary=1\nactivation=leaky",
     "deconvolutional": "[deconvolutional]\nfilters=4\nsize=4\nstride=2\npadding=1\nbatch_normalize=1\nactivation=leaky",
     "maxpool": "[maxpool]\nsize=2\nstride=2",
@@ -206,6 +208,7 @@ def check_layers(
 def test_layer(case: str, tmp_path: Path, tolerance: Tolerance) -> None:
     model = check_layers(net(CASES[case]), tmp_path, tolerance)
     declared = {value.name: list(value.shape)[1:] for node in model.ir.graph for value in node.outputs}
+    onnx.checker.check_model(model.to_proto(), full_check=True)
     copy = model.clone_ir()
     infer(copy)
     for node in copy.graph:

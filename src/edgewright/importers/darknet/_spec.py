@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 #: Darknet's name -> the task's.
 _NMS = {"default": "default", "greedynms": "greedy", "diounms": "diou", "cornersnms": "corners"}
+#: Heads that choose -> what they may choose.
+_NMS_OF = {"yolo": ("default", "greedynms", "diounms"), "Gaussian_yolo": tuple(_NMS)}
 _HEADS = ("yolo", "gaussian_yolo", "region", "detection")
 
 
@@ -26,7 +28,7 @@ def describe(
     """Inputs and task: boxes where there are heads, a class where the network ends in a vector, else arrays.
 
     Raises:
-        EdgewrightError: E104 or E303 for the labels, E214 for an unknown kind of non-maximum suppression.
+        EdgewrightError: E104 or E303 for the labels.
     """
     heads = [section for section in sections if section.name.lower() in _HEADS]
     image, *states = network.graph.inputs
@@ -38,7 +40,12 @@ def describe(
         options["labels"] = read_labels(labels)
         _check_labels(options["labels"], network.heads, answer, labels)
     if heads:
-        options |= {"threshold": 0.25, "nms_threshold": 0.45, **_suppression(heads[-1]), "heads": network.heads}
+        options |= {
+            "threshold": 0.25,
+            "nms_threshold": 0.45,
+            **_suppression(heads[-1], network),
+            "heads": network.heads,
+        }
         return Spec(inputs, "detect", options)
     if chw(answer)[1:] == (1, 1) and chw(answer)[0] > 1:
         return Spec(inputs, "classify", options)
@@ -62,10 +69,14 @@ def _image(image: ir.Value, *, letterbox: bool) -> InputSpec:
     )
 
 
-def _suppression(head: Section) -> dict[str, Any]:
+def _suppression(head: Section, network: Network) -> dict[str, Any]:
+    """Non-maximum suppression as the last head asks for it; what Darknet does not know there, it takes for `default`."""
+    if head.name not in _NMS_OF:
+        return {"nms": "default", "beta": 0.6}
     name = head.text("nms_kind", "default")
-    if name not in _NMS:
-        raise head.refuse(f"option `nms_kind` is `{name[:40]}`, but must be one of {', '.join(_NMS)}", "nms_kind")
+    if name not in _NMS_OF[head.name]:
+        network.warn(head.note(f"nms_kind `{name[:40]}` is not known here; Darknet takes `default` for it", "nms_kind"))
+        name = "default"
     return {"nms": _NMS[name], "beta": head.number("beta_nms", 0.6)}
 
 

@@ -49,9 +49,9 @@ def convolutional(layer: Layer) -> ir.Value:
     # Cross-iteration batch-norm is plain batch-norm at inference, and turns it on.
     norm = section.flag("cbn") | section.flag("batch_normalize")
     x, binary = layer.x, section.flag("binary") | section.flag("xnor")
-    parameters = _parameters(layer, filters, window, groups, norm, binary)
     if section.flag("xnor"):
-        x = _signs(layer, x)
+        x, groups = _signs(layer, x), 1  # Darknet has no groups here
+    parameters = _parameters(layer, filters, window, groups, norm, binary)
     y = convolve(layer, x, parameters, window, groups)
     y = activate(layer, y, activation)
     return blurred(layer, y, strides, blur_mode) if blur_mode else y
