@@ -10,6 +10,7 @@ import pytest
 from tests.darknet_nets import ACTIVATIONS, Net
 
 import edgewright as ew
+from edgewright.errors import EdgewrightWarning
 from edgewright.graph.shapes import infer
 
 RUNTIMES = ("reference", "onnxruntime", "openvino")
@@ -222,7 +223,8 @@ def test_tree(tmp_path: Path, tolerance: Tolerance) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "t.tree").write_text("".join(f"n{i} {p}\n" for i, p in enumerate(parents)))
     head = "[region]\nanchors=1,2,3,4\nclasses=8\nnum=2\nsoftmax=1\ntree=data/t.tree"
-    check_layers(net(f"{CONV.replace('8', '26')}{head}"), tmp_path, tolerance, tree=parents)
+    with pytest.warns(EdgewrightWarning, match="tree of classes are not decoded"):
+        check_layers(net(f"{CONV.replace('8', '26')}{head}"), tmp_path, tolerance, tree=parents)
     (tmp_path / "data" / "t.tree").rename(tmp_path / "other.tree")
     body = f"{CONV}[avgpool]\n[softmax]\ntemperature=0.5\ntree=data/t.tree"
     x, wanted = images(1)[0], Net(net(body), tree=parents)
@@ -239,10 +241,8 @@ def test_tree(tmp_path: Path, tolerance: Tolerance) -> None:
 class TestRecurrent:
     """Three steps: one by one with the state carried over, in one run, and from zeros without any state."""
 
-    def prepare(
-        self, case: str, folder: Path, more: str = ""
-    ) -> tuple[Path, np.ndarray, list[list[np.ndarray | None]]]:
-        text, x = net(RECURRENT[case], more=more), images(3)
+    def prepare(self, case: str, folder: Path) -> tuple[Path, np.ndarray, list[list[np.ndarray | None]]]:
+        text, x = net(RECURRENT[case]), images(3)
         wanted = Net(text)
         steps = [wanted.step(frame) for frame in x]
         return wanted.write(folder, text), x, steps
@@ -265,8 +265,8 @@ class TestRecurrent:
 
     @pytest.mark.parametrize("runtime", RUNTIMES)
     def test_several_steps_in_one_run(self, case: str, runtime: str, tmp_path: Path, tolerance: Tolerance) -> None:
-        path, x, steps = self.prepare(case, tmp_path, "time_steps=3")
-        model = ew.load(path)
+        path, x, steps = self.prepare(case, tmp_path)
+        model = ew.load(path, time_steps=3)
         assert model.inputs[0].shape[0] == 3
         state = {info.name: np.zeros(info.shape, np.float32) for info in model.inputs[1:]}  # type: ignore[arg-type]
         names = [f"layer_{index:03d}" for index in range(len(steps[0]))]

@@ -48,8 +48,8 @@ class Options:
         labels: A .names file: the classes' names, one in each line.
         tree: The tree of classes, where the cfg's own path does not lead to it.
         batch: A number, or `symbolic` for any.
-        time_steps: Steps of time that one run computes; None takes what [net] says. With more than one, the first axis
-            counts them.
+        time_steps: Steps of time that one run computes: one, as Darknet does at inference whatever [net] says, or more,
+            which the first axis then counts.
         state: Whether recurrent layers take and give their state, or begin every run with zeros.
     """
 
@@ -57,7 +57,7 @@ class Options:
     labels: Path | None = None
     tree: Path | None = None
     batch: Literal["symbolic"] | int = "symbolic"
-    time_steps: int | None = None
+    time_steps: int = 1
     state: Literal["inputs", "zero"] = "inputs"
 
     def __post_init__(self) -> None:
@@ -65,7 +65,7 @@ class Options:
             raise EdgewrightError(
                 "E103", f"option `darknet.batch` is {self.batch}, but must be at least 1, or symbolic"
             )
-        if self.time_steps is not None and not 1 <= self.time_steps <= _MOST_STEPS:
+        if not 1 <= self.time_steps <= _MOST_STEPS:
             raise EdgewrightError(
                 "E103", f"option `darknet.time_steps` is {self.time_steps}, but must be 1 to {_MOST_STEPS}"
             )
@@ -103,8 +103,7 @@ def _begin(path: Path, net: Section, sections: list[Section], weights: Weights, 
     from edgewright.importers.darknet._network import kind_of
 
     recurrent = {"rnn", "gru", "lstm", "crnn", "conv_lstm", "history"}
-    declared = net.integer("time_steps", 1, low=1, high=_MOST_STEPS)
-    steps = options.time_steps or declared
+    steps = options.time_steps
     if steps > 1 and not any(kind_of(section) in recurrent for section in sections):
         steps = 1  # without a memory steps are images of a batch
     batch: int | str = BATCH if options.batch == "symbolic" else options.batch
