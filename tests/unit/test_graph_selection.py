@@ -79,6 +79,23 @@ def test_each_is_tried_alone_where_it_is_asked_for() -> None:
     assert not found.taken_back
 
 
+def test_in_the_end_the_network_that_ships_is_asked() -> None:
+    """The search ran over cheaper ones; where nothing is taken back there was only the one."""
+    made: list[list[str]] = []
+
+    def final(names: Sequence[str]) -> Any:
+        made.append(list(names))
+        return ("c",)
+
+    found = take_back_fewest((), tuple(HARM), tuple, _context(100, 0.94), final=final)  # type: ignore[arg-type]
+    assert list(found.taken_back) == ["b", "d"]
+    assert made == [["a", "c"]]
+    assert found.agreement == 1
+    assert dict(found.steps)[2] == 1
+    assert not take_back_fewest((), ("c",), tuple, _context(100, 0.94), final=final).taken_back  # type: ignore[arg-type]
+    assert len(made) == 1
+
+
 def test_without_samples_nothing_is_asked() -> None:
     context = _context(0, 1.0)
     assert take_back_fewest((), tuple(HARM), tuple, context).agreement is None  # type: ignore[arg-type]

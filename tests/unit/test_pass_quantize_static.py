@@ -456,8 +456,8 @@ def breakages() -> dict[str, Callable[[pytest.MonkeyPatch], None]]:
     def no_bias(patch: pytest.MonkeyPatch) -> None:
         right = learning.Learner.learn
 
-        def without(self: Any, samples: Any) -> Any:
-            made = right(self, samples)
+        def without(self: Any) -> Any:
+            made = right(self)
             return {k: v if v.bias is None else replace(v, bias=v.bias * 0) for k, v in made.items()}
 
         patch.setattr(learning.Learner, "learn", without)

@@ -52,6 +52,7 @@ def take_back_fewest(
     *,
     most: int | None = None,
     alone: Callable[[str], ir.Model] | None = None,
+    final: Changed | None = None,
 ) -> Selection:
     """The changes that move the outputs most are taken back, as few as the select samples need to agree.
 
@@ -66,6 +67,7 @@ def take_back_fewest(
         most: So many may be taken back, and none is where these are not enough: it would not help. None: all, if need be.
         alone: Makes a copy with one change alone. Given, each is tried alone in any case; else only where all changes
             together disagree.
+        final: Makes the copy that counts in the end, where `changed` makes a cheaper one for the search.
     """
     samples, expected = _original(ir_model, context)
     if not samples or not changes:
@@ -74,8 +76,8 @@ def take_back_fewest(
     steps: dict[int, float] = {}
     ranked: list[str] = []
 
-    def enough(count: int) -> bool:
-        network = changed([name for name in changes if name not in ranked[:count]])
+    def enough(count: int, make: Changed = changed) -> bool:
+        network = make([name for name in changes if name not in ranked[:count]])
         got = []
         for number, sample in enumerate(samples):
             context.progress.update(f"compare answers with {count} taken back", number, len(samples))
@@ -95,6 +97,8 @@ def take_back_fewest(
     if not reached:
         least = _least(enough, len(changes) if most is None else most)
         count = least or (len(changes) if most is None else 0)
+        if count and final is not None:
+            enough(count, final)
     taken = {name: moved[name] for name in ranked[:count]}
     return Selection(taken, steps[count], len(samples), required, tuple(steps.items()), moved)
 

@@ -41,6 +41,8 @@ _SENSITIVE = "the answers depend on it most"
 #: Activations kept for rounding, for all samples together.
 _KEPT_BYTES = 384 * 2**20
 _FEWEST, _MOST = 4, 64
+#: Samples that trials of the search learn from, up to twice as many: the vectors are as many, they come from fewer samples.
+_TRIAL = 16
 #: A head whose output one step cannot serve: this share of its channels is below this SQNR.
 _MIXED_SHARE, _MIXED_POWER = 0.1, 10**1.5
 
@@ -91,14 +93,14 @@ def apply(ir_model: ir.Model, config: Config, context: Context) -> dict[str, Any
         raise EdgewrightError("E212", f"`quantize_static` finds no layer to quantize{_why(reasons)}")
     samples = calibrating(context, step="quantize_static")
     placement = place(ir_model, layers, form)
-    statistics, learning = _observe(ir_model, placement, samples, context)
+    statistics = _observe(ir_model, placement, samples, context)
     ranges = {name: choose(item, form, calibration=config.ranges) for name, item in statistics.histograms.items()}
     mixed = _mixed_heads(ir_model, placement, ranges, statistics, form)
     reasons |= dict.fromkeys(mixed, _MIXED)
     placement = without(ir_model, placement, mixed, context)
     if not placement.layers:
         raise EdgewrightError("E212", f"`quantize_static` finds no layer to quantize{_why(reasons)}")
-    trials = Trials(ir_model, placement, ranges, statistics, learning, context, config.compensate, config.correct_bias)
+    trials = Trials(ir_model, placement, ranges, statistics, context, config.compensate, config.correct_bias)
     selection = trials.select(keep_share=config.keep_share if config.search else 0.0)
     reasons |= dict.fromkeys(selection.taken_back, _SENSITIVE)
     reports = dict(trials.learnt(placement.layers)[0].reports)  # of all, those that stay in float among them
@@ -111,16 +113,15 @@ def apply(ir_model: ir.Model, config: Config, context: Context) -> dict[str, Any
     return summary(form, found, outputs, reasons, placement, ranges, reports, selection)
 
 
-def _observe(
-    ir_model: ir.Model, placement: Placement, samples: SampleSource, context: Context
-) -> tuple[Statistics, list[Sample]]:
-    """Statistics of the float network, and the samples that rounding learns from."""
+def _observe(ir_model: ir.Model, placement: Placement, samples: SampleSource, context: Context) -> Statistics:
+    """Statistics of the float network, over all samples and over those that rounding learns from."""
     points = placement.points  # also those that share a range: with fewer layers in int8 they may stand alone
     first = next(iter(samples))
     largest = max(_bytes(ir_model, points, first, context))
     count = min(int(np.clip(_KEPT_BYTES // max(largest, 1), _FEWEST, _MOST)), len(samples))
     positions = np.linspace(0, len(samples) - 1, count).round().astype(int).tolist()
-    return gather(ir_model, points, placement.layers, samples=samples, learning=set(positions), context=context)
+    few = positions[:: max(count // _TRIAL, 1)]
+    return gather(ir_model, points, placement.layers, samples=samples, learning=positions, trial=few, context=context)
 
 
 def _bytes(ir_model: ir.Model, names: Sequence[str], sample: Sample, context: Context) -> list[int]:
@@ -150,7 +151,7 @@ def _mixed_heads(
         made = absorbed(values[name]).name or ""
         if made not in placement.points or layer.op in form.float_outputs or _feeds(values[made], placement):
             continue
-        channels = statistics.channels[name]
+        channels = statistics.lesson.channels[name]
         step = ranges[placement.owner(made)].scale
         alive = channels.power > 0
         small = alive & (channels.power < _MIXED_POWER * step**2 / 12)

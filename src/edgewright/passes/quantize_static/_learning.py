@@ -22,7 +22,7 @@ from edgewright.passes.quantize_static._assembly import LARGEST_BIAS, Rounded, s
 from edgewright.passes.quantize_static._layers import Layer, absorbed
 from edgewright.passes.quantize_static._placement import Placement
 from edgewright.passes.quantize_static._ranges import Range
-from edgewright.passes.quantize_static._statistics import ChannelSums, Statistics
+from edgewright.passes.quantize_static._statistics import ChannelSums, Lesson
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -78,7 +78,7 @@ class Learner:
     ir_model: ir.Model
     placement: Placement
     ranges: Mapping[str, Range]
-    statistics: Statistics
+    lesson: Lesson
     form: QuantFormat
     context: Context
     compensate: bool = True
@@ -87,8 +87,9 @@ class Learner:
     alone: dict[str, Rounded] = field(default_factory=dict)
     _activated: set[str] = field(default_factory=set)
 
-    def learn(self, samples: Sequence[Sample]) -> dict[str, Rounded]:
+    def learn(self) -> dict[str, Rounded]:
         """Weights and biases of every layer, in graph order."""
+        samples = self.lesson.samples
         graph, made = simulated_values(self.ir_model, self.placement, self.ranges, {})
         names = Names(graph)
         values = {value.name: value for node in self.ir_model.graph for value in node.outputs}
@@ -117,7 +118,7 @@ class Learner:
         room = layer.room(self.form)
         held = self.ranges[self.placement.owner(layer.data)]
         bias = np.zeros(rows.shape[0] * rows.shape[1]) if layer.bias is None else layer.bias.astype(np.float64)
-        exact_mean = self.statistics.channels[layer.name].mean
+        exact_mean = self.lesson.channels[layer.name].mean
         if layer.op == "MatMul":
             exact_mean = exact_mean + bias
         reach = np.abs(bias) + np.abs(exact_mean) + np.abs(_shift(rows, moments.mean))
@@ -150,7 +151,7 @@ class Learner:
         for made in outputs:
             after.add(np.clip(made, 0, top), axis)
             active.add(((made > 0) & (made < top)).astype(np.float32), axis)
-        wanted = self.statistics.channels[result.name or ""].mean
+        wanted = self.lesson.channels[result.name or ""].mean
         share = active.mean
         shift: np.ndarray = np.where(
             share > _LEAST_ACTIVE, (wanted - after.mean) / np.maximum(share, _LEAST_ACTIVE), 0.0
@@ -167,7 +168,7 @@ class Learner:
         shift: np.ndarray,
         held: Range,
     ) -> dict[str, Any]:
-        channels = self.statistics.channels[layer.name]
+        channels = self.lesson.channels[layer.name]
         variance = np.maximum(channels.power - channels.mean**2, 0.0)
         moved = math.sqrt(float(np.square(shift).sum()) / max(float(variance.sum()), 1e-30))
         power = float(channels.power.sum())

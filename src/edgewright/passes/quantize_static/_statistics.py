@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -44,17 +44,32 @@ class ChannelSums:
 
 
 @dataclass(frozen=True)
+class Lesson:
+    """What rounding learns from.
+
+    Attributes:
+        samples: Calibrate samples.
+        channels: What the float network makes of these very samples, by what a layer makes, before and after an
+            activation fused into it: so that means compare.
+    """
+
+    samples: list[Sample]
+    channels: Mapping[str, ChannelSums]
+
+
+@dataclass(frozen=True)
 class Statistics:
     """Of the float network.
 
     Attributes:
         histograms: By tensor, over all calibrate samples.
-        channels: By what a layer makes, before and after an activation fused into it, over the samples that rounding
-            learns from as well, so that means compare.
+        lesson: Over those that rounding learns from.
+        trial: Over a part of these, for trials.
     """
 
     histograms: Mapping[str, Histogram]
-    channels: Mapping[str, ChannelSums]
+    lesson: Lesson
+    trial: Lesson
 
 
 def gather(
@@ -63,10 +78,11 @@ def gather(
     layers: Mapping[str, Layer],
     *,
     samples: SampleSource,
-    learning: Collection[int],
+    learning: Sequence[int],
+    trial: Sequence[int],
     context: Context,
-) -> tuple[Statistics, list[Sample]]:
-    """Run the float network over the calibrate samples, one at a time; also those that rounding learns from.
+) -> Statistics:
+    """Run the float network over the calibrate samples, one at a time.
 
     Args:
         ir_model: The float graph.
@@ -74,6 +90,7 @@ def gather(
         layers: Layers to sum the outputs of.
         samples: Calibrate samples.
         learning: Positions of the samples that rounding learns from.
+        trial: Of these, the positions of those that trials learn from.
         context: For running it.
 
     Raises:
@@ -83,22 +100,24 @@ def gather(
     values = {value.name: value for node in ir_model.graph for value in node.outputs}
     made = {name: absorbed(values[name]).name or "" for name in layers}
     axes = {key: 1 if layers[name].op == "Conv" else -1 for name in layers for key in (name, made[name])}
-    channels = {name: ChannelSums() for name in axes}
+    lessons = [(positions, Lesson([], {name: ChannelSums() for name in axes})) for positions in (learning, trial)]
     batches = list(chunks(ir_model, dict.fromkeys((*points, *axes))))
     context.progress.update("observe activations", 0, len(samples) * len(batches))
     done = 0
-    kept: dict[int, Sample] = {}
-    for chunk in batches:  # one network at a time: another set of outputs is another session
+    for number, chunk in enumerate(batches):  # one network at a time: another set of outputs is another session
         for position, sample in enumerate(samples):
             shown = context.run(ir_model, sample.arrays, chunk)
-            if position in learning:
-                kept[position] = sample
+            taught = [lesson for positions, lesson in lessons if position in positions]
+            for lesson in taught if number == 0 else ():
+                lesson.samples.append(sample)
             for name, array in shown.items():
                 require_finite(name, array, sample, step="quantize_static")
                 if name in histograms:
                     histograms[name].add(array)
-                if name in channels and position in learning:
-                    channels[name].add(array, axes[name])
+                if name in axes:
+                    for lesson in taught:
+                        lesson.channels[name].add(array, axes[name])
             done += 1
             context.progress.update("observe activations", done, len(samples) * len(batches))
-    return Statistics(histograms, channels), list(kept.values())
+    (_, lesson), (_, few) = lessons
+    return Statistics(histograms, lesson, few)

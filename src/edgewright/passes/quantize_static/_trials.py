@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from edgewright.contracts import Context, Sample
+from edgewright.contracts import Context
 from edgewright.graph.selection import Selection, take_back_fewest
 from edgewright.passes.quantize_static._assembly import Rounded, simulated
 from edgewright.passes.quantize_static._learning import Learner
@@ -30,7 +30,6 @@ class Trials:
         placement: All layers that may be int8.
         ranges: By point.
         statistics: Of the float graph.
-        samples: What is learnt from.
         context: For running networks and comparing their answers.
         compensate: Let rounding errors compensate each other.
         correct_bias: Shift biases so that every channel keeps its mean.
@@ -40,7 +39,6 @@ class Trials:
     placement: Placement
     ranges: Mapping[str, Range]
     statistics: Statistics
-    samples: Sequence[Sample]
     context: Context
     compensate: bool = True
     correct_bias: bool = True
@@ -53,10 +51,11 @@ class Trials:
         found = take_back_fewest(
             self.ir_model,
             names,
-            lambda some: self._network(some, self.learnt(some)[1]),
+            lambda some: self._network(some, self.learnt(some, trial=True)[1]),
             self.context,
             most=int(len(names) * keep_share),
             alone=lambda name: self._network((name,), alone),
+            final=lambda some: self._network(some, self.learnt(some)[1]),
         )
         if not found.samples:
             self.context.progress.note(
@@ -64,15 +63,22 @@ class Trials:
             )
         return found
 
-    def learnt(self, names: Collection[str]) -> tuple[Learner, dict[str, Rounded]]:
-        """What the layers `names` have learnt together, all others in float; remembered, it is some bytes a weight."""
+    def learnt(self, names: Collection[str], *, trial: bool = False) -> tuple[Learner, dict[str, Rounded]]:
+        """What the layers `names` have learnt together, all others in float; for a trial from fewer samples.
+
+        Remembered where it is no trial: it is some bytes a weight.
+        """
         key = frozenset(names)
         if key not in self._learnt:
+            lesson = self.statistics.trial if trial else self.statistics.lesson
             learner = Learner(
-                self.ir_model, self._placed(names), self.ranges, self.statistics, self.context.quant_format,
-                self.context, self.compensate, self.correct_bias,
+                self.ir_model, self._placed(names), self.ranges, lesson, self.context.quant_format, self.context,
+                self.compensate, self.correct_bias,
             )  # fmt: skip
-            self._learnt[key] = (learner, learner.learn(self.samples))
+            made = (learner, learner.learn())
+            if trial:
+                return made
+            self._learnt[key] = made
         return self._learnt[key]
 
     def _network(self, names: Collection[str], weights: Mapping[str, Rounded]) -> ir.Model:
