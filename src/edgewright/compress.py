@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import difflib
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -184,7 +184,7 @@ class _Recorded:
         return _Recorded(self._source.role(*roles), self._used)
 
 
-@dataclass
+@dataclass(eq=False)
 class _Opened:
     """A session over one state of a graph. What it holds keeps the ids of its key from being given out again."""
 
@@ -264,12 +264,25 @@ class _Context:
             EdgewrightError: E230 for inputs that do not fit, E231 unknown tensors, E232 when the runtime fails or does
                 not agree with the reference.
         """
+        return self.runner(ir_model, outputs)(inputs)
+
+    def runner(
+        self, ir_model: ir.Model, outputs: Sequence[str] | None = None
+    ) -> Callable[[Arrays], dict[str, np.ndarray]]:
+        """The same for many inputs; the graph must not change meanwhile."""
         opened = self._open(ir_model)
-        if self._checks_left:
-            self._checks_left -= 1
-            self._check(opened, inputs)
-        results: dict[str, np.ndarray] = opened.session.run(inputs, outputs)
-        return results
+
+        def run(inputs: Arrays) -> dict[str, np.ndarray]:
+            nonlocal opened
+            if opened not in self._opened:  # others were opened in between
+                opened = self._open(ir_model)
+            if self._checks_left:
+                self._checks_left -= 1
+                self._check(opened, inputs)
+            results: dict[str, np.ndarray] = opened.session.run(inputs, outputs)
+            return results
+
+        return run
 
     def close(self) -> None:
         """Close every session."""

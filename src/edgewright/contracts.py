@@ -6,7 +6,7 @@ checked by `tests/test_contract.py`. Every plugin module has a docstring whose f
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -131,6 +131,9 @@ class Context(Protocol):
 
     def run(self, ir_model: ir.Model, inputs: Arrays, outputs: Sequence[str] | None = None) -> dict[str, np.ndarray]:
         """Tensors `outputs` (default: the graph's outputs) of a float graph, on an exact runtime."""
+
+    def runner(self, ir_model: ir.Model, outputs: Sequence[str] | None = None) -> Callable[[Arrays], Arrays]:
+        """The same for many inputs; the graph must not change meanwhile, which `run` looks for at every call."""
 
 
 class Pass(Protocol):

@@ -24,8 +24,11 @@ class _Samples(list[Sample]):
 def _context(count: int, minimum: float) -> Any:
     """A network is the tuple of its changes; each moves the output, and agreement falls with the whole movement."""
 
-    def run(network: Sequence[str], inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        return {"y": np.ones(4, np.float32) + np.float32(sum(HARM[name] for name in network)), "i": np.arange(3)}
+    def runner(network: Sequence[str]) -> Any:
+        return lambda inputs: {
+            "y": np.ones(4, np.float32) + np.float32(sum(HARM[name] for name in network)),
+            "i": np.arange(3),
+        }
 
     def agreement(reference: list[dict[str, np.ndarray]], results: list[dict[str, np.ndarray]]) -> float:
         assert len(reference) == len(results) == min(count, 100)
@@ -36,7 +39,7 @@ def _context(count: int, minimum: float) -> Any:
     return SimpleNamespace(
         progress=progress,
         samples=samples,
-        run=run,
+        runner=runner,
         agreement=agreement,
         required=lambda count: min(minimum, 1 - 1 / count),
     )

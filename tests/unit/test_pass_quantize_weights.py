@@ -199,7 +199,7 @@ def test_the_select_samples_ask_for_more(
     samples = Samples(Sample(str(i), str(i), {"x": rng.standard_normal((4, 64)).astype(np.float32)}) for i in range(4))
     context = SimpleNamespace(
         samples=samples,
-        run=lambda network, inputs: run(network, dict(inputs)),
+        runner=lambda network: lambda inputs: run(network, dict(inputs)),
         agreement=lambda expected, got: 1 - max(rel_l2(a["y"], b["y"]) for a, b in zip(expected, got, strict=True)),
         required=lambda count: minimum,
         progress=SILENT,

@@ -77,11 +77,11 @@ def take_back_fewest(
     ranked: list[str] = []
 
     def enough(count: int, make: Changed = changed) -> bool:
-        network = make([name for name in changes if name not in ranked[:count]])
+        run = context.runner(make([name for name in changes if name not in ranked[:count]]))
         got = []
         for number, sample in enumerate(samples):
             context.progress.update(f"compare answers with {count} taken back", number, len(samples))
-            got.append(context.run(network, sample.arrays))
+            got.append(run(sample.arrays))
         steps[count] = context.agreement(expected, got)
         return steps[count] >= required
 
@@ -121,8 +121,12 @@ def _original(ir_model: ir.Model, context: Context) -> tuple[list[Sample], list[
     samples: list[Sample] = []
     expected: list[Arrays] = []
     room = _HELD_BYTES
-    for sample in context.samples.role("select") if context.samples is not None else ():
-        outputs = context.run(ir_model, sample.arrays)
+    chosen = context.samples.role("select") if context.samples is not None else ()
+    if not len(chosen):
+        return [], []
+    run = context.runner(ir_model)
+    for sample in chosen:
+        outputs = run(sample.arrays)
         room -= sum(array.nbytes for array in (*outputs.values(), *outputs.values(), *sample.arrays.values()))
         if len(samples) >= _TRIED and (room < 0 or len(samples) == _JUDGED):
             break
@@ -135,8 +139,9 @@ def _moved(network: ir.Model, samples: Sequence[Sample], expected: Sequence[Arra
     """How far the worst output moves: rel-L2 over all samples; infinite where one is NaN."""
     noise: dict[str, float] = {}
     signal: dict[str, float] = {}
+    run = context.runner(network)
     for sample, outputs in zip(samples, expected, strict=False):
-        results = context.run(network, sample.arrays)
+        results = run(sample.arrays)
         for name, value in outputs.items():
             if value.dtype.kind == "f" and value.shape == results[name].shape:
                 true, got = value.astype(np.float64), results[name].astype(np.float64)

@@ -119,10 +119,11 @@ def gather(
     rng = np.random.default_rng(context.seed)
     done = 0
     for chunk in batches:
+        run = context.runner(ir_model, chunk)
         for position, sample in enumerate(samples):
             if position not in used:
                 continue
-            for name, array in context.run(ir_model, sample.arrays, chunk).items():
+            for name, array in run(sample.arrays).items():
                 require_finite(name, array, sample, step="equalize")
                 axis = channels[name].axis
                 rows = np.moveaxis(array, axis, 0).reshape(array.shape[axis], -1)

@@ -7,7 +7,7 @@ quantized, so that 64 photos fit into memory.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -200,12 +200,9 @@ class _Stages:
             needed = self._alive_before(layer)
             data = _stored(layer.inputs[0]).name
             new = [name for name in needed if name not in kept]
-            fragment = extract(self._graph, Cut(kept, tuple(new))) if new else None
+            run = self._runner(Cut(kept, tuple(new))) if new else None
             for state in alive:
-                made: Arrays = {}
-                if fragment is not None:
-                    fed = {value.name: state[value.name] for value in fragment.graph.inputs}
-                    made = self._context.run(fragment, fed)
+                made = run(state) if run else {}
                 for name in [name for name in state if name not in needed]:
                     del state[name]
                 state.update(made)
@@ -216,10 +213,16 @@ class _Stages:
         """What the layer that was given last makes now, sample by sample."""
         output = node.outputs[0].name
         assert output is not None
-        fragment = extract(self._graph, Cut(self._kept, (output,)))
-        names = [value.name for value in fragment.graph.inputs if value.name]
+        run = self._runner(Cut(self._kept, (output,)))
         for state in self._alive:
-            yield self._context.run(fragment, {name: state[name] for name in names})[output]
+            yield run(state)[output]
+
+    def _runner(self, cut: Cut) -> Callable[[Arrays], Arrays]:
+        """Runs a part of the network on what is alive before it."""
+        fragment = extract(self._graph, cut)
+        names = [value.name for value in fragment.graph.inputs if value.name]
+        run = self._context.runner(fragment)
+        return lambda state: run({name: state[name] for name in names})
 
     def _alive_before(self, layer: ir.Node) -> list[str]:
         """Names of what `layer` and the nodes after it read of the nodes before it and of the graph's inputs."""

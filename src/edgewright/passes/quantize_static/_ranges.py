@@ -13,7 +13,7 @@ from edgewright.contracts import QuantFormat
 #: Bins of a histogram: 16 or more for each of 256 levels while half of the width is in use.
 _BINS = 8192
 #: Of a larger array, evenly spaced values are counted; its smallest and largest value are exact.
-_COUNTED = 2**17
+_COUNTED = 2**15
 #: More distinct values than levels are no grid.
 _LEVELS = 256
 #: Shares of the seen range that are tried.
@@ -94,14 +94,12 @@ class Histogram:
         self.low, self.high = min(self.low, low), max(self.high, high)
         self._widen(max(-low, high))
         stride = flat.size // _COUNTED + 1
-        counted = flat if stride == 1 else np.append(flat[::stride], (low, high))  # extremes are never left out
         if self._limit:
-            # The bin of a value at an edge may be its neighbour's, by rounding: it does not matter here.
-            places = counted.astype(np.float32) * np.float32(_BINS / 2 / self._limit)
-            places += np.float32(_BINS // 2)
-            self._counts += np.bincount(np.clip(places.astype(np.int32), 0, _BINS - 1), minlength=_BINS)
+            self._counts += stride * self._binned(flat[::stride])
+            if stride > 1:  # extremes are never left out
+                self._counts += self._binned(np.array((low, high), np.float32))
         else:
-            self._counts[_BINS // 2] += counted.size
+            self._counts[_BINS // 2] += flat.size
         if self.grid is not None:
             union = np.union1d(self.grid, flat)
             self.grid = union if len(union) <= _LEVELS else None
@@ -112,6 +110,12 @@ class Histogram:
         used = np.flatnonzero(self._counts)
         centres = -self._limit + (used + 0.5) * width
         return np.clip(centres, self.low, self.high), self._counts[used]
+
+    def _binned(self, values: np.ndarray) -> np.ndarray:
+        """How many values lie in each bin; of one at an edge rounding decides, which does not matter here."""
+        places = values.astype(np.float32) * np.float32(_BINS / 2 / self._limit)
+        places += np.float32(_BINS // 2)
+        return np.bincount(np.clip(places.astype(np.int32), 0, _BINS - 1), minlength=_BINS)
 
     def _widen(self, reach: float) -> None:
         if reach <= self._limit:

@@ -105,8 +105,9 @@ def gather(
     context.progress.update("observe activations", 0, len(samples) * len(batches))
     done = 0
     for number, chunk in enumerate(batches):  # one network at a time: another set of outputs is another session
+        run = context.runner(ir_model, chunk)
         for position, sample in enumerate(samples):
-            shown = context.run(ir_model, sample.arrays, chunk)
+            shown = run(sample.arrays)
             taught = [lesson for positions, lesson in lessons if position in positions]
             for lesson in taught if number == 0 else ():
                 lesson.samples.append(sample)
