@@ -35,11 +35,12 @@ RECIPES = ("original", "float", "fp16", "int8")
 MIN_AGREEMENT = 0.95
 
 #: Photos inside the scikit-image wheel, all CC0 or public domain, with the role of their crops.
-#: Textures, drawings and microscopy are left out: on them no answer of the network means anything.
+#: Textures, drawings and microscopy are left out: on them no answer of the network means anything. Those that calibrate
+#: show what ImageNet has no class for: the float network itself gives their crops four to nine classes.
 PHOTOS = {
-    "astronaut": "calibrate", "rocket": "calibrate",
-    "chelsea": "select", "coins": "select",
-    "camera": "judge", "coffee": "judge", "motorcycle_left": "judge",
+    "astronaut": "calibrate", "coins": "calibrate", "rocket": "calibrate",
+    "camera": "select",
+    "chelsea": "judge", "coffee": "judge", "motorcycle_left": "judge",
 }  # fmt: skip
 #: Crops of each photo: 3 judged photos give 192 samples, and 189 that agree are what a bound of 95 % takes.
 CROPS = 64
