@@ -18,18 +18,15 @@ from edgewright.errors import EdgewrightError
 from edgewright.graph.cut import extract
 from edgewright.graph.dataflow import constant_array
 from edgewright.locate.alternatives import (
-    Alternative,
     alternatives,
-    bias_of,
-    label_of,
     mixes_channels,
     rounded,
     rounded_weight,
     scaled_weight,
     swapped_inputs,
     swapped_rows,
-    weight_of,
 )
+from edgewright.locate.changes import Alternative, bias_of, label_of, weight_of
 from edgewright.locate.patterns import (
     ACTIVATIONS,
     FLOAT16_MAX,
