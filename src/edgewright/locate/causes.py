@@ -63,6 +63,13 @@ _ELEMENTWISE = _NONLINEAR | {"Mul", "Add", "Sub", "Div", "Identity", "Pow"}
 
 def explain(failure: Failure, limits: original.Limits) -> str | None:
     """The likely cause of `failure` in words, with its evidence; None where no hypothesis explains it."""
+    cause = _explain(failure, limits)
+    if cause is None or failure.source is None:
+        return cause
+    return f"in the source {cause.replace('the original', 'this network')}"
+
+
+def _explain(failure: Failure, limits: original.Limits) -> str | None:
     expected, got = failure.expected, failure.got
     if got is None or expected.dtype.kind not in "fiu" or not expected.size:
         return None
@@ -142,6 +149,7 @@ class _Stretch:
         assert failure.got is not None
         self._inputs, self._end = failure.inputs, failure.stage.name
         self._expected, self._got, self._tolerance = failure.expected, failure.got, tolerance
+        self._thinned = failure.thinned
         self._part = fragment(failure.model, failure.stage, failure.inputs)
         reference = original.reference_runtime()
         if reference is None or registry.peek("runtimes", reference).supports(self._part.ir):
@@ -192,7 +200,7 @@ class _Stretch:
         """What happened to the weights of the last node, under a bias that is right."""
         node = next(node for node in self._part.ir.graph if self._end in [value.name for value in node.outputs])
         bias = bias_of(node)
-        if bias is not None and np.any(bias):
+        if bias is not None and np.any(bias) and self._expected.ndim > 1:
             axis = self._expected.ndim - 1 if node.op_type == "Gemm" else 1
             yield from without_bias(self._expected, self._got, bias, axis, label_of(node), self._tolerance)
 
@@ -226,7 +234,9 @@ class _Stretch:
             return
         error = np.asarray(self._got, np.float64) - np.asarray(self._expected, np.float64)
         source = self._value(str(node.inputs[0].name)) if node.inputs[0] is not None else None
-        if source is not None:
+        end = self._value(self._end)
+        if source is not None and end is not None:
+            error = self._thinned.scattered(error, end.shape)
             for pair in likely_input_swaps(node, source, error, _MOST_NAMED):
                 yield swapped_inputs(node, *pair), 0
         wrong = wrong_channels(self._expected, self._got, self._tolerance)
@@ -268,7 +278,7 @@ class _Stretch:
         return Model(extract(copy, Cut((*self._inputs, str(value.name)), (self._end,))))
 
     def _finish(self, rest: Model | None, name: str, value: np.ndarray) -> np.ndarray | None:
-        return value if rest is None else self._run(rest, {**self._inputs, name: value})
+        return self._thinned.of(value) if rest is None else self._run(rest, {**self._inputs, name: value})
 
     def _run(self, model: Model, inputs: Arrays) -> np.ndarray | None:
         """The stretch's end; None where the change makes no valid network, or another shape."""
@@ -277,6 +287,10 @@ class _Stretch:
                 result = opened.run(inputs)[self._end]
         except EdgewrightError:
             return None
+        places = self._thinned.places
+        if places is not None and places.max() >= result.size:
+            return None
+        result = self._thinned.of(result)
         return result if result.shape == self._got.shape else None
 
 
