@@ -10,13 +10,13 @@ import numpy as np
 
 from edgewright.graph.dataflow import add_initializer, constant_array, is_standard, sole_consumer
 from edgewright.graph.shapes import static_shape
-from edgewright.locate.changes import Alternative, attribute, in_turn, label_of, set_input
+from edgewright.locate.changes import Alternative, attribute, in_turn, label_of, set_attribute, set_input
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
 #: Of longer joins and finer slices not every exchange is tried.
-_MOST_JOINED, _MOST_PIECES = 8, 64
+_MOST_JOINED, _MOST_PIECES, _MOST_AXES = 8, 64, 6
 #: What `scale_x_y` is in the cfgs of AlexeyAB/darknet.
 CELL_SCALES = (1.0, 1.05, 1.1, 1.2, 1.5, 2.0)
 
@@ -24,6 +24,7 @@ CELL_SCALES = (1.0, 1.05, 1.1, 1.2, 1.5, 2.0)
 def arrangements(node: ir.Node) -> Iterator[Alternative]:
     """Everything that is worth trying on one standard node that moves values."""
     yield from _reorgs(node)
+    yield from _transposes(node)
     yield from _joins(node)
     yield from _pieces(node)
     yield from _cell_scales(node)
@@ -100,6 +101,17 @@ def _gathered(node: ir.Node, source: ir.Value, order: np.ndarray, sizes: tuple[i
         graph.remove(copy, safe=True)
 
     return change
+
+
+def _transposes(node: ir.Node) -> Iterator[Alternative]:
+    """Axes in another order that leaves the same shape."""
+    shape = node.inputs[0].shape if node.inputs and node.inputs[0] is not None else None
+    now = tuple(attribute(node, "perm", ()))
+    if node.op_type != "Transpose" or shape is None or not now or len(now) > _MOST_AXES:
+        return
+    for order in itertools.permutations(range(len(now))):
+        if order != now and [shape[axis] for axis in order] == [shape[axis] for axis in now]:
+            yield f"`{label_of(node)}` has the axes {list(order)} instead of {list(now)}", set_attribute("perm", order)
 
 
 # --- routes -----------------------------------------------------------------------------------------------------------

@@ -26,12 +26,13 @@ from edgewright.locate.alternatives import (
     swapped_inputs,
     swapped_rows,
 )
-from edgewright.locate.changes import Alternative, bias_of, label_of, weight_of
+from edgewright.locate.changes import Alternative, attribute, bias_of, label_of, weight_of
 from edgewright.locate.patterns import (
     ACTIVATIONS,
     FLOAT16_MAX,
     Hypothesis,
     added_activations,
+    before_activation,
     patterns,
     rounded_to,
     slopes,
@@ -84,7 +85,11 @@ def _explain(failure: Failure, limits: original.Limits) -> str | None:
         return f"every value is a {narrow} number: this layer runs in {narrow}, not in float32 (rel-L2 {error:.1e})"
     most = min(limits.isolated_at(failure.noise), _LEFT * error)
     explaining = [h for h in _hypotheses(failure, limits.isolated) if h.residual <= most]
-    return _choose(explaining, error) or _few_channels(expected, got, max(limits.isolated, _SAME))
+    return (
+        _choose(explaining, error)
+        or (_narrow_weights(failure) if failure.source else None)
+        or _few_channels(expected, got, max(limits.isolated, _SAME))
+    )
 
 
 def _choose(explaining: Sequence[Hypothesis], error: float) -> str | None:
@@ -110,6 +115,16 @@ def _few_channels(expected: np.ndarray, got: np.ndarray, tolerance: float) -> st
         return None
     which = ", ".join(str(i) for i in wrong)
     return f"only channel {which} of {expected.shape[1]} differs: its parameters are others"
+
+
+def _narrow_weights(failure: Failure) -> str | None:
+    """Words for a network that has lost digits of its weights, which the source cannot have had from it."""
+    for node in fragment(failure.model, failure.stage, failure.inputs).ir.graph:
+        weight = weight_of(node)
+        narrow = rounded_to(weight) if weight is not None else None
+        if narrow:
+            return f"the weights of `{label_of(node)}` may have more digits: the original's are all {narrow} numbers"
+    return None
 
 
 def _overflow(failure: Failure, got: np.ndarray, broken: np.ndarray) -> str:
@@ -138,6 +153,7 @@ def _hypotheses(failure: Failure, most: float) -> Iterator[Hypothesis]:
     if stretch.size <= _MOST_NODES:
         yield from stretch.narrow()
         yield from stretch.last_weights()
+        yield from stretch.last_activation()
         yield from stretch.activations()
         yield from stretch.node_alternatives()
 
@@ -204,6 +220,21 @@ class _Stretch:
             axis = self._expected.ndim - 1 if node.op_type == "Gemm" else 1
             yield from without_bias(self._expected, self._got, bias, axis, label_of(node), self._tolerance)
 
+    def last_activation(self) -> Iterator[Hypothesis]:
+        """What happened before a leaky rectifier at the end, which can be undone."""
+        before, got = self._undone()
+        if before is not None and got is not None:
+            yield from before_activation(before, got, self._end, self._tolerance)
+
+    def _undone(self) -> tuple[np.ndarray | None, np.ndarray | None]:
+        """(the original's, what came) before a leaky rectifier at the end; None where there is another node."""
+        node = next(node for node in self._part.ir.graph if self._end in [value.name for value in node.outputs])
+        slope = attribute(node, "alpha", 0.01)
+        source = self._value(str(node.inputs[0].name)) if node.op_type == "LeakyRelu" and node.inputs[0] else None
+        if source is None or slope <= 0:
+            return None, None
+        return self._thinned.of(source), np.where(self._got < 0, self._got / slope, self._got)
+
     def activations(self) -> Iterator[Hypothesis]:
         """Another activation in the place of each one in the stretch."""
         for node in self._part.ir.graph:
@@ -245,7 +276,10 @@ class _Stretch:
         swapped = swapped_rows(node, int(wrong[0]), int(wrong[1])) if wrong.size == 2 else None
         if swapped:
             yield swapped, 0
-        found = slopes(self._expected, self._got, 1) if self.size > 1 else None
+        before, came = self._undone()
+        if before is None or came is None:
+            before, came = self._expected, self._got
+        found = slopes(before, came, 1) if self.size > 1 else None
         scaled = scaled_weight(node, found[0], self._tolerance) if found else None
         if scaled and found:
             uniform = np.ptp(found[0]) < self._tolerance
