@@ -167,7 +167,6 @@ class LocateReport(Record):
 
     Attributes:
         bundle_hash: What was examined: the bundle, or the network where its source is what it was compared with.
-        stage: What was compared with what: "outputs.npz -> net" (source and import) or "net -> onnxruntime 1.23 fp32".
         layers: In graph order.
         first: Name of the first layer that fails isolated, or None.
         cause: The likely cause of the first failure, in words, or None.
@@ -176,11 +175,11 @@ class LocateReport(Record):
         samples: Samples compared.
         seed: Seed.
         environment: Where.
+        stage: What was compared with what: "outputs.npz -> net" (source and import) or "net -> onnxruntime 1.23 fp32".
     """
 
     bundle_hash: str
     bundle_name: str
-    stage: str
     layers: tuple[Layer, ...]
     first: str | None
     cause: str | None
@@ -189,6 +188,7 @@ class LocateReport(Record):
     samples: int
     seed: int
     environment: Environment
+    stage: str = ""  # absent in evidence of before
 
 
 # --- bench and inspect ------------------------------------------------------------------------------------------------------
