@@ -210,7 +210,12 @@ def scale_for_shift(model: ir.Model, rng: np.random.Generator) -> Injected | Non
 
 def reorg(model: ir.Model, rng: np.random.Generator) -> Injected | None:
     """Plain space-to-depth for Darknet's reorg, which reads the map in another size first."""
-    node = _pick(rng, _nodes(model, ["SpaceToDepth"], lambda n: n.inputs[0].producer().op_type == "Reshape"))
+
+    def rereads(node: ir.Node) -> bool:
+        before = node.inputs[0].producer()
+        return before is not None and before.op_type == "Reshape"
+
+    node = _pick(rng, _nodes(model, ["SpaceToDepth"], rereads))
     if node is None:
         return None
     wide = node.inputs[0].producer()
@@ -221,7 +226,10 @@ def reorg(model: ir.Model, rng: np.random.Generator) -> Injected | None:
 
 def upsample(model: ir.Model, rng: np.random.Generator) -> Injected | None:
     """Linear for nearest interpolation."""
-    nearest = lambda n: "mode" not in n.attributes or n.attributes["mode"].value == "nearest"  # noqa: E731
+
+    def nearest(node: ir.Node) -> bool:
+        return "mode" not in node.attributes or node.attributes["mode"].value == "nearest"
+
     node = _pick(rng, _nodes(model, ["Resize"], nearest))
     if node is None:
         return None
@@ -231,7 +239,7 @@ def upsample(model: ir.Model, rng: np.random.Generator) -> Injected | None:
 
 def route_order(model: ir.Model, rng: np.random.Generator) -> Injected | None:
     """Two sources of a join exchanged."""
-    node = _pick(rng, _nodes(model, ["Concat"], lambda n: n.inputs[0] is not n.inputs[1]))
+    node = _pick(rng, _nodes(model, ["Concat"], lambda n: len(n.inputs) > 1 and n.inputs[0] is not n.inputs[1]))
     if node is None:
         return None
     first, second = node.inputs[:2]
@@ -242,12 +250,40 @@ def route_order(model: ir.Model, rng: np.random.Generator) -> Injected | None:
 
 def route_source(model: ir.Model, rng: np.random.Generator) -> Injected | None:
     """One source of a join dropped: another of its size stands there twice."""
-    same = lambda n: n.inputs[0].shape is not None and n.inputs[0].shape == n.inputs[1].shape  # noqa: E731
-    node = _pick(rng, _nodes(model, ["Concat"], same))
+
+    def alike(node: ir.Node) -> bool:
+        first, *others = (value.shape for value in node.inputs)
+        return first is not None and len(others) > 0 and others[0] == first and node.inputs[0] is not node.inputs[1]
+
+    node = _pick(rng, _nodes(model, ["Concat"], alike))
     if node is None:
         return None
     node.replace_input_with(0, node.inputs[1])
     return Injected(node.outputs[0].name, ("input 0 of",))
+
+
+def route_index(model: ir.Model, rng: np.random.Generator) -> Injected | None:
+    """A join that reads the output of another layer of the same size."""
+    places = []
+    for number, node in enumerate(nodes := list(model.graph)):
+        if (
+            node.op_type in ("Concat", "Add")
+            and node.outputs[0].name.startswith("layer_")
+            and "." not in node.outputs[0].name
+        ):
+            wanted = node.inputs[1]
+            others = [
+                value
+                for earlier in nodes[:number]
+                for value in earlier.outputs
+                if "." not in value.name and value.shape == wanted.shape and value not in node.inputs
+            ]
+            places += [(node, other) for other in others]
+    if not places:
+        return None
+    node, other = places[int(rng.integers(len(places)))]
+    node.replace_input_with(1, other)
+    return Injected(node.outputs[0].name, ("reads `", "input 1 of"))
 
 
 def route_group(model: ir.Model, rng: np.random.Generator) -> Injected | None:
@@ -255,7 +291,12 @@ def route_group(model: ir.Model, rng: np.random.Generator) -> Injected | None:
 
     def later(node: ir.Node) -> bool:
         arrays = [constant(value) for value in node.inputs[1:4]]
-        return all(a is not None and a.size == 1 for a in arrays) and arrays[0][0] > 0 and arrays[2][0] == 1
+        return (
+            len(arrays) == 3
+            and all(a is not None and a.size == 1 for a in arrays)
+            and arrays[0][0] > 0
+            and arrays[2][0] == 1
+        )
 
     node = _pick(rng, _nodes(model, ["Slice"], later))
     if node is None:
@@ -268,7 +309,16 @@ def route_group(model: ir.Model, rng: np.random.Generator) -> Injected | None:
 
 def cell_scale(model: ir.Model, rng: np.random.Generator) -> Injected | None:
     """`scale_x_y` of a YOLO head forgotten: times 1, minus 0."""
-    scaled = lambda n: constant(n.inputs[1]) is not None and "sigmoid" in n.inputs[0].name  # noqa: E731
+
+    def scaled(node: ir.Node) -> bool:
+        before, after = node.inputs[0].producer(), [use.node.op_type for use in node.outputs[0].uses()]
+        return (
+            before is not None
+            and before.op_type == "Sigmoid"
+            and after == ["Sub"]
+            and constant(node.inputs[1]) is not None
+        )
+
     node = _pick(rng, _nodes(model, ["Mul"], scaled))
     if node is None:
         return None
@@ -308,5 +358,6 @@ FAULTS: dict[str, Fault] = {
     "route order": route_order,
     "route source": route_source,
     "route group": route_group,
+    "route index": route_index,
     "cell scale": cell_scale,
 }

@@ -162,6 +162,7 @@ IMPORTS = [
     ("yolov2", "swapped channels", "are swapped"),
     ("yolov4_tiny", "route group", "takes channels 8 to 15 instead of 0 to 7"),
     ("yolov4_tiny", "cell scale", "`scale_x_y` of"),
+    ("yolov4_tiny", "route index", "`layer_008` reads `layer_007` instead of `layer_001`"),
     ("yolov3_tiny", "padding side", "is [0, 0, 1, 1] instead of [1, 1, 0, 0]"),
 ]
 

@@ -154,6 +154,8 @@ def _report(
     failure, model = walk.failure, walk.model
     cause = causes.explain(failure, walk.limits) if failure else None
     first = failure.stage.name if failure else None
+    if first is not None and cause is None:
+        cause = "; ".join(differences.values.get(first, ())) or None
     if first is None and differences.spec:
         first, cause = next(iter(differences.spec.items()))
     if bundle is None:

@@ -57,6 +57,8 @@ _MOST_NAMED = 3
 _SAME = 1e-4
 #: In longer stretches a single wrong node is not looked for.
 _MOST_NODES = 24
+#: Tensors that are tried in the place of another are held at once.
+_OTHER_BYTES = 64 * 2**20
 _NONLINEAR = frozenset({"Celu", "Clip", "Elu", "Erf", "Gelu", "HardSigmoid", "HardSwish", "LeakyRelu", "Max", "Mish",
     "Min", "PRelu", "Relu", "Selu", "Sigmoid", "Softplus", "Softsign", "Swish", "Tanh"})  # fmt: skip
 _ELEMENTWISE = _NONLINEAR | {"Mul", "Add", "Sub", "Div", "Identity", "Pow"}
@@ -88,6 +90,7 @@ def _explain(failure: Failure, limits: original.Limits) -> str | None:
     return (
         _choose(explaining, error)
         or (_narrow_weights(failure) if failure.source else None)
+        or _choose([h for h in _Stretch(failure, limits.isolated).other_inputs(failure) if h.residual <= most], error)
         or _few_channels(expected, got, max(limits.isolated, _SAME))
     )
 
@@ -259,6 +262,23 @@ class _Stretch:
                         text = f"the activation `{node.outputs[0].name}` is {name} instead of {now}"
                         yield Hypothesis(text, rel_l2(self._got, result))
 
+    def other_inputs(self, failure: Failure) -> Iterator[Hypothesis]:
+        """An earlier tensor of the same size in the place of one that the stretch reads, as by a wrong index."""
+        if self.size > _MOST_NODES:
+            return
+        for name, value in self._inputs.items():
+            names = _same_size(failure, value)
+            if name not in failure.sample and names:
+                with session.open(failure.model, runtime=session.exact_runtime()) as opened:
+                    others = opened.run(failure.sample, names)
+                for other in names:
+                    if other in self._inputs or others[other].shape != value.shape:
+                        continue
+                    result = self._run(self._part, {**self._inputs, name: others[other]})
+                    if result is not None:
+                        text = f"`{self._end}` reads `{other}` instead of `{name}`"
+                        yield Hypothesis(text, rel_l2(self._got, result))
+
     def _suggested(self, node: ir.Node) -> Iterator[tuple[Alternative, int]]:
         """Changes of the weights that the numbers suggest, with how many numbers they fit: factors, exchanged channels."""
         if self._expected.shape != self._got.shape or self._expected.ndim < 2 or weight_of(node) is None:
@@ -326,6 +346,20 @@ class _Stretch:
             return None
         result = self._thinned.of(result)
         return result if result.shape == self._got.shape else None
+
+
+def _same_size(failure: Failure, value: np.ndarray) -> tuple[str, ...]:
+    """Names of float tensors before the failing stretch with the sizes of `value`, the batch left out."""
+    found: list[str] = []
+    for node in failure.model.ir.graph:
+        names = [output.name for output in node.outputs]
+        if failure.stage.name in names:
+            break
+        for output in node.outputs:
+            sizes = tuple(output.shape) if output.shape is not None else ()
+            if output.name and sizes[1:] == value.shape[1:] and len(sizes) == value.ndim and output.dtype is not None:
+                found += [output.name] if output.dtype.numpy() == value.dtype else []
+    return tuple(found[-max(1, _OTHER_BYTES // max(value.nbytes, 1)) :])
 
 
 def _activation_source(node: ir.Node) -> ir.Value | None:

@@ -225,7 +225,8 @@ class SourceWalk:
             inputs, result, error = {key: own[key] for key in stage.inputs}, own[name], whole
             wrong = name not in self._right and self._right.issuperset(stage.inputs)
         if wrong:
-            self._fail(Failure(stage, self.model, inputs, seen.of(result), kept, error, noise, seen, self.stored.path))
+            came, file = seen.of(result), self.stored.path
+            self._fail(Failure(stage, self.model, inputs, came, kept, error, noise, seen, file, self._inputs))
 
     def _unreadable(self, stage: Stage, problem: str) -> None:
         error = TensorError(name=stage.name, problem=problem, worst_sample=self._sample)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,7 @@ class Failure:
         noise: rel-L2 between two exact evaluations of this stretch.
         thinned: Which values of the end are compared.
         source: The file of the source's tensors, where these are what `got` comes from.
+        sample: The network's inputs.
     """
 
     stage: Stage
@@ -54,6 +55,7 @@ class Failure:
     noise: float
     thinned: Thinning = WHOLE
     source: Path | None = None
+    sample: Arrays = field(default_factory=dict)
 
 
 class Walk:
@@ -292,7 +294,8 @@ class Walk:
             return
         self.failing[stage.name] = None
         if self.failure is None or self._before(stage.name, self.failure.stage.name):
-            self.failure = Failure(stage, self.model, inputs, values[stage.name], got, error, noise)
+            sample = {info.name: values[info.name] for info in self.model.inputs}
+            self.failure = Failure(stage, self.model, inputs, values[stage.name], got, error, noise, sample=sample)
 
     def _may_be_noise(self, error: TensorError) -> bool:
         """False where no rounding can be the excuse, so that it need not be measured."""
