@@ -179,6 +179,14 @@ def test_faults_of_the_import_are_found_against_darknets_own_tensors(name: str, 
     assert words in report.cause
 
 
+def test_one_value_for_each_channel_explains_nothing() -> None:
+    """A bias forgotten in a fully connected layer: each output has its own offset, which any numbers would have."""
+    model, samples, stored = pack("yolov1_local")
+    wrong, injected = damaged(model, "no bias")
+    report = ew.locate_source(wrong, stored, samples)
+    assert (report.first, report.cause) == (injected.tensor.split(".")[0], None)
+
+
 Run = Callable[..., tuple[int, Any]]
 
 

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 EPSILONS = (0.1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7, 1e-8, 1e-12, 2e-5, 0.0)
 SLOPES = (0.01, 0.1, 0.2, 0.25, 0.3, 0.0, 1.0)
+#: Tried as they are, where no activation that can be undone shows the factor; 255: values of pixels for 0..1.
+_FACTORS = {"0.5": 0.5, "2": 2.0, "255": 255.0, "1/255": 1 / 255}
 _POOLS = ("MaxPool", "AveragePool", "LpPool")
 #: Storage orders of O, I, H, W that a weight's memory may be read in by mistake.
 _ORDERS = {"OHWI": (0, 2, 3, 1), "HWIO": (2, 3, 1, 0), "IOHW": (1, 0, 2, 3), "HWOI": (2, 3, 0, 1)}
@@ -230,6 +232,8 @@ def _weights(node: ir.Node) -> Iterator[Alternative]:
     weight = weight_of(node)
     assert weight is not None
     label = f"the weights of `{label_of(node)}`"
+    for text, factor in _FACTORS.items():
+        yield f"{label} are {text} x the original's", set_weight((weight * factor).astype(weight.dtype))
     for name in ("bfloat16", "float16"):
         yield f"{label} are rounded to {name}", rounded_weight(weight, name)
     if weight.ndim == 2 and weight.shape[0] == weight.shape[1]:

@@ -285,9 +285,9 @@ class _Stretch:
             return
         error = np.asarray(self._got, np.float64) - np.asarray(self._expected, np.float64)
         source = self._value(str(node.inputs[0].name)) if node.inputs[0] is not None else None
-        end = self._value(self._end)
-        if source is not None and end is not None:
-            error = self._thinned.scattered(error, end.shape)
+        end, own = self._value(self._end), self._value(str(node.outputs[0].name))
+        if source is not None and end is not None and own is not None and own.size == end.size:
+            error = self._thinned.scattered(error, end.shape).reshape(own.shape)
             for pair in likely_input_swaps(node, source, error, _MOST_NAMED):
                 yield swapped_inputs(node, *pair), 0
         wrong = wrong_channels(self._expected, self._got, self._tolerance)
