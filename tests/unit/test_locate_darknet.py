@@ -160,6 +160,7 @@ IMPORTS = [
     ("yolov4_tiny", "upsample mode", "is nearest instead of linear"),
     ("yolov2", "reorg", "is Darknet's reorg instead of space-to-depth"),
     ("yolov2", "swapped channels", "are swapped"),
+    ("yolov2", "route source", "`layer_017` reads `layer_016` instead of `layer_013`"),
     ("yolov4_tiny", "route group", "takes channels 8 to 15 instead of 0 to 7"),
     ("yolov4_tiny", "cell scale", "`scale_x_y` of"),
     ("yolov4_tiny", "route index", "`layer_008` reads `layer_007` instead of `layer_001`"),

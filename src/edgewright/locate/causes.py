@@ -274,10 +274,24 @@ class _Stretch:
                 for other in names:
                     if other in self._inputs or others[other].shape != value.shape:
                         continue
-                    result = self._run(self._part, {**self._inputs, name: others[other]})
-                    if result is not None:
-                        text = f"`{self._end}` reads `{other}` instead of `{name}`"
-                        yield Hypothesis(text, rel_l2(self._got, result))
+                    for part, place in ((self._part, name), *self._apart(name)):
+                        result = self._run(part, {**self._inputs, place: others[other]})
+                        if result is not None:
+                            text = f"`{self._end}` reads `{other}` instead of `{name}`"
+                            yield Hypothesis(text, rel_l2(self._got, result))
+
+    def _apart(self, name: str) -> Iterator[tuple[Model, str]]:
+        """The stretch with an input of its own for each place where one node reads `name`, if it does so twice."""
+        import onnx_ir as ir
+
+        for number, node in enumerate(self._part.ir.graph):
+            places = [place for place, value in enumerate(node.inputs) if value is not None and value.name == name]
+            for place in places if len(places) > 1 else ():
+                copy = self._part.clone_ir()
+                value = ir.Value(name=f"{name}:other", type=node.inputs[place].type, shape=node.inputs[place].shape)
+                copy.graph.inputs.append(value)
+                copy.graph.node(number).replace_input_with(place, value)
+                yield Model(copy), value.name or ""
 
     def _suggested(self, node: ir.Node) -> Iterator[tuple[Alternative, int]]:
         """Changes of the weights that the numbers suggest, with how many numbers they fit: factors, exchanged channels."""
