@@ -1,6 +1,7 @@
-"""Time and peak memory of `locate` on EfficientNet-Lite0: the target is 30 s and 1 GB on 2 cores.
+"""Time and peak memory of `locate`: on EfficientNet-Lite0 the target is 30 s and 1 GB on 2 cores, on YOLO-Fastest 20 s on one.
 
     python benchmarks/locate.py [--runtime openvino] [--recipe float] [--memory 512] [--fault]
+    EDGEWRIGHT_DATA=DIR python benchmarks/locate.py --cfg yolo-fastest-1.1
 
 Each case runs in a process of its own, so that its peak memory belongs to it. Random photos do: only sizes matter here.
 """
@@ -9,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -24,14 +26,16 @@ CASES = [("onnxruntime", "original"), ("openvino", "original"), ("onnxruntime", 
          ("onnxruntime", "fp16"), ("openvino", "fp16")]  # fmt: skip
 
 
-def measure(runtime: str, recipe: str, memory_mb: int, threads: int, fault: bool) -> dict[str, object]:
+def measure(runtime: str, recipe: str, memory_mb: int, threads: int, fault: bool, cfg: str = "") -> dict[str, object]:
     """One case in this process."""
     import onnx_ir as ir
 
     import edgewright as ew
     from edgewright.samples import Samples
 
-    model = ew.load("zoo:efficientnet-lite0")
+    if cfg and hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+    model = ew.load(Path(os.environ["EDGEWRIGHT_DATA"]) / "darknet" / f"{cfg}.cfg" if cfg else "zoo:efficientnet-lite0")
     network = model
     if fault:
         copy = model.clone_ir()
@@ -68,12 +72,20 @@ def main() -> int:
     parser.add_argument("--memory", type=int, default=512, help="MB for inner tensors")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--fault", action="store_true", help="examine a bundle with a wrong batch-norm epsilon")
+    parser.add_argument("--cfg", default="", help="a Darknet network of the test data, on one core")
     parser.add_argument("--one", action="store_true", help="run in this process and print JSON")
     arguments = parser.parse_args()
     if arguments.one:
         print(
             json.dumps(
-                measure(arguments.runtime, arguments.recipe, arguments.memory, arguments.threads, arguments.fault)
+                measure(
+                    arguments.runtime,
+                    arguments.recipe,
+                    arguments.memory,
+                    arguments.threads,
+                    arguments.fault,
+                    arguments.cfg,
+                )
             )
         )
         return 0
@@ -82,11 +94,12 @@ def main() -> int:
         if (arguments.runtime or runtime) != runtime or (arguments.recipe or recipe) != recipe:
             continue
         command = [sys.executable, __file__, "--one", "--runtime", runtime, "--recipe", recipe,
-                   "--memory", str(arguments.memory), "--threads", str(arguments.threads)]  # fmt: skip
+                   "--memory", str(arguments.memory), "--threads", str(arguments.threads),
+                   "--cfg", arguments.cfg]  # fmt: skip
         if arguments.fault:
             command.append("--fault")
         result = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-        within = result["seconds"] <= TARGET_SECONDS and result["peak_mb"] <= TARGET_MB
+        within = result["seconds"] <= (20.0 if arguments.cfg else TARGET_SECONDS) and result["peak_mb"] <= TARGET_MB
         missed += not within
         print(f"{'ok  ' if within else 'MISS'} {runtime:12} {recipe:9} {json.dumps(result)}", flush=True)
     return int(missed > 0)

@@ -1,6 +1,8 @@
-"""How often `locate` finds and names a fault: every fault x architecture x runtime, some random places each.
+"""How often `locate` finds and names a fault: every fault x network x runtime, some random places each.
 
     EDGEWRIGHT_DATA=DIR python benchmarks/locate_faults.py [--places 3] [--recipe float] [--only resnet18,unet]
+    EDGEWRIGHT_DATA=DIR python benchmarks/locate_faults.py --darknet       # trained YOLO-Fastest and the oracle packs
+    EDGEWRIGHT_DATA=DIR python benchmarks/locate_faults.py --source        # faults of the import, against Darknet's tensors
 
 For each kind of fault: cases, found (the first failing layer is the one with the fault), named (its words are in the cause),
 hidden (the fault changes its layer by less than the limit), and the false alarms of healthy bundles.
@@ -14,6 +16,7 @@ import sys
 import tempfile
 from collections import Counter
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -86,25 +89,34 @@ def main() -> int:
     parser.add_argument("--recipe", default="original")
     parser.add_argument("--runtimes", default="onnxruntime,openvino")
     parser.add_argument("--only", default="")
+    parser.add_argument("--darknet", action="store_true")
+    parser.add_argument("--source", action="store_true")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--verbose", action="store_true")
     arguments = parser.parse_args()
     faults = module(ROOT / "tests" / "faults.py")
-    data = module(ROOT / "tests" / "conftest.py").find_data() / "architectures"
-    fill = module(data / "fill.py")
-    names = arguments.only.split(",") if arguments.only else sorted(path.stem for path in data.glob("*.onnx"))
+    data = module(ROOT / "tests" / "conftest.py").find_data()
+    networks = (
+        _darknet(data, arguments.source)
+        if arguments.darknet or arguments.source
+        else _architectures(data, arguments.seed)
+    )
     counts: dict[str, Counter[str]] = {}
-    for name in names:
-        proto = fill.load_filled(data / f"{name}.onnx", seed=arguments.seed)
-        model = ew.load(_saved(proto, name))
+    for name, make in networks.items():
+        if arguments.only and name not in arguments.only.split(","):
+            continue
+        model, samples = make()
         if model.precision != "fp32":
             continue
-        samples = Source([fill.example_inputs(proto, seed) for seed in (0, 1)])
-        for runtime in arguments.runtimes.split(","):
+        stored = data / "darknet-oracle" / name / "outputs.npz"
+        for runtime in ("source",) if arguments.source else arguments.runtimes.split(","):
             for fault, inject in {"(healthy)": None, **faults.FAULTS}.items():
                 for place in range(arguments.places if inject else 1):
                     rng = np.random.default_rng([arguments.seed, place, *fault.encode()])
-                    verdict, text = _case(model, inject, rng, samples, runtime, arguments.recipe)
+                    if arguments.source:
+                        verdict, text = _import_case(model, inject, rng, samples, stored)
+                    else:
+                        verdict, text = _case(model, inject, rng, samples, runtime, arguments.recipe)
                     if verdict:
                         counts.setdefault(fault, Counter())[verdict] += 1
                     if verdict in ("missed", "elsewhere", "false alarm", "error") or (
@@ -134,6 +146,62 @@ def _case(model: Model, inject: Any, rng: Any, samples: Source, runtime: str, re
             "false alarm" if any(not layer.passed for layer in report.layers) else "healthy"
         ), f"{report.first}: {report.cause}"
     return judge(report, injected), f"at {injected.tensor}, first {report.first}: {report.cause}"
+
+
+def _import_case(model: Model, inject: Any, rng: Any, samples: Source, stored: Path) -> tuple[str, str]:
+    """A fault in the imported network, as if the importer had made it. The words of a cause say what the source has."""
+    copy = model.clone_ir()
+    injected = inject(copy, rng) if inject else None
+    if inject and injected is None:
+        return "", ""
+    shapes.infer(copy)
+    report = ew.locate_source(replace(model, ir=copy), stored, samples)
+    failing = [layer.name for layer in report.layers if not layer.passed]
+    if injected is None:
+        return "false alarm" if failing else "healthy", str(failing[:3])
+    layer, text = injected.tensor.split(".")[0], f"at {injected.tensor}, first {report.first}: {report.cause}"
+    if report.first == layer:
+        return "named" if report.cause else "found", text
+    number = next(index for index, item in enumerate(report.layers) if item.name == layer)
+    within = report.layers[number].passed
+    return "hidden" if within else "elsewhere", text
+
+
+def _architectures(data: Path, seed: int) -> dict[str, Any]:
+    folder = data / "architectures"
+    fill = module(folder / "fill.py")
+
+    def make(name: str) -> tuple[Model, Source]:
+        proto = fill.load_filled(folder / f"{name}.onnx", seed=seed)
+        return ew.load(_saved(proto, name)), Source([fill.example_inputs(proto, number) for number in (0, 1)])
+
+    return {path.stem: partial(make, path.stem) for path in sorted(folder.glob("*.onnx"))}
+
+
+def _darknet(data: Path, packs_only: bool) -> dict[str, Any]:
+    """Oracle packs with Darknet's own input, and the trained nets on a photo."""
+    from PIL import Image
+
+    def pack(folder: Path) -> tuple[Model, Source]:
+        x = np.load(folder / "input.npy")
+        x = x.astype(np.float32) / np.float32(255) if x.dtype == np.uint8 else x
+        return ew.load(folder / "net.cfg"), Source([{"image": x[None]}])
+
+    def trained(cfg: Path) -> tuple[Model, Source]:
+        model = ew.load(cfg)
+        height, width = model.inputs[0].shape[2:]
+        with Image.open(data / "darknet" / "photos" / "dog.jpg") as photo:
+            x = np.asarray(photo.convert("RGB").resize((width, height)), np.float32) / 255
+        return model, Source([{"image": np.ascontiguousarray(x.transpose(2, 0, 1)[None])}])
+
+    found = {
+        path.parent.name: partial(pack, path.parent) for path in sorted((data / "darknet-oracle").glob("*/net.cfg"))
+    }
+    if not packs_only:
+        del found["real_yolofastest_1.1"]  # the same net as below
+        for path in sorted((data / "darknet").glob("*.weights")):
+            found[path.stem] = partial(trained, path.with_suffix(".cfg"))
+    return found
 
 
 def _saved(proto: Any, name: str) -> Path:

@@ -188,6 +188,146 @@ def slope(model: ir.Model, rng: np.random.Generator) -> Injected | None:
     return Injected(node.outputs[0].name, ("slope", "leaky"))
 
 
+def no_shift(model: ir.Model, rng: np.random.Generator) -> Injected | None:
+    """A batch norm without its shift, which Darknet calls the bias."""
+    node = _pick(rng, _nodes(model, ["BatchNormalization"], lambda n: np.any(constant(n.inputs[2]))))
+    if node is None:
+        return None
+    replace_input(node, 2, np.zeros_like(constant(node.inputs[2])))
+    return Injected(node.outputs[0].name, ("the shift of", "is missing"))
+
+
+def scale_for_shift(model: ir.Model, rng: np.random.Generator) -> Injected | None:
+    """Scale and shift of a batch norm read in the wrong order."""
+    node = _pick(rng, _nodes(model, ["BatchNormalization"]))
+    if node is None:
+        return None
+    scale, shift = constant(node.inputs[1]), constant(node.inputs[2])
+    replace_input(node, 1, shift)
+    replace_input(node, 2, scale)
+    return Injected(node.outputs[0].name, ("scale and shift",))
+
+
+def reorg(model: ir.Model, rng: np.random.Generator) -> Injected | None:
+    """Plain space-to-depth for Darknet's reorg, which reads the map in another size first."""
+
+    def rereads(node: ir.Node) -> bool:
+        before = node.inputs[0].producer()
+        return before is not None and before.op_type == "Reshape"
+
+    node = _pick(rng, _nodes(model, ["SpaceToDepth"], rereads))
+    if node is None:
+        return None
+    wide = node.inputs[0].producer()
+    node.replace_input_with(0, wide.inputs[0])
+    node.graph.remove(wide, safe=True)
+    return Injected(node.outputs[0].name, ("Darknet's reorg",))
+
+
+def upsample(model: ir.Model, rng: np.random.Generator) -> Injected | None:
+    """Linear for nearest interpolation."""
+
+    def nearest(node: ir.Node) -> bool:
+        return "mode" not in node.attributes or node.attributes["mode"].value == "nearest"
+
+    node = _pick(rng, _nodes(model, ["Resize"], nearest))
+    if node is None:
+        return None
+    node.attributes["mode"] = ir.AttrString("mode", "linear")
+    return Injected(node.outputs[0].name, ("`mode`",))
+
+
+def route_order(model: ir.Model, rng: np.random.Generator) -> Injected | None:
+    """Two sources of a join exchanged."""
+    node = _pick(rng, _nodes(model, ["Concat"], lambda n: len(n.inputs) > 1 and n.inputs[0] is not n.inputs[1]))
+    if node is None:
+        return None
+    first, second = node.inputs[:2]
+    node.replace_input_with(0, second)
+    node.replace_input_with(1, first)
+    return Injected(node.outputs[0].name, ("are exchanged", "permuted", "reverse order"))
+
+
+def route_source(model: ir.Model, rng: np.random.Generator) -> Injected | None:
+    """One source of a join dropped: another of its size stands there twice."""
+
+    def alike(node: ir.Node) -> bool:
+        first, *others = (value.shape for value in node.inputs)
+        return first is not None and len(others) > 0 and others[0] == first and node.inputs[0] is not node.inputs[1]
+
+    node = _pick(rng, _nodes(model, ["Concat"], alike))
+    if node is None:
+        return None
+    node.replace_input_with(0, node.inputs[1])
+    return Injected(node.outputs[0].name, ("input 0 of",))
+
+
+def route_index(model: ir.Model, rng: np.random.Generator) -> Injected | None:
+    """A join that reads the output of another layer of the same size."""
+    places = []
+    for number, node in enumerate(nodes := list(model.graph)):
+        if (
+            node.op_type in ("Concat", "Add")
+            and node.outputs[0].name.startswith("layer_")
+            and "." not in node.outputs[0].name
+        ):
+            wanted = node.inputs[1]
+            others = [
+                value
+                for earlier in nodes[:number]
+                for value in earlier.outputs
+                if "." not in value.name and value.shape == wanted.shape and value not in node.inputs
+            ]
+            places += [(node, other) for other in others]
+    if not places:
+        return None
+    node, other = places[int(rng.integers(len(places)))]
+    node.replace_input_with(1, other)
+    return Injected(node.outputs[0].name, ("reads `", "input 1 of"))
+
+
+def route_group(model: ir.Model, rng: np.random.Generator) -> Injected | None:
+    """The first group of channels for the second."""
+
+    def later(node: ir.Node) -> bool:
+        arrays = [constant(value) for value in node.inputs[1:4]]
+        return (
+            len(arrays) == 3
+            and all(a is not None and a.size == 1 for a in arrays)
+            and arrays[0][0] > 0
+            and arrays[2][0] == 1
+        )
+
+    node = _pick(rng, _nodes(model, ["Slice"], later))
+    if node is None:
+        return None
+    start, stop = constant(node.inputs[1]), constant(node.inputs[2])
+    replace_input(node, 1, np.zeros_like(start))
+    replace_input(node, 2, stop - start)
+    return Injected(node.outputs[0].name, ("takes channels 0",))
+
+
+def cell_scale(model: ir.Model, rng: np.random.Generator) -> Injected | None:
+    """`scale_x_y` of a YOLO head forgotten: times 1, minus 0."""
+
+    def scaled(node: ir.Node) -> bool:
+        before, after = node.inputs[0].producer(), [use.node.op_type for use in node.outputs[0].uses()]
+        return (
+            before is not None
+            and before.op_type == "Sigmoid"
+            and after == ["Sub"]
+            and constant(node.inputs[1]) is not None
+        )
+
+    node = _pick(rng, _nodes(model, ["Mul"], scaled))
+    if node is None:
+        return None
+    subtract = node.outputs[0].uses()[0].node
+    replace_input(node, 1, np.ones_like(constant(node.inputs[1])))
+    replace_input(subtract, 1, np.zeros_like(constant(subtract.inputs[1])))
+    return Injected(node.outputs[0].name, ("x the original's", "scale_x_y"))
+
+
 #: Name -> fault. The words of a swap also allow the layer's own words for it: "channels 3 and 7", "input channels ...".
 FAULTS: dict[str, Fault] = {
     "scale": _on_weight(("0.5 x",), lambda w, rng: w * 0.5, lambda w: True),
@@ -198,6 +338,11 @@ FAULTS: dict[str, Fault] = {
     "transposed kernel": _on_weight(
         ("kernels", "OIHW"), lambda w, rng: w.swapaxes(2, 3), lambda w: w.ndim == 4 and w.shape[2] == w.shape[3] > 1
     ),
+    "kernel layout": _on_weight(
+        ("OIHW",),
+        lambda w, rng: np.ascontiguousarray(w.transpose(2, 3, 1, 0)).reshape(w.shape),
+        lambda w: w.ndim == 4 and max(w.shape[:2]) > 1 and w.shape[1:] != (1, 1, 1),
+    ),
     "bfloat16 weights": _on_weight(("bfloat16",), _bf16, lambda w: True),
     "epsilon x 10": epsilon(10.0),
     "epsilon x 100": epsilon(100.0),
@@ -206,4 +351,13 @@ FAULTS: dict[str, Fault] = {
     "transposed map": transposed,
     "padding side": padding,
     "leaky slope": slope,
+    "no shift": no_shift,
+    "scale for shift": scale_for_shift,
+    "reorg": reorg,
+    "upsample mode": upsample,
+    "route order": route_order,
+    "route source": route_source,
+    "route group": route_group,
+    "route index": route_index,
+    "cell scale": cell_scale,
 }

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from edgewright.errors import EdgewrightError, EdgewrightWarning
     from edgewright.inspect import inspect
     from edgewright.load import load
-    from edgewright.locate import locate
+    from edgewright.locate import locate, locate_source
     from edgewright.model import Model
     from edgewright.recipe import Recipe
     from edgewright.report import report
@@ -55,6 +55,7 @@ _HOMES = {
     "inspect": "inspect",
     "load": "load",
     "locate": "locate",
+    "locate_source": "locate",
     "open": "session",
     "report": "report",
     "verify": "verify",
@@ -79,6 +80,7 @@ __all__ = [
     "inspect",
     "load",
     "locate",
+    "locate_source",
     "open",
     "report",
     "verify",

@@ -21,7 +21,7 @@ def rel_l2(reference: np.ndarray, other: np.ndarray) -> float:
     """||other - reference|| / ||reference|| over the whole tensor, in float64; 0 for two zero tensors, inf where only
     the reference is zero, nan where either holds a nan."""
     x, y = _flat(reference), _flat(other)
-    error, scale = float(np.linalg.norm(y - x)), float(np.linalg.norm(x))
+    error, scale = _norm(y - x), _norm(x)
     if scale == 0:
         return 0.0 if error == 0 else math.inf
     return error / scale
@@ -38,8 +38,8 @@ def sqnr_db(reference: np.ndarray, other: np.ndarray) -> float:
 def cosine(reference: np.ndarray, other: np.ndarray) -> float:
     """Cosine of the angle between two tensors; 1 for two zero tensors. Blind to scale: never a gate of its own."""
     x, y = _flat(reference), _flat(other)
-    scale = float(np.linalg.norm(x) * np.linalg.norm(y))
-    return float(x @ y) / scale if scale else float(np.array_equal(x, y))
+    scale = _norm(x) * _norm(y)
+    return _dot(x, y) / scale if scale else float(np.array_equal(x, y))
 
 
 def max_abs(reference: np.ndarray, other: np.ndarray) -> tuple[float, tuple[int, ...]]:
@@ -252,6 +252,15 @@ def decibel(ratio: float) -> float:
     if ratio == 0:
         return math.inf
     return -20 * math.log10(ratio) if math.isfinite(ratio) else -math.inf
+
+
+def _dot(x: np.ndarray, y: np.ndarray) -> float:
+    # BLAS shares such a sum among all cores and waits for them: 8 ms instead of 0.4 for 400 000 values on a busy machine
+    return float(np.einsum("i,i->", x, y))
+
+
+def _norm(x: np.ndarray) -> float:
+    return math.sqrt(_dot(x, x))
 
 
 def _flat(array: np.ndarray) -> np.ndarray:

@@ -166,15 +166,16 @@ class LocateReport(Record):
     """Layer by layer, with the first culprit.
 
     Attributes:
-        bundle_hash: What was examined.
+        bundle_hash: What was examined: the bundle, or the network where its source is what it was compared with.
         layers: In graph order.
         first: Name of the first layer that fails isolated, or None.
         cause: The likely cause of the first failure, in words, or None.
         reproducer: Folder with a one-layer reproducer, or None.
-        fused: Tensors of the original that no longer exist in the bundle, or that equalization rescaled.
+        fused: Tensors of the original (or the source) that no longer exist, or that equalization rescaled.
         samples: Samples compared.
         seed: Seed.
         environment: Where.
+        stage: What was compared with what: "outputs.npz -> net" (source and import) or "net -> onnxruntime 1.23 fp32".
     """
 
     bundle_hash: str
@@ -187,6 +188,7 @@ class LocateReport(Record):
     samples: int
     seed: int
     environment: Environment
+    stage: str = ""  # absent in evidence of before
 
 
 # --- bench and inspect ------------------------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from edgewright.environment import Environment
 from edgewright.records import BenchResult, DeployOutcome, InspectReport, LocateReport, VerifyReport
 
 FOLDER = Path(__file__).resolve().parents[2] / "docs" / "schemas"
-RECORDS = {"deploy": DeployOutcome, "verify": VerifyReport, "locate": LocateReport, "inspect": InspectReport}
+RECORDS = {"deploy": DeployOutcome, "verify": VerifyReport, "inspect": InspectReport}
 PLAIN = {str: {"type": "string"}, int: {"type": "integer"}, bool: {"type": "boolean"}, type(None): {"type": "null"}}
 NUMBER = {"anyOf": [{"type": "number"}, {"enum": ["nan", "inf", "-inf"]}]}  # JSON has no such numbers
 TEXTS = {"type": "array", "items": {"type": "string"}}
@@ -29,6 +29,14 @@ def schemas() -> dict[str, dict[str, Any]]:
     found = {name: whole(lambda defs, record=record: of(record, defs)) for name, record in RECORDS.items()}
     found["bench"] = whole(
         lambda defs: table({"results": {"type": "array", "minItems": 1, "items": of(BenchResult, defs)}})
+    )
+    found["locate"] = whole(  # one stage, or several in the order of the command line
+        lambda defs: {
+            "anyOf": [
+                of(LocateReport, defs),
+                table({"reports": {"type": "array", "minItems": 2, "items": of(LocateReport, defs)}}),
+            ]
+        }
     )
     row = table({"name": PLAIN[str], "about": PLAIN[str], "missing": TEXTS}, more=True)
     kinds = ("importers", "zoo", "passes", "runtimes", "tasks", "recipes", "cpus")

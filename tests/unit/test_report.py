@@ -162,6 +162,7 @@ def layer_evidence(rng: np.random.Generator, count: int = 90) -> tuple[LocateRep
     located = LocateReport(
         bundle_hash="b",
         bundle_name="float-openvino",
+        stage="net -> openvino 2026.4 fp32",
         layers=layers,
         first=names[40],
         fused=(),

@@ -10,17 +10,30 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgewright.graph.dataflow import add_initializer, constant_array, is_standard
+from edgewright.graph.dataflow import constant_array, is_standard
+from edgewright.locate.arrangements import arrangements
+from edgewright.locate.changes import (
+    Alternative,
+    attribute,
+    exchange,
+    in_turn,
+    input_axis,
+    label_of,
+    leave_out,
+    output_axis,
+    set_attribute,
+    set_input,
+    set_weight,
+    weight_of,
+)
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-#: (text, change): what is different, and the function that makes it so in a copy of the node.
-Alternative = tuple[str, Callable[["ir.Node"], None]]
-
 EPSILONS = (0.1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7, 1e-8, 1e-12, 2e-5, 0.0)
 SLOPES = (0.01, 0.1, 0.2, 0.25, 0.3, 0.0, 1.0)
-_WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+#: Tried as they are, where no activation that can be undone shows the factor; 255: values of pixels for 0..1.
+_FACTORS = {"0.5": 0.5, "2": 2.0, "255": 255.0, "1/255": 1 / 255}
 _POOLS = ("MaxPool", "AveragePool", "LpPool")
 #: Storage orders of O, I, H, W that a weight's memory may be read in by mistake.
 _ORDERS = {"OHWI": (0, 2, 3, 1), "HWIO": (2, 3, 1, 0), "IOHW": (1, 0, 2, 3), "HWOI": (2, 3, 0, 1)}
@@ -40,10 +53,12 @@ def alternatives(node: ir.Node) -> Iterator[Alternative]:
     if not is_standard(node, node.op_type):
         return
     yield from _epsilons(node)
+    yield from _norms(node)
     yield from _slopes(node)
     yield from _paddings(node)
     yield from _choices(node)
     yield from _operands(node)
+    yield from arrangements(node)
     if weight_of(node) is not None:
         yield from _biases(node)
         yield from _weights(node)
@@ -56,7 +71,7 @@ def swapped_inputs(node: ir.Node, first: int, second: int) -> Alternative:
     order = np.arange(weight.shape[input_axis(node)])
     order[[first, second]] = second, first
     text = f"input channels {first} and {second} of the weights of `{label_of(node)}` are swapped"
-    return text, _set_weight(np.take(weight, order, input_axis(node)))
+    return text, set_weight(np.take(weight, order, input_axis(node)))
 
 
 def mixes_channels(node: ir.Node) -> bool:
@@ -70,10 +85,10 @@ def scaled_weight(node: ir.Node, factors: np.ndarray, tolerance: float) -> Alter
     Factors nearer than `tolerance` are the same: they were fitted to values with rounding.
     """
     weight = weight_of(node)
-    if weight is None or factors.size != weight.shape[_output_axis(node)]:
+    if weight is None or factors.size != weight.shape[output_axis(node)]:
         return None
     shape = [1] * weight.ndim
-    shape[_output_axis(node)] = -1
+    shape[output_axis(node)] = -1
     label = f"the weights of `{label_of(node)}`"
     changed = np.flatnonzero(np.abs(factors - 1) > tolerance)
     if np.ptp(factors) < tolerance:
@@ -84,7 +99,7 @@ def scaled_weight(node: ir.Node, factors: np.ndarray, tolerance: float) -> Alter
         text = ", ".join(f"channel {i} of {label} is {factors[i]:.4g} x the original's" for i in changed)
     else:
         text = f"each channel of {label} has its own factor, {factors.min():.4g} to {factors.max():.4g}"
-    return text, _set_weight((weight * factors.reshape(shape)).astype(weight.dtype))
+    return text, set_weight((weight * factors.reshape(shape)).astype(weight.dtype))
 
 
 def swapped_rows(node: ir.Node, first: int, second: int) -> Alternative | None:
@@ -92,13 +107,13 @@ def swapped_rows(node: ir.Node, first: int, second: int) -> Alternative | None:
     weight = weight_of(node)
     if weight is None:
         return None
-    axis = _output_axis(node)
+    axis = output_axis(node)
     if max(first, second) >= weight.shape[axis]:
         return None
     order = np.arange(weight.shape[axis])
     order[[first, second]] = second, first
     text = f"channels {first} and {second} of the weights of `{label_of(node)}` are swapped"
-    return text, _set_weight(np.take(weight, order, axis))
+    return text, set_weight(np.take(weight, order, axis))
 
 
 def _epsilons(node: ir.Node) -> Iterator[Alternative]:
@@ -109,7 +124,29 @@ def _epsilons(node: ir.Node) -> Iterator[Alternative]:
     now = attribute(node, "epsilon", default.get(node.op_type, 0.0))
     for value in EPSILONS:
         if not np.isclose(value, now, rtol=1e-3, atol=0):
-            yield f"`epsilon` of `{label_of(node)}` is {value:g} instead of {now:g}", _set("epsilon", value)
+            yield f"`epsilon` of `{label_of(node)}` is {value:g} instead of {now:g}", set_attribute("epsilon", value)
+
+
+def _norms(node: ir.Node) -> Iterator[Alternative]:
+    """Batch-norm without one of its parameters, with two of them exchanged, or as pjreddie/darknet computes it."""
+    arrays = [constant_array(value) for value in node.inputs[1:]] if node.op_type == "BatchNormalization" else []
+    if len(arrays) != 4 or any(array is None for array in arrays):
+        return
+    scale, shift, mean, variance = (np.asarray(array) for array in arrays)
+    label = f"`{label_of(node)}`"
+    for index, part, array, neutral in (
+        (1, "scale", scale, np.ones_like(scale)),
+        (2, "shift", shift, np.zeros_like(shift)),
+        (3, "mean", mean, np.zeros_like(mean)),
+    ):
+        if not np.array_equal(array, neutral):
+            yield f"the {part} of {label} is missing", set_input(index, neutral)
+    if not np.array_equal(scale, shift):
+        yield f"scale and shift of {label} are exchanged", in_turn(set_input(1, shift), set_input(2, scale))
+    # Source: pjreddie/darknet, blas.c, normalize_cpu: x / (sqrt(variance) + .000001f)
+    outside = (np.sqrt(np.maximum(variance, 0)) + 1e-6) ** 2
+    text = f"{label} adds 1e-06 to the root of the variance, instead of `epsilon` below it"
+    yield text, in_turn(set_attribute("epsilon", 0.0), set_input(4, outside.astype(variance.dtype)))
 
 
 def _slopes(node: ir.Node) -> Iterator[Alternative]:
@@ -118,7 +155,7 @@ def _slopes(node: ir.Node) -> Iterator[Alternative]:
     now = attribute(node, "alpha", 0.01)
     for value in SLOPES:
         if not np.isclose(value, now, rtol=1e-3, atol=1e-9):
-            yield f"the slope of `{label_of(node)}` is {value:g} instead of {now:g}", _set("alpha", value)
+            yield f"the slope of `{label_of(node)}` is {value:g} instead of {now:g}", set_attribute("alpha", value)
 
 
 def _paddings(node: ir.Node) -> Iterator[Alternative]:
@@ -128,7 +165,7 @@ def _paddings(node: ir.Node) -> Iterator[Alternative]:
     automatic = attribute(node, "auto_pad", "NOTSET")
     if automatic in ("SAME_UPPER", "SAME_LOWER"):
         other = "SAME_LOWER" if automatic == "SAME_UPPER" else "SAME_UPPER"
-        yield f"padding of `{label_of(node)}` is {other} instead of {automatic}", _set("auto_pad", other)
+        yield f"padding of `{label_of(node)}` is {other} instead of {automatic}", set_attribute("auto_pad", other)
     pads = tuple(attribute(node, "pads", ()))
     if not any(pads):
         return
@@ -146,7 +183,10 @@ def _paddings(node: ir.Node) -> Iterator[Alternative]:
     for begin in dict.fromkeys(begins):
         moved = (*begin, *(total - b for total, b in zip(totals, begin, strict=True)))
         if moved != pads and min(moved) >= 0:
-            yield f"padding of `{label_of(node)}` is {list(moved)} instead of {list(pads)}", _set("pads", moved)
+            yield (
+                f"padding of `{label_of(node)}` is {list(moved)} instead of {list(pads)}",
+                set_attribute("pads", moved),
+            )
 
 
 def _choices(node: ir.Node) -> Iterator[Alternative]:
@@ -168,34 +208,36 @@ def _choices(node: ir.Node) -> Iterator[Alternative]:
         now = attribute(node, name, defaults[name])
         for value in values:
             if value != now:
-                yield f"`{name}` of `{label_of(node)}` is {value} instead of {now}", _set(name, value)
+                yield f"`{name}` of `{label_of(node)}` is {value} instead of {now}", set_attribute(name, value)
 
 
 def _operands(node: ir.Node) -> Iterator[Alternative]:
     """Operands in the other order, or one left out."""
-    if node.op_type in ("Sub", "Div", "Concat", "MatMul") and len(node.inputs) == 2:
-        yield f"the operands of `{label_of(node)}` are exchanged", _exchange
+    if node.op_type in ("Sub", "Div", "MatMul") and len(node.inputs) == 2:
+        yield f"the operands of `{label_of(node)}` are exchanged", exchange
     if node.op_type == "Add":
         for index in (0, 1):
             value = node.inputs[index]
             name = value.name if value is not None else ""
-            yield f"`{name}` is not added by `{label_of(node)}`", _leave_out(index)
+            yield f"`{name}` is not added by `{label_of(node)}`", leave_out(index)
 
 
 def _biases(node: ir.Node) -> Iterator[Alternative]:
     bias = constant_array(node.inputs[2]) if len(node.inputs) > 2 else None
     if bias is not None and np.any(bias):
-        yield f"the bias of `{label_of(node)}` is missing", _set_input(2, np.zeros_like(bias))
+        yield f"the bias of `{label_of(node)}` is missing", set_input(2, np.zeros_like(bias))
 
 
 def _weights(node: ir.Node) -> Iterator[Alternative]:
     weight = weight_of(node)
     assert weight is not None
     label = f"the weights of `{label_of(node)}`"
+    for text, factor in _FACTORS.items():
+        yield f"{label} are {text} x the original's", set_weight((weight * factor).astype(weight.dtype))
     for name in ("bfloat16", "float16"):
         yield f"{label} are rounded to {name}", rounded_weight(weight, name)
     if weight.ndim == 2 and weight.shape[0] == weight.shape[1]:
-        yield f"{label} are transposed", _set_weight(weight.T)
+        yield f"{label} are transposed", set_weight(weight.T)
     if weight.ndim == 2:
         yield from _flattened(node, weight, label)
     if weight.ndim == 4:
@@ -207,21 +249,25 @@ def _weights(node: ir.Node) -> Iterator[Alternative]:
 def _kernels(weight: np.ndarray, label: str) -> Iterator[Alternative]:
     high, wide = weight.shape[2:]
     if high == wide > 1:
-        yield f"the kernels in {label} are transposed (width and height swapped)", _set_weight(weight.swapaxes(2, 3))
+        yield f"the kernels in {label} are transposed (width and height swapped)", set_weight(weight.swapaxes(2, 3))
     if high > 1 or wide > 1:
         flipped = weight[:, :, ::-1, ::-1]
-        yield f"the kernels in {label} are turned by 180 degrees (convolution for correlation)", _set_weight(flipped)
+        yield f"the kernels in {label} are turned by 180 degrees (convolution for correlation)", set_weight(flipped)
     for name, axes in _ORDERS.items():
         read = np.ascontiguousarray(weight.transpose(axes)).reshape(weight.shape)
         if not np.array_equal(read, weight):
-            yield f"{label} lie in the order {name}, but are read as OIHW", _set_weight(read)
+            yield f"{label} lie in the order {name}, but are read as OIHW", set_weight(read)
+        shape = tuple(weight.shape[axis] for axis in axes)
+        read = np.ascontiguousarray(weight).reshape(shape).transpose(np.argsort(axes))
+        if not np.array_equal(read, weight):
+            yield f"{label} lie in the order OIHW, but are read as {name}", set_weight(read)
 
 
 def _input_orders(weight: np.ndarray, label: str) -> Iterator[Alternative]:
     count = weight.shape[1]
     if count == 3:
         reverse = weight[:, ::-1]
-        yield f"the input channels of {label} are in reverse order, as RGB for BGR", _set_weight(reverse)
+        yield f"the input channels of {label} are in reverse order, as RGB for BGR", set_weight(reverse)
     if 1 < count <= MOST_PAIRED_INPUTS:
         for first in range(count):
             for second in range(first + 1, count):
@@ -229,7 +275,7 @@ def _input_orders(weight: np.ndarray, label: str) -> Iterator[Alternative]:
                     continue  # the reverse order above
                 order = np.arange(count)
                 order[[first, second]] = second, first
-                yield f"input channels {first} and {second} of {label} are swapped", _set_weight(weight[:, order])
+                yield f"input channels {first} and {second} of {label} are swapped", set_weight(weight[:, order])
 
 
 def _flattened(node: ir.Node, weight: np.ndarray, label: str) -> Iterator[Alternative]:
@@ -248,16 +294,16 @@ def _flattened(node: ir.Node, weight: np.ndarray, label: str) -> Iterator[Altern
             turned = np.take(weight, indices.reshape(-1), axis)
             yield (
                 f"the inputs of {label} are in another layout: {text} ({channels} x {side} x {side})",
-                _set_weight(turned),
+                set_weight(turned),
             )
         back = np.arange(length).reshape(side, side, channels).transpose(2, 0, 1).reshape(-1)
         text = f"the inputs of {label} are in another layout: NHWC for NCHW ({channels} x {side} x {side})"
-        yield text, _set_weight(np.take(weight, back, axis))
+        yield text, set_weight(np.take(weight, back, axis))
 
 
 def rounded_weight(weight: np.ndarray, name: str) -> Callable[[ir.Node], None]:
     """The change that rounds a node's weights to the type `name`."""
-    return _set_weight(rounded(weight, name))
+    return set_weight(rounded(weight, name))
 
 
 def rounded(array: np.ndarray, name: str) -> np.ndarray:
@@ -266,97 +312,3 @@ def rounded(array: np.ndarray, name: str) -> np.ndarray:
 
     with np.errstate(over="ignore"):
         return array.astype(ml_dtypes.bfloat16 if name == "bfloat16" else np.float16).astype(array.dtype)
-
-
-# --- changes to a copy ------------------------------------------------------------------------------------------------
-
-
-def _set(name: str, value: Any) -> Callable[[ir.Node], None]:
-    def change(node: ir.Node) -> None:
-        import onnx_ir as ir
-
-        if isinstance(value, float):
-            node.attributes[name] = ir.AttrFloat32(name, value)
-        elif isinstance(value, int):
-            node.attributes[name] = ir.AttrInt64(name, value)
-        elif isinstance(value, str):
-            node.attributes[name] = ir.AttrString(name, value)
-        else:
-            node.attributes[name] = ir.AttrInt64s(name, value)
-
-    return change
-
-
-def _set_input(index: int, array: np.ndarray) -> Callable[[ir.Node], None]:
-    def change(node: ir.Node) -> None:
-        assert node.graph is not None
-        new = add_initializer(node.graph, f"{node.outputs[0].name}:alternative", array)
-        node.replace_input_with(index, new)
-
-    return change
-
-
-def _set_weight(array: np.ndarray) -> Callable[[ir.Node], None]:
-    return _set_input(1, array)
-
-
-def _exchange(node: ir.Node) -> None:
-    first, second = node.inputs
-    node.replace_input_with(0, second)
-    node.replace_input_with(1, first)
-
-
-def _leave_out(index: int) -> Callable[[ir.Node], None]:
-    def change(node: ir.Node) -> None:
-        import onnx_ir as ir
-
-        assert node.graph is not None
-        value = node.inputs[index]
-        dtype = value.dtype if value is not None and value.dtype is not None else ir.DataType.FLOAT
-        zero = add_initializer(node.graph, f"{node.outputs[0].name}:zero", np.zeros((), dtype.numpy()))
-        node.replace_input_with(index, zero)
-
-    return change
-
-
-def bias_of(node: ir.Node) -> np.ndarray | None:
-    """The constant bias of a convolution or Gemm that adds it as it is; None where there is none."""
-    if (
-        not is_standard(node, "Conv", "ConvTranspose", "Gemm")
-        or len(node.inputs) < 3
-        or attribute(node, "beta", 1.0) != 1.0
-    ):
-        return None
-    return constant_array(node.inputs[2])
-
-
-def weight_of(node: ir.Node) -> np.ndarray | None:
-    """The constant weights of a convolution or matrix product; None where there are none."""
-    if not is_standard(node, *_WEIGHTED):
-        return None
-    array = constant_array(node.inputs[1]) if len(node.inputs) > 1 else None
-    return array if array is not None and array.ndim >= 2 and array.dtype.kind == "f" else None
-
-
-def _output_axis(node: ir.Node) -> int:
-    """Axis of the weights that runs over output channels."""
-    if node.op_type == "Gemm":
-        return 0 if attribute(node, "transB", 0) else 1
-    return {"Conv": 0, "ConvTranspose": 1}.get(node.op_type, -1)
-
-
-def input_axis(node: ir.Node) -> int:
-    """Axis of the weights that runs over input channels."""
-    if node.op_type == "Gemm":
-        return 1 if attribute(node, "transB", 0) else 0
-    return {"Conv": 1, "ConvTranspose": 0}.get(node.op_type, 0)
-
-
-def attribute(node: ir.Node, name: str, default: Any) -> Any:
-    """The attribute's value, or `default` where it is absent."""
-    return node.attributes[name].value if name in node.attributes else default
-
-
-def label_of(node: ir.Node) -> str:
-    """What a node is called: its name, or its first output's."""
-    return node.name or str(node.outputs[0].name)

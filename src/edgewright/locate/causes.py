@@ -18,23 +18,21 @@ from edgewright.errors import EdgewrightError
 from edgewright.graph.cut import extract
 from edgewright.graph.dataflow import constant_array
 from edgewright.locate.alternatives import (
-    Alternative,
     alternatives,
-    bias_of,
-    label_of,
     mixes_channels,
     rounded,
     rounded_weight,
     scaled_weight,
     swapped_inputs,
     swapped_rows,
-    weight_of,
 )
+from edgewright.locate.changes import Alternative, attribute, bias_of, label_of, weight_of
 from edgewright.locate.patterns import (
     ACTIVATIONS,
     FLOAT16_MAX,
     Hypothesis,
     added_activations,
+    before_activation,
     patterns,
     rounded_to,
     slopes,
@@ -59,6 +57,8 @@ _MOST_NAMED = 3
 _SAME = 1e-4
 #: In longer stretches a single wrong node is not looked for.
 _MOST_NODES = 24
+#: Tensors that are tried in the place of another are held at once.
+_OTHER_BYTES = 64 * 2**20
 _NONLINEAR = frozenset({"Celu", "Clip", "Elu", "Erf", "Gelu", "HardSigmoid", "HardSwish", "LeakyRelu", "Max", "Mish",
     "Min", "PRelu", "Relu", "Selu", "Sigmoid", "Softplus", "Softsign", "Swish", "Tanh"})  # fmt: skip
 _ELEMENTWISE = _NONLINEAR | {"Mul", "Add", "Sub", "Div", "Identity", "Pow"}
@@ -66,6 +66,13 @@ _ELEMENTWISE = _NONLINEAR | {"Mul", "Add", "Sub", "Div", "Identity", "Pow"}
 
 def explain(failure: Failure, limits: original.Limits) -> str | None:
     """The likely cause of `failure` in words, with its evidence; None where no hypothesis explains it."""
+    cause = _explain(failure, limits)
+    if cause is None or failure.source is None:
+        return cause
+    return f"in the source {cause.replace('the original', 'this network')}"
+
+
+def _explain(failure: Failure, limits: original.Limits) -> str | None:
     expected, got = failure.expected, failure.got
     if got is None or expected.dtype.kind not in "fiu" or not expected.size:
         return None
@@ -80,7 +87,12 @@ def explain(failure: Failure, limits: original.Limits) -> str | None:
         return f"every value is a {narrow} number: this layer runs in {narrow}, not in float32 (rel-L2 {error:.1e})"
     most = min(limits.isolated_at(failure.noise), _LEFT * error)
     explaining = [h for h in _hypotheses(failure, limits.isolated) if h.residual <= most]
-    return _choose(explaining, error) or _few_channels(expected, got, max(limits.isolated, _SAME))
+    return (
+        _choose(explaining, error)
+        or (_narrow_weights(failure) if failure.source else None)
+        or _choose([h for h in _Stretch(failure, limits.isolated).other_inputs(failure) if h.residual <= most], error)
+        or _few_channels(expected, got, max(limits.isolated, _SAME))
+    )
 
 
 def _choose(explaining: Sequence[Hypothesis], error: float) -> str | None:
@@ -106,6 +118,16 @@ def _few_channels(expected: np.ndarray, got: np.ndarray, tolerance: float) -> st
         return None
     which = ", ".join(str(i) for i in wrong)
     return f"only channel {which} of {expected.shape[1]} differs: its parameters are others"
+
+
+def _narrow_weights(failure: Failure) -> str | None:
+    """Words for a network that has lost digits of its weights, which the source cannot have had from it."""
+    for node in fragment(failure.model, failure.stage, failure.inputs).ir.graph:
+        weight = weight_of(node)
+        narrow = rounded_to(weight) if weight is not None else None
+        if narrow:
+            return f"the weights of `{label_of(node)}` may have more digits: the original's are all {narrow} numbers"
+    return None
 
 
 def _overflow(failure: Failure, got: np.ndarray, broken: np.ndarray) -> str:
@@ -134,6 +156,7 @@ def _hypotheses(failure: Failure, most: float) -> Iterator[Hypothesis]:
     if stretch.size <= _MOST_NODES:
         yield from stretch.narrow()
         yield from stretch.last_weights()
+        yield from stretch.last_activation()
         yield from stretch.activations()
         yield from stretch.node_alternatives()
 
@@ -145,6 +168,7 @@ class _Stretch:
         assert failure.got is not None
         self._inputs, self._end = failure.inputs, failure.stage.name
         self._expected, self._got, self._tolerance = failure.expected, failure.got, tolerance
+        self._thinned = failure.thinned
         self._part = fragment(failure.model, failure.stage, failure.inputs)
         reference = original.reference_runtime()
         if reference is None or registry.peek("runtimes", reference).supports(self._part.ir):
@@ -195,9 +219,24 @@ class _Stretch:
         """What happened to the weights of the last node, under a bias that is right."""
         node = next(node for node in self._part.ir.graph if self._end in [value.name for value in node.outputs])
         bias = bias_of(node)
-        if bias is not None and np.any(bias):
+        if bias is not None and np.any(bias) and self._expected.ndim > 1:
             axis = self._expected.ndim - 1 if node.op_type == "Gemm" else 1
             yield from without_bias(self._expected, self._got, bias, axis, label_of(node), self._tolerance)
+
+    def last_activation(self) -> Iterator[Hypothesis]:
+        """What happened before a leaky rectifier at the end, which can be undone."""
+        before, got = self._undone()
+        if before is not None and got is not None:
+            yield from before_activation(before, got, self._end, self._tolerance)
+
+    def _undone(self) -> tuple[np.ndarray | None, np.ndarray | None]:
+        """(the original's, what came) before a leaky rectifier at the end; None where there is another node."""
+        node = next(node for node in self._part.ir.graph if self._end in [value.name for value in node.outputs])
+        slope = attribute(node, "alpha", 0.01)
+        source = self._value(str(node.inputs[0].name)) if node.op_type == "LeakyRelu" and node.inputs[0] else None
+        if source is None or slope <= 0:
+            return None, None
+        return self._thinned.of(source), np.where(self._got < 0, self._got / slope, self._got)
 
     def activations(self) -> Iterator[Hypothesis]:
         """Another activation in the place of each one in the stretch."""
@@ -223,13 +262,46 @@ class _Stretch:
                         text = f"the activation `{node.outputs[0].name}` is {name} instead of {now}"
                         yield Hypothesis(text, rel_l2(self._got, result))
 
+    def other_inputs(self, failure: Failure) -> Iterator[Hypothesis]:
+        """An earlier tensor of the same size in the place of one that the stretch reads, as by a wrong index."""
+        if self.size > _MOST_NODES:
+            return
+        for name, value in self._inputs.items():
+            names = _same_size(failure, value)
+            if name not in failure.sample and names:
+                with session.open(failure.model, runtime=session.exact_runtime()) as opened:
+                    others = opened.run(failure.sample, names)
+                for other in names:
+                    if other in self._inputs or others[other].shape != value.shape:
+                        continue
+                    for part, place in ((self._part, name), *self._apart(name)):
+                        result = self._run(part, {**self._inputs, place: others[other]})
+                        if result is not None:
+                            text = f"`{self._end}` reads `{other}` instead of `{name}`"
+                            yield Hypothesis(text, rel_l2(self._got, result))
+
+    def _apart(self, name: str) -> Iterator[tuple[Model, str]]:
+        """The stretch with an input of its own for each place where one node reads `name`, if it does so twice."""
+        import onnx_ir as ir
+
+        for number, node in enumerate(self._part.ir.graph):
+            places = [place for place, value in enumerate(node.inputs) if value is not None and value.name == name]
+            for place in places if len(places) > 1 else ():
+                copy = self._part.clone_ir()
+                value = ir.Value(name=f"{name}:other", type=node.inputs[place].type, shape=node.inputs[place].shape)
+                copy.graph.inputs.append(value)
+                copy.graph.node(number).replace_input_with(place, value)
+                yield Model(copy), value.name or ""
+
     def _suggested(self, node: ir.Node) -> Iterator[tuple[Alternative, int]]:
         """Changes of the weights that the numbers suggest, with how many numbers they fit: factors, exchanged channels."""
         if self._expected.shape != self._got.shape or self._expected.ndim < 2 or weight_of(node) is None:
             return
         error = np.asarray(self._got, np.float64) - np.asarray(self._expected, np.float64)
         source = self._value(str(node.inputs[0].name)) if node.inputs[0] is not None else None
-        if source is not None:
+        end, own = self._value(self._end), self._value(str(node.outputs[0].name))
+        if source is not None and end is not None and own is not None and own.size == end.size:
+            error = self._thinned.scattered(error, end.shape).reshape(own.shape)
             for pair in likely_input_swaps(node, source, error, _MOST_NAMED):
                 yield swapped_inputs(node, *pair), 0
         wrong = wrong_channels(self._expected, self._got, self._tolerance)
@@ -238,7 +310,10 @@ class _Stretch:
         swapped = swapped_rows(node, int(wrong[0]), int(wrong[1])) if wrong.size == 2 else None
         if swapped:
             yield swapped, 0
-        found = slopes(self._expected, self._got, 1) if self.size > 1 else None
+        before, came = self._undone()
+        if before is None or came is None:
+            before, came = self._expected, self._got
+        found = slopes(before, came, 1) if self.size > 1 else None
         scaled = scaled_weight(node, found[0], self._tolerance) if found else None
         if scaled and found:
             uniform = np.ptp(found[0]) < self._tolerance
@@ -271,7 +346,7 @@ class _Stretch:
         return Model(extract(copy, Cut((*self._inputs, str(value.name)), (self._end,))))
 
     def _finish(self, rest: Model | None, name: str, value: np.ndarray) -> np.ndarray | None:
-        return value if rest is None else self._run(rest, {**self._inputs, name: value})
+        return self._thinned.of(value) if rest is None else self._run(rest, {**self._inputs, name: value})
 
     def _run(self, model: Model, inputs: Arrays) -> np.ndarray | None:
         """The stretch's end; None where the change makes no valid network, or another shape."""
@@ -280,7 +355,25 @@ class _Stretch:
                 result = opened.run(inputs)[self._end]
         except EdgewrightError:
             return None
+        places = self._thinned.places
+        if places is not None and places.max() >= result.size:
+            return None
+        result = self._thinned.of(result)
         return result if result.shape == self._got.shape else None
+
+
+def _same_size(failure: Failure, value: np.ndarray) -> tuple[str, ...]:
+    """Names of float tensors before the failing stretch with the sizes of `value`, the batch left out."""
+    found: list[str] = []
+    for node in failure.model.ir.graph:
+        names = [output.name for output in node.outputs]
+        if failure.stage.name in names:
+            break
+        for output in node.outputs:
+            sizes = tuple(output.shape) if output.shape is not None else ()
+            if output.name and sizes[1:] == value.shape[1:] and len(sizes) == value.ndim and output.dtype is not None:
+                found += [output.name] if output.dtype.numpy() == value.dtype else []
+    return tuple(found[-max(1, _OTHER_BYTES // max(value.nbytes, 1)) :])
 
 
 def _activation_source(node: ir.Node) -> ir.Value | None:

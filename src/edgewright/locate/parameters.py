@@ -31,19 +31,22 @@ class Differences:
     Attributes:
         values: Attributes and weights of corresponding nodes that are not equal.
         operators: Stretches whose nodes do not correspond, for example after a fusion: no fault of its own.
+        spec: Options of the task that are not equal, such as a head's anchors, by the output that they belong to.
     """
 
     values: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     operators: Mapping[str, str] = field(default_factory=dict)
+    spec: Mapping[str, str] = field(default_factory=dict)
 
 
 def compare(model: Model, bundle: Bundle, stages: Sequence[Stage]) -> Differences:
-    """What differs between the original's nodes and those in the bundle's ONNX file; nothing for other files."""
+    """What differs between the original's nodes and those in the bundle's ONNX file, where it has one, and in the Spec."""
     import onnx_ir as ir
 
+    spec = _spec_differences(model, bundle)
     files = [name for name in bundle.files if name.endswith(".onnx")]
     if len(files) != 1:
-        return Differences()
+        return Differences(spec=spec)
     other = ir.load(bundle.file(files[0])).graph
     boundaries = {stage.name for stage in stages} | {info.name for info in model.inputs}
     mine, theirs = _Stretches(model.ir.graph, boundaries), _Stretches(other, boundaries)
@@ -57,7 +60,27 @@ def compare(model: Model, bundle: Bundle, stages: Sequence[Stage]) -> Difference
         if found:
             hidden = len(found) - _MOST_SHOWN
             values[stage.name] = (*found[:_MOST_SHOWN], *((f"and {hidden} more",) if hidden > 0 else ()))
-    return Differences(values, operators)
+    return Differences(values, operators, spec)
+
+
+def _spec_differences(model: Model, bundle: Bundle) -> dict[str, str]:
+    found: dict[str, list[str]] = {}
+    for output, text in _option_differences("", model.outputs[0].name, model.spec.options, bundle.spec.options):
+        found.setdefault(output, []).append(text)
+    return {output: "; ".join(texts[:_MOST_SHOWN]) for output, texts in found.items()}
+
+
+def _option_differences(path: str, output: str, before: Any, after: Any) -> Iterator[tuple[str, str]]:
+    """(output, words) of each option that differs; options of a head that says its `output` belong to that."""
+    if isinstance(before, Mapping) and isinstance(after, Mapping):
+        output = str(before.get("output", output))
+        for key in sorted({*before, *after}):
+            yield from _option_differences(f"{path}.{key}".lstrip("."), output, before.get(key), after.get(key))
+    elif isinstance(before, list | tuple) and isinstance(after, list | tuple) and len(before) == len(after):
+        for number, (mine, theirs) in enumerate(zip(before, after, strict=True)):
+            yield from _option_differences(f"{path}.{number}", output, mine, theirs)
+    elif before != after:
+        yield output, f"option `{path}` of the task is {_show(after)} instead of {_show(before)}"
 
 
 class _Stretches:

@@ -92,6 +92,13 @@ def patterns(expected: np.ndarray, got: np.ndarray, tolerance: float) -> Iterato
     yield from _saturated(e, g)
 
 
+def before_activation(expected: np.ndarray, got: np.ndarray, label: str, tolerance: float) -> Iterator[Hypothesis]:
+    """The same for each channel, of values before an activation; `got` is what it must have been."""
+    if expected.shape == got.shape and expected.ndim > 1:
+        for found in _by_channel(np.asarray(expected, np.float64), np.asarray(got, np.float64), 1, tolerance):
+            yield replace(found, text=f"before the activation `{label}` {found.text}")
+
+
 def added_activations(expected: np.ndarray, got: np.ndarray) -> Iterator[Hypothesis]:
     """An activation after a layer that has none."""
     e = np.asarray(expected, np.float64)
@@ -195,8 +202,8 @@ def _uniform(e: np.ndarray, g: np.ndarray) -> Iterator[Hypothesis]:
 def _by_channel(e: np.ndarray, g: np.ndarray, axis: int, tolerance: float) -> Iterator[Hypothesis]:
     """A factor, an offset, or both, for each channel."""
     rows_e, rows_g = _rows(e, axis), _rows(g, axis)
-    if rows_e.shape[1] < _VALUES_PER_FIT:
-        return
+    if rows_e.shape[1] < 2 or rows_e.size - rows_e.shape[0] < _VALUES_PER_FIT:
+        return  # one number is fitted for each channel
     power = np.sum(rows_e**2, axis=1)
     factors = np.divide(np.sum(rows_e * rows_g, axis=1), power, out=np.ones_like(power), where=power > 0)
     changed = np.flatnonzero(np.abs(factors - 1) > tolerance)

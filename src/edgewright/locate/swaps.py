@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgewright.locate.alternatives import MOST_PAIRED_INPUTS, attribute, input_axis, weight_of
+from edgewright.locate.alternatives import MOST_PAIRED_INPUTS
+from edgewright.locate.changes import attribute, input_axis, weight_of
 
 if TYPE_CHECKING:
     import onnx_ir as ir

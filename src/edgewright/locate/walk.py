@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from edgewright.bundle import Bundle
 from edgewright.contracts import Cut, Sample
 from edgewright.errors import EdgewrightError
 from edgewright.locate.stages import Plan, Stage, batches, fragment
+from edgewright.locate.thinning import WHOLE, Thinning
 from edgewright.model import Arrays, Model
 from edgewright.progress import Progress
 from edgewright.records import TensorError
@@ -35,10 +37,13 @@ class Failure:
         stage: The stretch, as it was cut.
         model: The original network.
         inputs: The original's values at its start.
-        expected: The original's value at its end.
-        got: The bundle's value there, fed `inputs`; None where it could not be read.
+        expected: What the original makes of them, or the part of it that `thinned` looks at.
+        got: The bundle's value there, fed `inputs`, or the source's; None where it could not be read.
         error: The distance.
         noise: rel-L2 between two exact evaluations of this stretch.
+        thinned: Which values of the end are compared.
+        source: The file of the source's tensors, where these are what `got` comes from.
+        sample: The network's inputs.
     """
 
     stage: Stage
@@ -48,6 +53,9 @@ class Failure:
     got: np.ndarray | None
     error: TensorError
     noise: float
+    thinned: Thinning = WHOLE
+    source: Path | None = None
+    sample: Arrays = field(default_factory=dict)
 
 
 class Walk:
@@ -60,6 +68,7 @@ class Walk:
         failing: Names of the stages that fail alone.
         failure: The first of them in graph order, or None.
         limits: What the bundle's precision allows.
+        model: The original.
     """
 
     def __init__(
@@ -80,7 +89,7 @@ class Walk:
         self.failing: dict[str, None] = {}
         self.failure: Failure | None = None
         self.limits = original.limits(bundle)
-        self._model, self._bundle, self._stages, self._samples = model, bundle, stages, samples
+        self.model, self._bundle, self._stages, self._samples = model, bundle, stages, samples
         self._differences, self._budget = differences, budget_bytes // _SHARES
         self._threads, self._progress = threads, progress
         self._reference = original.reference_runtime()
@@ -94,7 +103,7 @@ class Walk:
         self._progress.update("locate", 0, total)
         with ExitStack() as stack:
             exact = stack.enter_context(
-                session.open(self._model, runtime=session.exact_runtime(), threads=self._threads)
+                session.open(self.model, runtime=session.exact_runtime(), threads=self._threads)
             )
             shipped = stack.enter_context(session.open(self._bundle, threads=self._threads))
             second = self._second(stack)
@@ -110,7 +119,7 @@ class Walk:
         if self._reference is None:
             self._progress.note("no second exact runtime can run this network: the noise floor is taken as 0")
             return None
-        return stack.enter_context(session.open(self._model, runtime=self._reference, threads=self._threads))
+        return stack.enter_context(session.open(self.model, runtime=self._reference, threads=self._threads))
 
     def _compare_outputs(self, exact: Session, shipped: Session) -> None:
         """Graph outputs are read from the untouched network."""
@@ -237,7 +246,7 @@ class Walk:
         missing = tuple(name for stage in members for name in stage.inputs if name not in values)
         if not missing:
             return values
-        with session.open(self._model, runtime=session.exact_runtime(), threads=self._threads) as exact:
+        with session.open(self.model, runtime=session.exact_runtime(), threads=self._threads) as exact:
             return {**values, **exact.run(sample.arrays, tuple(dict.fromkeys(missing)))}
 
     def _run_piece(
@@ -285,7 +294,8 @@ class Walk:
             return
         self.failing[stage.name] = None
         if self.failure is None or self._before(stage.name, self.failure.stage.name):
-            self.failure = Failure(stage, self._model, inputs, values[stage.name], got, error, noise)
+            sample = {info.name: values[info.name] for info in self.model.inputs}
+            self.failure = Failure(stage, self.model, inputs, values[stage.name], got, error, noise, sample=sample)
 
     def _may_be_noise(self, error: TensorError) -> bool:
         """False where no rounding can be the excuse, so that it need not be measured."""
@@ -297,7 +307,7 @@ class Walk:
         """rel-L2 of a second exact evaluation of the original's stretch; 0 where there is none."""
         if self._reference is None:
             return 0.0
-        with session.open(fragment(self._model, stage, inputs), runtime=self._reference) as second:
+        with session.open(fragment(self.model, stage, inputs), runtime=self._reference) as second:
             other = second.run(inputs)[stage.name]
         distance = metrics.tensor_error(stage.name, expected, other).rel_l2
         return distance if math.isfinite(distance) else 0.0
