@@ -117,10 +117,10 @@ def _signature(node: ir.Node) -> tuple[object, ...]:
 
 
 def _kind(node: ir.Node) -> tuple[object, ...]:
-    """What decides whether the node is taken: its signature, its attributes, and how many sizes its inputs have."""
-    ranks = (None if value is None or value.shape is None else len(value.shape) for value in node.inputs)
+    """What decides whether the node is taken: its signature, its attributes, and the shapes of what it reads."""
+    shapes = ("" if value is None else str(value.shape) for value in node.inputs)
     attributes = (f"{name}={_short(attribute)}" for name, attribute in sorted(node.attributes.items()))
-    return (*_signature(node), len(node.outputs), *ranks, *attributes)
+    return (*_signature(node), len(node.outputs), *shapes, *attributes)
 
 
 def _short(attribute: ir.Attr) -> object:
