@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edgewright.graph.dataflow import Names, replace_constant
-from edgewright.graph.scaling._layers import Factor, Layer, add_layer
+from edgewright.graph.scaling._constants import Factor, Layer
+from edgewright.graph.scaling._layers import add_layer
 from edgewright.graph.scaling._rules import RULES
 from edgewright.graph.scaling._ties import Channels, Ties, connected
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edgewright.graph.dataflow import constant_array
-from edgewright.graph.scaling._layers import Factor, usable
+from edgewright.graph.scaling._constants import Factor
+from edgewright.graph.scaling._layers import usable
 from edgewright.graph.scaling._ties import Channels, Ties
 
 if TYPE_CHECKING:

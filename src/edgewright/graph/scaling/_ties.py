@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from edgewright.graph.scaling._constants import Factor, Layer
+
 if TYPE_CHECKING:
     import onnx_ir as ir
-
-    from edgewright.graph.scaling._layers import Factor, Layer
 
 
 @dataclass(frozen=True, eq=False)
