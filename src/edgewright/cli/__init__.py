@@ -72,7 +72,7 @@ def group(context: click.Context, /, **values: object) -> None:
     """A trained network in, the fastest deployment that is proven to give the same answers out.
 
     \b
-    edgewright demo                                            # see it work, about six minutes
+    edgewright demo                                            # see it work, about four minutes
     edgewright deploy model.onnx --samples photos/             # the whole way
     edgewright deploy model.onnx --samples photos/ --dry-run   # what it would do
     """

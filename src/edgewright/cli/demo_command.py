@@ -1,4 +1,4 @@
-"""`edgewright demo`: see it work in about six minutes."""
+"""`edgewright demo`: see it work in about four minutes."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import click
 from edgewright.cli.common import Terminal, edgewright_command
 
 
-@edgewright_command(name="demo", short_help="See it work: EfficientNet-Lite0, six minutes")
+@edgewright_command(name="demo", short_help="See it work: EfficientNet-Lite0, four minutes")
 @click.option(
     "--out", metavar="DIR", default="runs/demo", show_default=True, help="Folder of the run; a stopped one goes on."
 )
 def command(terminal: Terminal, out: str) -> int:
-    """Deploy EfficientNet-Lite0 with the photos that scikit-image ships. Needs the extra `demo`, about six minutes."""
+    """Deploy EfficientNet-Lite0 with the photos that scikit-image ships. Needs the extra `demo`, about four minutes."""
     from edgewright.cli.deploy_command import show
     from edgewright.demo import DISCLAIMER, NETWORK, PHOTOS, demo, photo_folder
 
