@@ -426,7 +426,7 @@ def test_files_that_are_none(tmp_path: Path) -> None:
     with refused("E104", "folder"):
         ew.load(tmp_path / "folder.cfg")
     tree = bare(tmp_path, f"{HEAD}[avgpool]\n[softmax]\ntree=t")
-    for text, part in (("a 0\n", "1 classes"), ("a\n", "line 1"), ("a x\nb 1\n", "line 1")):
+    for text, part in (("a -1\n", "1 classes"), ("a\n", "line 1"), ("a x\nb 1\n", "line 1"), ("a -1\nb 1\n", "line 2")):
         (tmp_path / "t").write_text(text)
         with refused("E214", "tree `t`", part):
             ew.load(tree)

@@ -10,7 +10,6 @@ import pytest
 from tests.darknet_nets import ACTIVATIONS, Net
 
 import edgewright as ew
-from edgewright.errors import EdgewrightWarning
 from edgewright.graph.shapes import infer
 
 RUNTIMES = ("reference", "onnxruntime", "openvino")
@@ -223,8 +222,8 @@ def test_tree(tmp_path: Path, tolerance: Tolerance) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "t.tree").write_text("".join(f"n{i} {p}\n" for i, p in enumerate(parents)))
     head = "[region]\nanchors=1,2,3,4\nclasses=8\nnum=2\nsoftmax=1\ntree=data/t.tree"
-    with pytest.warns(EdgewrightWarning, match="tree of classes are not decoded"):
-        check_layers(net(f"{CONV.replace('8', '26')}{head}"), tmp_path, tolerance, tree=parents)
+    model = check_layers(net(f"{CONV.replace('8', '26')}{head}"), tmp_path, tolerance, tree=parents)
+    assert model.spec.options["heads"][0]["parents"] == parents
     (tmp_path / "data" / "t.tree").rename(tmp_path / "other.tree")
     body = f"{CONV}[avgpool]\n[softmax]\ntemperature=0.5\ntree=data/t.tree"
     x, wanted = images(1)[0], Net(net(body), tree=parents)

@@ -72,6 +72,40 @@ class TestHeads:
         expected = [(2 + sigmoid(0.4)) / 3, (1 + sigmoid(-0.6)) / 2, math.exp(0.2) * 3 / 3, math.exp(0.1) * 1.5 / 2]
         assert box == pytest.approx(expected, abs=1e-5)
 
+    def test_region_with_a_tree_of_classes(self) -> None:
+        """Animal (cat, dog), vehicle: the deepest class that is more likely than not, with its own probability."""
+        head = {"kind": "region", "output": "y", "classes": 4, "anchors": [[1, 1]], "parents": [-1, -1, 0, 0]}
+        value = np.zeros((1, 5, 9), np.float32)
+        value[0, 0, 4:] = (0.9, 0.8, 0.2, 0.3, 0.7)  # dog: 0.8 x 0.7
+        value[0, 1, 4:] = (0.9, 0.8, 0.2, 0.5, 0.5)  # neither cat nor dog for sure: animal
+        value[0, 2, 4:] = (0.9, 0.3, 0.7, 0.1, 0.9)  # dog only among animals: vehicle
+        value[0, 3, 4:] = (0.2, 0.9, 0.1, 0.1, 0.9)  # nothing is there
+        value[0, 4, 4:] = (0.9, 0.5, 0.5, 0.5, 0.5)  # no class is more likely than not
+        result = detect.postprocess({"y": value.reshape(1, 9, 1, 5)}, spec_of(head, nms="none"))
+        boxes = [(index, score) for index, score, _ in found(result)]
+        assert boxes == [(0, pytest.approx(0.8)), (1, pytest.approx(0.7)), (3, pytest.approx(0.56))]
+        assert len(result.scores) == 4 and result.scores[3] == pytest.approx(
+            0.2
+        )  # counts in the mAP, by its objectness
+
+    def test_least_objectness(self) -> None:
+        head = {"kind": "region", "output": "y", "classes": 1, "anchors": [[1, 1]]}
+        value = np.zeros((1, 2, 6), np.float32)
+        value[0, :, 4:] = ((0.4, 0.9), (0.6, 0.9))
+        for least, scores in ((0.0, [0.54, 0.36]), (0.5, [0.54])):
+            result = detect.postprocess(
+                {"y": value.reshape(1, 6, 1, 2)}, spec_of({**head, "least_objectness": least}, nms="none")
+            )
+            assert result.scores.tolist() == pytest.approx(scores)
+
+    @pytest.mark.parametrize(
+        ("parents", "message"), [([-1, 0], "`parents` of 2"), ([-1, 2, 0, 0], "class 1 .* parent 2"), ([-2] * 4, "-2")]
+    )
+    def test_a_broken_tree_is_refused(self, parents: list[int], message: str) -> None:
+        head = {"kind": "region", "output": "y", "classes": 4, "anchors": [[1, 1]], "parents": parents}
+        with pytest.raises(EdgewrightError, match=message):
+            detect.postprocess({"y": np.zeros((1, 9, 1, 1), np.float32)}, spec_of(head))
+
     @pytest.mark.parametrize("sqrt", [False, True])
     def test_detection(self, sqrt: bool) -> None:
         head = {"kind": "detection", "output": "y", "classes": 2, "side": 2, "boxes": 2, "sqrt": sqrt}

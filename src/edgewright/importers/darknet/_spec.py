@@ -39,9 +39,6 @@ def describe(
     if labels is not None:
         options["labels"] = read_labels(labels)
         _check_labels(options["labels"], network.heads, answer, labels)
-    if any(head.has("tree") for head in heads):
-        network.warn("boxes with a tree of classes are not decoded: the outputs count as arrays without a meaning")
-        return Spec(inputs)
     if heads:
         options |= {
             "threshold": 0.25,

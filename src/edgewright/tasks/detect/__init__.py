@@ -152,6 +152,9 @@ def postprocess(outputs: Arrays, spec: Spec) -> Detections:
 def _strong(found: Candidates, options: Options) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
     """Box, score and class of every pair above the lowest score, and the number of boxes that are not finite."""
     scores = found.scores.astype(np.float32)
+    if found.objectness is not None:
+        objectness = found.objectness.astype(np.float32)[:, None]
+        scores = np.where(objectness > options.threshold, scores, np.minimum(scores, objectness))
     broken = np.any(np.isnan(scores) | np.isposinf(scores), axis=1)
     above = scores > options.floor
     broken |= above.any(axis=1) & ~(np.abs(found.boxes) <= _FARTHEST).all(axis=1)

@@ -20,10 +20,12 @@ class Candidates:
     Attributes:
         boxes: Corners in parts of the input's sides, f64[n, 4].
         scores: Of every class, f64[n, classes].
+        objectness: Where scores do not hold it: f64[n], what has to be above the threshold as well.
     """
 
     boxes: np.ndarray
     scores: np.ndarray
+    objectness: np.ndarray | None = None
 
 
 def decode(head: Head, outputs: Arrays, size: tuple[int, int]) -> Candidates:
@@ -71,7 +73,33 @@ def _region(head: Head, arrays: list[np.ndarray], size: tuple[int, int]) -> Cand
     value = arrays[0].reshape(height, width, count, entries).transpose(2, 3, 0, 1)
     places = 1 / (1 + np.exp(-value[:, 0:2]))
     sides = np.exp(value[:, 2:4]) * _anchors(head) / np.reshape((width, height), (1, 2, 1, 1))
-    return Candidates(_on_grid(places, sides), _rows(value[:, 4:5] * value[:, 5:]))
+    objectness = np.where(value[:, 4:5] < head.least_objectness, 0, value[:, 4:5])
+    if head.parents:
+        return Candidates(_on_grid(places, sides), _deepest(_rows(value[:, 5:]), head.parents), _rows(objectness)[:, 0])
+    return Candidates(_on_grid(places, sides), _rows(objectness * value[:, 5:]))
+
+
+def _deepest(scores: np.ndarray, parents: tuple[int, ...]) -> np.ndarray:
+    """Of classes in a tree only the last that is more likely than not, all ancestors included; f64[n, classes].
+
+    Args:
+        scores: Of every class among its siblings, f64[n, classes].
+        parents: Of every class; -1 at the root.
+
+    Source: AlexeyAB/darknet, hierarchy_predictions in tree.c, get_region_boxes in region_layer.c.
+    """
+    likely = scores.copy()
+    above = np.asarray(parents)
+    level = np.flatnonzero(above < 0)
+    while level.size:  # a level at a time, from the root
+        level = np.flatnonzero(np.isin(above, level))
+        likely[:, level] *= likely[:, above[level]]
+    last = len(parents) - 1 - np.argmax(likely[:, ::-1] > 0.5, axis=1)
+    rows = np.arange(len(likely))
+    kept = np.zeros_like(likely)
+    kept[rows, last] = np.where(likely[rows, last] > 0.5, likely[rows, last], 0)
+    kept[np.isnan(scores).any(axis=1)] = np.nan
+    return kept
 
 
 def _detection(head: Head, arrays: list[np.ndarray], size: tuple[int, int]) -> Candidates:

@@ -31,6 +31,8 @@ class Head:
         anchors: Widths and heights: in pixels for `yolo` and `gaussian_yolo`, in cells for `region`.
         scale_x_y: Darknet's factor; the output has it applied, so it is a remark.
         new_coords: Width and height are (2 v)^2 anchors instead of e^v, for `yolo`.
+        parents: For a `region` with a tree of classes: the parent of every class, -1 at the root, always a class before it.
+        least_objectness: Objectness below it counts as 0, for `region`.
         side: Cells along a side, for `detection`.
         boxes: Boxes for each cell, for `detection`.
         sqrt: Whether `detection` gives square roots of width and height.
@@ -51,6 +53,8 @@ class Head:
     anchors: tuple[tuple[float, float], ...] = ()
     scale_x_y: float = 1.0
     new_coords: bool = False
+    parents: tuple[int, ...] = ()
+    least_objectness: float = 0.0
     side: int = 0
     boxes: int = 0
     sqrt: bool = False
@@ -75,6 +79,16 @@ class Head:
         for name in ("classes", "side", "boxes", "first_label"):
             if getattr(self, name) < 0:
                 raise EdgewrightError("E103", f"option `{name}` of a head is {getattr(self, name)}, but must be >= 0")
+        if self.parents and len(self.parents) != self.classes:
+            raise EdgewrightError(
+                "E103", f"head `{self.output}` has {self.classes} classes, but `parents` of {len(self.parents)}"
+            )
+        for number, parent in enumerate(self.parents):
+            if not -1 <= parent < number:
+                raise EdgewrightError(
+                    "E103",
+                    f"class {number} of head `{self.output}` has parent {parent}, which must be -1 or a class before it",
+                )
         sizes = [*(side for pair in self.anchors for side in pair), *self.strides, *self.variances]
         if not all(math.isfinite(value) and value > 0 for value in sizes):
             raise EdgewrightError("E103", f"anchors, strides and variances of head `{self.output}` must be above 0")

@@ -98,13 +98,16 @@ def region(layer: Layer) -> ir.Value:
     rows = graph.reshape(cells, height * width * boxes, entries)
     shapes = [(batch, height * width * boxes, count) for count in (4, 1, classes)]
     box, objectness, scores = graph.nodes("Split", rows, graph.ints(4, 1, classes), shapes=shapes, axis=2)
-    if section.has("tree"):
-        scores = tree_softmax(graph, scores, read_tree(layer, classes))
+    parents = read_tree(layer, classes) if section.has("tree") else []
+    if parents:
+        scores = tree_softmax(graph, scores, parents)
     elif section.flag("softmax"):
         scores = graph.node("Softmax", scores, axis=-1)
     parts = (box, graph.node("Sigmoid", objectness), scores)
     whole = graph.node("Concat", *parts, shape=graph.shape(rows), axis=2)
-    _record(layer, "region", classes, anchors=_anchors(layer, boxes, 0.5), scale_x_y=1.0, new_coords=False)
+    floor = 0.5 if section.integer("classfix", 0) == -1 else 0.0
+    _record(layer, "region", classes, anchors=_anchors(layer, boxes, 0.5), scale_x_y=1.0, new_coords=False,
+            parents=parents, least_objectness=floor)  # fmt: skip
     return graph.reshape(whole, channels, height, width)
 
 

@@ -22,9 +22,10 @@ _LARGEST_BYTES = 16 * 2**20
 
 
 def read_tree(layer: Layer, classes: int) -> list[int]:
-    """Sizes of the groups of siblings, in the order of the classes.
+    """The parent of every class, -1 for those at the root.
 
-    A line of the file is a name and the number of its parent; lines in a row with one parent are siblings.
+    A line of the file is a name and the number of its parent, which has a line above; lines in a row with one parent are
+    siblings.
 
     Raises:
         EdgewrightError: E104 the file is not there, E214 it is malformed or not for so many classes.
@@ -36,7 +37,7 @@ def read_tree(layer: Layer, classes: int) -> list[int]:
         lines = path.read_text(encoding="latin-1").splitlines()
     except OSError as problem:
         raise EdgewrightError("E104", f"tree `{path}` cannot be read: {problem.strerror}") from None
-    parents = []
+    parents: list[int] = []
     for number, line in enumerate(lines, start=1):
         words = line.split()
         if not words:
@@ -47,18 +48,24 @@ def read_tree(layer: Layer, classes: int) -> list[int]:
             raise layer.refuse(
                 f"tree `{path.name}` line {number} is no name and parent: `{line[:40]}`", "tree"
             ) from None
+        if not -1 <= parents[-1] < len(parents) - 1:
+            raise layer.refuse(
+                f"tree `{path.name}` line {number} names parent {parents[-1]}, but {len(parents) - 1} classes are above it",
+                "tree",
+            )
     if len(parents) != classes:
         raise layer.refuse(f"tree `{path.name}` has {len(parents)} classes, but the layer has {classes}", "tree")
-    return [len(list(group)) for _, group in groupby(parents)]
+    return parents
 
 
-def tree_softmax(graph: Graph, x: ir.Value, sizes: list[int]) -> ir.Value:
+def tree_softmax(graph: Graph, x: ir.Value, parents: list[int]) -> ir.Value:
     """Softmax over every group of siblings along the last axis of f32[N, rows, classes].
 
     Groups of one size are stacked: YOLO9000 has 1800 groups of a few dozen sizes.
     """
     batch, rows, classes = graph.shape(x)
     assert isinstance(rows, int)
+    sizes = [len(list(group)) for _, group in groupby(parents)]
     starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
     parts, order = [], []
     for size in sorted(set(sizes)):
