@@ -146,6 +146,8 @@ def test_an_agreement_at_the_limit_is_never_decided(original, bundle_of):
     report = verify(original, bundle_of(BIASED, lossy=True), leads(50, close=1))
     assert (report.decision, report.samples_needed) == ("undecided", -1)
     assert "no number of samples would decide" in gate(report, "agreement").message
+    report = verify(original, bundle_of(BIASED, lossy=True), leads(149, close=3))
+    assert "more than 10000 more samples" in gate(report, "agreement").message
 
 
 def test_more_than_fifty_disagreements_are_cut_off(original, bundle_of):

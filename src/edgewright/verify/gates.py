@@ -195,9 +195,15 @@ def _more_by_width(value: float, low: float, high: float, required: float, count
     return max(total - count, 1)
 
 
+#: Nobody has as many.
+_MANY = 10_000
+
+
 def _more_text(more: int | None, what: str) -> str:
     if more is None:
         return "no number of samples would decide at this agreement: it is too near to the limit"
+    if more > _MANY:
+        return f"more than {_MANY} more {what} would have to decide: this agreement is too near to the limit"
     return f"about {more} more {what} would decide at this agreement"
 
 
