@@ -67,11 +67,22 @@ def test_one_sample_alone_never_decides() -> None:
     assert not found.taken_back
 
 
-@pytest.mark.parametrize(("most", "expected"), [(0, []), (1, []), (2, ["b", "d"]), (3, ["b", "d"])])
-def test_where_as_many_as_may_are_not_enough_none_is_taken_back(most: int, expected: list[str]) -> None:
+@pytest.mark.parametrize(
+    ("most", "expected", "agreement"), [(0, [], 0.25), (1, ["b"], 0.75), (2, ["b", "d"], 0.95), (3, ["b", "d"], 0.95)]
+)
+def test_where_as_many_as_may_are_not_enough_the_nearest_counts(
+    most: int, expected: list[str], agreement: float
+) -> None:
     found = take_back_fewest((), tuple(HARM), tuple, _context(100, 0.94), most=most)  # type: ignore[arg-type]
     assert list(found.taken_back) == expected
-    assert found.agreement == (pytest.approx(0.95) if expected else pytest.approx(0.25))
+    assert found.agreement == pytest.approx(agreement)
+
+
+def test_of_equally_near_ones_the_fewest_are_taken_back() -> None:
+    """What is taken back may not help at all."""
+    context = _context(100, 0.94)
+    context.agreement = lambda expected, got: 0.5
+    assert not take_back_fewest((), tuple(HARM), tuple, context, most=3).taken_back  # type: ignore[arg-type]
 
 
 def test_each_is_tried_alone_where_it_is_asked_for() -> None:

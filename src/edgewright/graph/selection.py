@@ -64,7 +64,7 @@ def take_back_fewest(
         changes: Their names.
         changed: Makes a copy of the graph with the changes of these names.
         context: Samples, how they are run and compared, and what agreement they need.
-        most: So many may be taken back, and none is where these are not enough: it would not help. None: all, if need be.
+        most: So many may be taken back; where these are not enough, what came nearest counts. None: all, if need be.
         alone: Makes a copy with one change alone. Given, each is tried alone in any case; else only where all changes
             together disagree.
         final: Makes the copy that counts in the end, where `changed` makes a cheaper one for the search.
@@ -95,8 +95,9 @@ def take_back_fewest(
     ranked = sorted(changes, key=lambda name: -moved.get(name, 0.0))
     count = 0
     if not reached:
-        least = _least(enough, len(changes) if most is None else most)
-        count = least or (len(changes) if most is None else 0)
+        count = _least(enough, len(changes) if most is None else most)
+        if not count:
+            count = len(changes) if most is None else max(steps, key=lambda tried: (steps[tried], -tried))
         if count and final is not None:
             enough(count, final)
     taken = {name: moved[name] for name in ranked[:count]}
