@@ -29,7 +29,7 @@ class Graph:
 
     Args:
         batch: The same.
-        reserved: Names that only `input`, `named` and `constant` may give.
+        reserved: Names that only `input` and `named` may give.
     """
 
     def __init__(self, batch: Size, reserved: Collection[str] = ()) -> None:
@@ -65,7 +65,7 @@ class Graph:
         """The outputs of a new node that has several."""
         import onnx_ir as ir
 
-        name = self._fresh(f"{self.scope}.{op_type.lower()}")
+        name = self.fresh(f"{self.scope}.{op_type.lower()}")
         labels = [name] if len(shapes) == 1 else [f"{name}:{number}" for number in range(len(shapes))]
         outputs = [_value(label, shape) for label, shape in zip(labels, shapes, strict=True)]
         self._nodes.append(ir.node(op_type, inputs, attributes, outputs=outputs, name=name))
@@ -92,11 +92,9 @@ class Graph:
         """A new constant `SCOPE.part`."""
         return self._constant(f"{self.scope}.{part}", array)
 
-    def constant(self, name: str, array: np.ndarray) -> ir.Value:
-        """A new constant called `name`, which may be a reserved one."""
-        value = _constant(name, array)
-        self._initializers[f"={name}"] = value
-        return value
+    def shared(self, name: str, array: np.ndarray) -> ir.Value:
+        """The constant called `name`, which is made once."""
+        return self._constant(name, array)
 
     def scalar(self, number: float) -> ir.Value:
         """A constant f32 of no axes; equal ones are one."""
@@ -121,6 +119,15 @@ class Graph:
         """Sizes of `value`, the batch as a name where it is one."""
         return self._shape(value)
 
+    def fresh(self, wanted: str) -> str:
+        """`wanted`, with a number where that name is given already."""
+        name = wanted
+        while self._names[name]:
+            self._names[wanted] += 1
+            name = f"{wanted}.{self._names[wanted]}"
+        self._names[name] += 1
+        return name
+
     def finished(self, name: str) -> ir.Graph:
         """The graph; call it once."""
         import onnx_ir as ir
@@ -136,17 +143,8 @@ class Graph:
 
     def _constant(self, key: str, array: np.ndarray) -> ir.Value:
         if key not in self._initializers:
-            self._initializers[key] = _constant(self._fresh(key), array)
+            self._initializers[key] = _constant(self.fresh(key), array)
         return self._initializers[key]
-
-    def _fresh(self, wanted: str) -> str:
-        """`wanted`, with a number where it is given already."""
-        name = wanted
-        while self._names[name]:
-            self._names[wanted] += 1
-            name = f"{wanted}.{self._names[wanted]}"
-        self._names[name] += 1
-        return name
 
     @staticmethod
     def _shape(value: ir.Value | None) -> tuple[Size, ...]:
