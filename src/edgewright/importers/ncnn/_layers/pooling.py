@@ -53,6 +53,10 @@ def _pooling(layer: Layer, rank: int) -> ir.Value:
         return _kept(layer, _adaptive(layer, average, _resolved(layer, targets)))
     kernel, strides, before, after = (list(reversed(part)) for part in zip(*windows, strict=True))
     sides = layer.sizes[1:]
+    if mode in (_SAME_UPPER, _SAME_LOWER) and average and not counted:
+        if any(before) or any(after):
+            raise layer.unsupported("an average with pads beside SAME")
+        counted = True  # what SAME adds counts in ncnn, whatever the flag says
     for axis in range(rank):
         extra = _extra(mode, sides[axis], kernel[axis], strides[axis], before[axis] + after[axis])
         if mode in (_SAME_UPPER, _SAME_LOWER):

@@ -50,8 +50,7 @@ def interp(layer: Layer) -> ir.Value:
         return layer.x
     if mode not in _MODES:
         raise layer.unsupported(f"mode {mode}")
-    exact = mode == 1 and not fixed
-    return _resized(layer, _MODES[mode], target, factors if exact else None, aligned)
+    return _resized(layer, _MODES[mode], target, None if fixed else factors, aligned)
 
 
 def _spread(layer: Layer, target: list[int]) -> ir.Value:
@@ -62,7 +61,7 @@ def _spread(layer: Layer, target: list[int]) -> ir.Value:
 
 
 def _resized(layer: Layer, mode: str, target: list[int], factors: list[float] | None, aligned: bool) -> ir.Value:
-    """`target` rows and columns; nearest by ncnn's own factors where it has some."""
+    """`target` rows and columns, by the layer's own factors where it has some, which need not be the ratio of the sizes."""
     graph, sizes = layer.graph, layer.sizes
     shape = layer.shaped(*(sizes[0], *target)[-len(sizes) :])
     if factors is None:
