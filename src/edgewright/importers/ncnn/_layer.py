@@ -150,6 +150,16 @@ class Layer:
             raise self.refuse(f"parameter {key} is {number}, but must be {low} to {high}")
         return number
 
+    def count(self, key: int) -> int:
+        """The parameter as a number of things, at least one, which must be given.
+
+        Raises:
+            EdgewrightError: E215 where it is none.
+        """
+        if not self.has(key):
+            raise self.refuse(f"parameter {key} is missing")
+        return self.integer(key, 0, low=1)
+
     def flag(self, key: int, default: bool = False) -> bool:
         """True where the parameter is not 0."""
         return self.integer(key, int(default)) != 0

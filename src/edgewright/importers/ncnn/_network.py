@@ -131,7 +131,7 @@ def check_kinds(lines: Sequence[Line]) -> None:
                 hint = "this is pnnx's own file; take the one that ends in .ncnn.param"
             problem = line.refuse("no layer of this type can be read here", code="E204")
             raise EdgewrightError("E204", problem.message, hint=hint)
-        if not line.tops or (not line.bottoms and line.kind not in _SOURCES):
+        if not line.tops or bool(line.bottoms) == (line.kind in _SOURCES):
             raise line.refuse(f"it reads {len(line.bottoms)} blobs and makes {len(line.tops)}")
 
 

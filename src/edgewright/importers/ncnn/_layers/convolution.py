@@ -95,7 +95,7 @@ def convolution(rank: int, *, grouped: bool = False) -> Callable[[Layer], ir.Val
 
 
 def _convolution(layer: Layer, rank: int, groups: int, grouped: bool) -> ir.Value:
-    outputs, window, size = layer.integer(0, 0, low=1), read_window(layer, rank), layer.integer(6, 0)
+    outputs, window, size = layer.count(0), read_window(layer, rank), layer.integer(6, 0)
     has_bias, value, term = layer.flag(5), layer.number(18, 0.0), layer.integer(8, 0)
     if layer.flag(19):
         raise layer.unsupported("a kernel that another layer computes")
@@ -185,7 +185,7 @@ def deconvolution(rank: int, *, grouped: bool = False) -> Callable[[Layer], ir.V
 
 
 def _deconvolution(layer: Layer, rank: int, groups: int) -> ir.Value:
-    outputs, window, size = layer.integer(0, 0, low=1), read_window(layer, rank), layer.integer(6, 0)
+    outputs, window, size = layer.count(0), read_window(layer, rank), layer.integer(6, 0)
     has_bias = layer.flag(5)
     extra, targets = _output_sizes(layer, rank)
     if layer.flag(28):
@@ -194,6 +194,8 @@ def _deconvolution(layer: Layer, rank: int, groups: int) -> ir.Value:
     sizes = layer.sizes
     if len(sizes) != rank + 1 or sizes[0] != inputs * groups:
         raise layer.refuse(f"its {size} weights are for {inputs * groups} channels, its input has {sizes[0]}")
+    if any(more >= max(pair) for more, *pair in zip(extra, window.strides, window.dilations, strict=True)):
+        raise layer.unsupported(f"as much as {max(extra)} behind its result")
     whole = [
         (side - 1) * stride + extent + more
         for side, stride, extent, more in zip(sizes[1:], window.strides, window.extents, extra, strict=True)

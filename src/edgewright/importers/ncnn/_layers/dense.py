@@ -24,7 +24,7 @@ def inner_product(layer: Layer) -> ir.Value:
     Raises:
         EdgewrightError: E215 where the weights are for another number of values.
     """
-    outputs, has_bias, size, term = layer.integer(0, 0, low=1), layer.flag(1), layer.integer(2, 0), layer.integer(8, 0)
+    outputs, has_bias, size, term = layer.count(0), layer.flag(1), layer.integer(2, 0), layer.integer(8, 0)
     if size < 1 or size % outputs:
         raise layer.refuse(f"{size} weights are not those of {outputs} outputs")
     return multiplied(layer, outputs, size // outputs, has_bias, term)
@@ -177,7 +177,7 @@ def attention(layer: Layer) -> ir.Value:
         EdgewrightError: E204 for int8 or a cache, E215 where the sizes do not go together.
     """
     graph = layer.graph
-    width, heads, size = layer.integer(0, 0, low=1), layer.integer(1, 1, low=1), layer.integer(2, 0)
+    width, heads, size = layer.count(0), layer.integer(1, 1, low=1), layer.integer(2, 0)
     key_width, value_width = layer.integer(3, width, low=1), layer.integer(4, width, low=1)
     masked, cached, term = layer.flag(5), layer.flag(7), layer.flag(18)
     if cached or term:

@@ -22,7 +22,7 @@ _ADDED, _AT_LEAST, _AT_LEAST_SQUARED = 0, 1, 2
 
 def batch_norm(layer: Layer) -> ir.Value:
     """BatchNorm: stored are slope, mean, variance and bias of each channel."""
-    channels, epsilon = layer.integer(0, 0, low=1), layer.number(1, 0.0)
+    channels, epsilon = layer.count(0), layer.number(1, 0.0)
     layer.require_channels(channels, "norms")
     slope, mean, variance, bias = (layer.plain(channels) for _ in range(4))
     parts = {"scale": slope, "bias": bias, "mean": mean, "variance": variance}
@@ -32,7 +32,7 @@ def batch_norm(layer: Layer) -> ir.Value:
 
 def instance_norm(layer: Layer) -> ir.Value:
     """InstanceNorm: each channel of each sample by itself."""
-    channels, epsilon = layer.integer(0, 0, low=1), layer.number(1, 0.001)
+    channels, epsilon = layer.count(0), layer.number(1, 0.001)
     affine = layer.flag(2, True)
     if len(layer.sizes) < 3:
         raise layer.unsupported(f"a blob of {len(layer.sizes)} sizes")
@@ -46,7 +46,7 @@ def instance_norm(layer: Layer) -> ir.Value:
 
 def group_norm(layer: Layer) -> ir.Value:
     """GroupNorm: each group of channels by itself."""
-    groups, channels, epsilon = layer.integer(0, 1, low=1), layer.integer(1, 0, low=1), layer.number(2, 0.001)
+    groups, channels, epsilon = layer.integer(0, 1, low=1), layer.count(1), layer.number(2, 0.001)
     affine, sizes, graph = layer.flag(3, True), layer.sizes, layer.graph
     layer.require_channels(channels, "norms")
     if channels % groups:
@@ -63,7 +63,7 @@ def group_norm(layer: Layer) -> ir.Value:
 
 def layer_norm(layer: Layer) -> ir.Value:
     """LayerNorm: over as many inner values as it has parameters."""
-    size, epsilon, affine = layer.integer(0, 0, low=1), layer.number(1, 0.001), layer.flag(2, True)
+    size, epsilon, affine = layer.count(0), layer.number(1, 0.001), layer.flag(2, True)
     axes = _inner(layer, size)
     gamma, beta = _affine(layer, affine, size)
     inner = layer.sizes[-axes:]
@@ -73,7 +73,7 @@ def layer_norm(layer: Layer) -> ir.Value:
 
 def rms_norm(layer: Layer) -> ir.Value:
     """RMSNorm: x / sqrt(mean of the squares + epsilon) * gamma."""
-    size, epsilon, affine = layer.integer(0, 0, low=1), layer.number(1, 0.001), layer.flag(2, True)
+    size, epsilon, affine = layer.count(0), layer.number(1, 0.001), layer.flag(2, True)
     axes, graph = _inner(layer, size), layer.graph
     squares = graph.node("Mul", layer.x, layer.x)
     shape = (graph.shape(layer.x)[0], *layer.sizes[:-axes], *[1] * axes)
@@ -107,7 +107,7 @@ def _affine(layer: Layer, stored: bool, count: int) -> tuple[np.ndarray, np.ndar
 def normalize(layer: Layer) -> ir.Value:
     """Normalize: by the length of the whole blob, of each channel, or of each place."""
     spatial, shared, epsilon = layer.flag(0), layer.flag(1), layer.number(2, 1e-4)
-    count, channel, mode, graph = layer.integer(3, 0, low=1), layer.flag(4, True), layer.integer(9, 0), layer.graph
+    count, channel, mode, graph = layer.count(3), layer.flag(4, True), layer.integer(9, 0), layer.graph
     if len(layer.sizes) != 3 or not (spatial or channel) or mode not in (_ADDED, _AT_LEAST, _AT_LEAST_SQUARED):
         raise layer.unsupported(f"a blob of {len(layer.sizes)} sizes, or its mode,")
     axes = (1, 2, 3) if spatial and channel else (2, 3) if spatial else (1,)
@@ -130,8 +130,8 @@ def local_response(layer: Layer) -> ir.Value:
     within, size, graph = layer.flag(0), layer.integer(1, 5, low=1, high=2**16), layer.graph
     alpha, beta, shift = layer.number(2, 1.0), layer.number(3, 0.75), layer.number(4, 1.0)
     if not within:
-        if size % 2 == 0:
-            raise layer.unsupported(f"an even size ({size})")
+        if size % 2 == 0 or alpha <= 0 or beta <= 0:
+            raise layer.unsupported(f"size {size} with alpha {alpha} and beta {beta}")
         return graph.node("LRN", layer.x, size=size, alpha=alpha, beta=beta, bias=shift)
     if len(layer.sizes) != 3 or size % 2 == 0:
         raise layer.unsupported(f"a blob of {len(layer.sizes)} sizes, or an even window,")

@@ -89,7 +89,7 @@ def relu(layer: Layer) -> ir.Value:
 
 def prelu(layer: Layer) -> ir.Value:
     """PReLU: one slope, or one for each channel."""
-    count = layer.integer(0, 0, low=1)
+    count = layer.count(0)
     if count > 1:
         layer.require_channels(count, "slopes")
     return layer.graph.node("PRelu", layer.x, layer.per_channel("slope", layer.plain(count)))
@@ -107,7 +107,10 @@ def elu(layer: Layer) -> ir.Value:
 
 def celu(layer: Layer) -> ir.Value:
     """CELU."""
-    return layer.graph.node("Celu", layer.x, alpha=layer.number(0, 1.0))
+    alpha = layer.number(0, 1.0)
+    if alpha == 0:
+        raise layer.refuse("its alpha is 0")
+    return layer.graph.node("Celu", layer.x, alpha=alpha)
 
 
 def selu(layer: Layer) -> ir.Value:
@@ -262,7 +265,7 @@ def unary(layer: Layer) -> ir.Value:
 
 def bias(layer: Layer) -> ir.Value:
     """Bias: x + a number of each channel."""
-    count = layer.integer(0, 0, low=1)
+    count = layer.count(0)
     layer.require_channels(count, "biases")
     return layer.graph.node("Add", layer.x, layer.per_channel("bias", layer.plain(count)))
 

@@ -22,7 +22,7 @@ _DIRECTIONS = ("forward", "reverse", "bidirectional")
 
 def lstm(layer: Layer) -> Sequence[ir.Value]:
     """LSTM; its states come in and go out where the line names blobs for them."""
-    outputs, hidden = layer.integer(0, 0, low=1), layer.integer(3, 0) or layer.integer(0, 0)
+    outputs, hidden = layer.count(0), layer.integer(3, 0) or layer.integer(0, 0)
     if hidden != outputs:
         raise layer.unsupported(f"a projection ({hidden} to {outputs})")
     count, inputs = _begin(layer, 4, outputs)
@@ -36,7 +36,7 @@ def lstm(layer: Layer) -> Sequence[ir.Value]:
 
 def gru(layer: Layer) -> Sequence[ir.Value]:
     """GRU, whose reset gate works on the product of the state."""
-    outputs = layer.integer(0, 0, low=1)
+    outputs = layer.count(0)
     count, inputs = _begin(layer, 3, outputs)
     order = [1, 0, 2]
     w = _ordered(layer.tagged(count, 3, outputs, inputs), order)
@@ -49,7 +49,7 @@ def gru(layer: Layer) -> Sequence[ir.Value]:
 
 def rnn(layer: Layer) -> Sequence[ir.Value]:
     """RNN: tanh."""
-    outputs = layer.integer(0, 0, low=1)
+    outputs = layer.count(0)
     count, inputs = _begin(layer, 1, outputs)
     w = layer.tagged(count, outputs, inputs)
     bias = layer.tagged(count, outputs)

@@ -63,26 +63,33 @@ def _spread(layer: Layer, target: list[int]) -> ir.Value:
 def _resized(layer: Layer, mode: str, target: list[int], factors: list[float] | None, aligned: bool) -> ir.Value:
     """`target` rows and columns, by the layer's own factors where it has some, which need not be the ratio of the sizes."""
     graph, sizes = layer.graph, layer.sizes
-    shape = layer.shaped(*(sizes[0], *target)[-len(sizes) :])
+    sides = [1, *sizes][-2:]
     if factors is None:
-        factors = [_ratio(new, old) for new, old in zip(target, [1, *sizes][-2:], strict=True)]
-    if len(sizes) == 2:
-        factors = [1.0, factors[1]]
-    scales = np.array([1.0, 1.0, *factors][-len(sizes) - 1 :], np.float32)
+        factors = [new / old for new, old in zip(target, sides, strict=True)]
+    factors = [_reaching(*numbers) for numbers in zip(factors, sides, target, strict=True)]
+    x, shape = layer.x, layer.shaped(sizes[0], *target)
+    if len(sizes) == 2:  # rows as channels of one line each
+        x, factors, shape = (
+            layer.reshape(x, sizes[0], 1, sizes[1]),
+            [1.0, factors[1]],
+            layer.shaped(sizes[0], 1, target[1]),
+        )
+    scales = np.array([1.0, 1.0, *factors], np.float32)
     where: dict[str, Any] = {"coordinate_transformation_mode": "align_corners" if aligned else "half_pixel"}
     if mode == "nearest":
         where = {"coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
     elif mode == "cubic":
         where["cubic_coeff_a"] = -0.75
-    return graph.node("Resize", layer.x, None, graph.weight("scales", scales), shape=shape, mode=mode, **where)
+    y = graph.node("Resize", x, None, graph.weight("scales", scales), shape=shape, mode=mode, **where)
+    return layer.reshape(y, sizes[0], target[1]) if len(sizes) == 2 else y
 
 
-def _ratio(new: int, old: int) -> float:
-    """new / old, never so small that old times it, rounded down, misses new."""
-    ratio = np.float32(new) / np.float32(old)
-    while math.floor(np.float32(old) * ratio) < new:
-        ratio = np.nextafter(ratio, np.float32(np.inf))
-    return float(ratio)
+def _reaching(factor: float, side: int, target: int) -> float:
+    """`factor` in single precision, so that `side` times it, rounded down, is `target` however the product is computed."""
+    number = np.float32(factor)
+    while math.floor(side * float(number)) < target:
+        number = np.nextafter(number, np.float32(np.inf))
+    return float(number)
 
 
 def pixel_shuffle(layer: Layer) -> ir.Value:
