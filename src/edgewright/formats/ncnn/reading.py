@@ -28,6 +28,7 @@ ARRAY_BASE = 23300
 #: Larger than any network anybody wrote, smaller than anything that hurts.
 _LARGEST_BYTES = 16 * 2**20
 _LARGEST_INT = 2**31 - 1
+_LARGEST_REAL = float(np.finfo(np.float32).max)
 _LONGEST_NAME = 255
 #: Tags before weights: half precision, bfloat16, int8, and float32 in two spellings. Any other that is not 0 announces a
 #: table of 256 numbers with one byte for each weight.
@@ -298,10 +299,8 @@ def _number(file: str, number: int, key: int, written: str) -> int | float:
     if not _REAL.fullmatch(written):
         raise _no_layer(file, number, f"parameter {key} is `{written[:40]}`, but must be a number")
     real = float(written)
-    if abs(real) > float(np.finfo(np.float32).max):
-        # -FLT_MAX as printed with seven digits may lie a little outside.
-        return float(np.copysign(np.finfo(np.float32).max, real))
-    return real
+    # FLT_MAX as printed with seven digits lies a little outside.
+    return min(max(real, -_LARGEST_REAL), _LARGEST_REAL)
 
 
 # --- what holds the lines together --------------------------------------------------------------------------------------
