@@ -129,12 +129,12 @@ def local_response(layer: Layer) -> ir.Value:
     """LRN: x * (bias + alpha * mean of the squares around)^-beta, over channels or over places."""
     within, size, graph = layer.flag(0), layer.integer(1, 5, low=1, high=2**16), layer.graph
     alpha, beta, shift = layer.number(2, 1.0), layer.number(3, 0.75), layer.number(4, 1.0)
+    if len(layer.sizes) != 3 or size % 2 == 0 or alpha <= 0 or beta <= 0:
+        raise layer.unsupported(
+            f"a blob of {len(layer.sizes)} sizes, size {size}, alpha {alpha} and beta {beta} together"
+        )
     if not within:
-        if size % 2 == 0 or alpha <= 0 or beta <= 0:
-            raise layer.unsupported(f"size {size} with alpha {alpha} and beta {beta}")
         return graph.node("LRN", layer.x, size=size, alpha=alpha, beta=beta, bias=shift)
-    if len(layer.sizes) != 3 or size % 2 == 0:
-        raise layer.unsupported(f"a blob of {len(layer.sizes)} sizes, or an even window,")
     squares = graph.node("Mul", layer.x, layer.x)
     mean = graph.node(
         "AveragePool", squares, kernel_shape=[size] * 2, pads=[size // 2] * 4, count_include_pad=1
