@@ -94,6 +94,7 @@ BUILDERS: dict[str, Builder] = {
     "Reduction": shaping.reduction,
     "Reorg": resizing.reorg,
     "Reshape": shaping.reshape,
+    "SDPA": dense.scaled_attention,
     "SELU": pointwise.selu,
     "Scale": pointwise.scale,
     "Shrink": pointwise.shrink,
@@ -149,6 +150,8 @@ def build(lines: Sequence[Line], network: Network) -> None:
                 )
         network.graph.scope = line.tops[0]
         layer = Layer(line, network, [network.blobs[name] for name in line.bottoms])
+        if any(isinstance(value, str) for value in line.values.values()):
+            raise layer.unsupported("a parameter that is computed, or any other text,")
         made = BUILDERS[line.kind](layer)
         values = made if isinstance(made, Sequence) else [made]
         _enter(layer, values)

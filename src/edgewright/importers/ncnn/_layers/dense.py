@@ -1,4 +1,4 @@
-"""Layers that multiply by matrices: InnerProduct, Gemm, MatMul, MultiHeadAttention.
+"""Layers that multiply by matrices: InnerProduct, Gemm, MatMul, MultiHeadAttention, SDPA.
 
 Source: Tencent/ncnn, src/layer/innerproduct.cpp, gemm.cpp, matmul.cpp and multiheadattention.cpp.
 """
@@ -6,6 +6,7 @@ Source: Tencent/ncnn, src/layer/innerproduct.cpp, gemm.cpp, matmul.cpp and multi
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -176,7 +177,6 @@ def attention(layer: Layer) -> ir.Value:
     Raises:
         EdgewrightError: E204 for int8 or a cache, E215 where the sizes do not go together.
     """
-    graph = layer.graph
     width, heads, size = layer.count(0), layer.integer(1, 1, low=1), layer.integer(2, 0)
     key_width, value_width = layer.integer(3, width, low=1), layer.integer(4, width, low=1)
     masked, cached, term = layer.flag(5), layer.flag(7), layer.flag(18)
@@ -194,19 +194,54 @@ def attention(layer: Layer) -> ir.Value:
     query_width = size // width
     parts = {"q": (q, query_width), "k": (k, key_width), "v": (v, value_width)}
     split = [_heads(layer, _affine(layer, x, part, inputs, width), heads) for part, (x, inputs) in parts.items()]
-    across = _moved(layer, split[1], (0, 1, 3, 2))
-    scaled = graph.node("Mul", split[0], graph.scalar(scale))
-    scores = graph.node("MatMul", scaled, across, shape=layer.shaped(heads, rows[0][0], rows[1][0]))
+    y = _attended(layer, split, mask, scale)
+    y = layer.reshape(_moved(layer, y, (0, 2, 1, 3)), rows[0][0], width)
+    return _affine(layer, y, "out", width, query_width)
+
+
+def scaled_attention(layer: Layer) -> ir.Value:
+    """SDPA: the same without the maps, of blobs that have heads for channels; fewer of keys and values serve several.
+
+    Raises:
+        EdgewrightError: E204 for int8 or a cache, E215 where the sizes do not go together.
+    """
+    masked, cached, term = layer.flag(5), layer.flag(7), layer.flag(18)
+    scale = layer.number(6, 0.0)
+    if cached or term:
+        raise layer.unsupported("a cache, or int8,")
+    if len(layer.inputs) != 3 + masked or any(len(layer.sizes_of(x)) != 3 for x in layer.inputs[:3]):
+        raise layer.refuse(f"it reads {len(layer.inputs)} blobs, but needs {3 + masked}, three of them with heads")
+    q, k, v = layer.inputs[:3]
+    (heads, _, width), (groups, rows, depth), other = (layer.sizes_of(x) for x in (q, k, v))
+    if depth != width or other[:2] != (groups, rows) or heads % groups:
+        raise layer.refuse(f"its inputs of {layer.sizes}, {layer.sizes_of(k)} and {other} cannot be attended to")
+    shared = [_repeated(layer, x, heads // groups) for x in (k, v)]
+    return _attended(layer, [q, *shared], layer.inputs[3] if masked else None, scale or 1 / math.sqrt(width))
+
+
+def _repeated(layer: Layer, x: ir.Value, times: int) -> ir.Value:
+    """Every head `times` times, one beside the other."""
+    if times == 1:
+        return x
+    groups, rows, width = layer.sizes_of(x)
+    apart, shape = layer.reshape(x, groups, 1, rows, width), (layer.graph.shape(x)[0], groups, times, rows, width)
+    tiled = layer.graph.node("Tile", apart, layer.graph.ints(1, 1, times, 1, 1), shape=shape)
+    return layer.reshape(tiled, groups * times, rows, width)
+
+
+def _attended(layer: Layer, blobs: Sequence[ir.Value], mask: ir.Value | None, scale: float) -> ir.Value:
+    """softmax(q * k^T * scale + mask) * v, each head by itself."""
+    graph, (q, k, v) = layer.graph, blobs
+    (heads, queries, _), (_, keys, width) = layer.sizes_of(q), layer.sizes_of(v)
+    scaled = graph.node("Mul", q, graph.scalar(scale))
+    scores = graph.node("MatMul", scaled, _moved(layer, k, (0, 1, 3, 2)), shape=layer.shaped(heads, queries, keys))
     if mask is not None:
         sizes = layer.sizes_of(mask)
         mask = layer.reshape(mask, *(1,) * (3 - len(sizes)), *sizes)
-        if len(layer.sizes_of(mask)) != 3 or layer.sizes_of(mask)[1:] != (rows[0][0], rows[1][0]):
-            raise layer.refuse(f"its mask of {sizes} does not fit")
+        if layer.sizes_of(mask) not in ((1, queries, keys), (heads, queries, keys)):
+            raise layer.refuse(f"its mask of {sizes} does not fit {heads} x {queries} x {keys}")
         scores = graph.node("Add", scores, mask)
-    shares = graph.node("Softmax", scores, axis=-1)
-    y = graph.node("MatMul", shares, split[2], shape=layer.shaped(heads, rows[0][0], width // heads))
-    y = layer.reshape(_moved(layer, y, (0, 2, 1, 3)), rows[0][0], width)
-    return _affine(layer, y, "out", width, query_width)
+    return graph.node("MatMul", graph.node("Softmax", scores, axis=-1), v, shape=layer.shaped(heads, queries, width))
 
 
 def _affine(layer: Layer, x: ir.Value, part: str, inputs: int, outputs: int) -> ir.Value:

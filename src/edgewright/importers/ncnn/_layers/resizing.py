@@ -23,13 +23,11 @@ def interp(layer: Layer) -> ir.Value:
     """Interp: to a size, by a factor, or to the size of a second blob; a blob of one size is spread out.
 
     Raises:
-        EdgewrightError: E204 for a mode that is not known or sizes as an expression, E215 for sizes that cannot be.
+        EdgewrightError: E204 for a mode that is not known, E215 for sizes that cannot be.
     """
     mode, factors = layer.integer(0, 0), [layer.number(1, 1.0), layer.number(2, 1.0)]
     target = [layer.integer(3, 0, low=0), layer.integer(4, 0, low=0)]
     follows, aligned = layer.flag(5), layer.flag(6)
-    if layer.has(9):
-        raise layer.unsupported("a size that is computed")
     if follows:
         if len(layer.inputs) != 2:
             raise layer.refuse("it takes its size from a second blob, which it does not read")

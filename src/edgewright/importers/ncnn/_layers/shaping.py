@@ -29,6 +29,8 @@ _REDUCTIONS = {
     0: "ReduceSum", 1: "ReduceL1", 2: "ReduceSumSquare", 3: "ReduceMean", 4: "ReduceMax", 5: "ReduceMin",
     6: "ReduceProd", 7: "ReduceL1", 8: "ReduceL2", 9: "ReduceLogSum", 10: "ReduceLogSumExp",
 }  # fmt: skip
+#: Reshape's sign for an axis that is not there.
+_NO_BATCH = 233
 _PAD_MODES = {0: "constant", 1: "edge", 2: "reflect"}
 
 
@@ -41,11 +43,11 @@ def reshape(layer: Layer) -> ir.Value:
     """Reshape: 0 keeps a size, -1 stands for what remains.
 
     Raises:
-        EdgewrightError: E204 for sizes as an expression, E215 where the numbers of values differ.
+        EdgewrightError: E204 for a batch among the sizes, E215 where the numbers of values differ.
     """
     w, h, d, c = (layer.integer(key, UNSET) for key in (0, 1, 11, 2))
-    if layer.has(6):
-        raise layer.unsupported("a shape that is computed")
+    if any(layer.integer(key, _NO_BATCH) != _NO_BATCH for key in (12, 13)):
+        raise layer.unsupported("a batch among its sizes")
     given = dict(zip("cdhw", _four(layer.sizes), strict=True))
     wanted = {"w": w, "h": h, "d": d, "c": c}
     if c == UNSET:  # as ncnn counts: the first that is not given ends it
