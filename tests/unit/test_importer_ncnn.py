@@ -232,6 +232,9 @@ def test_memory_is_not_taken_on_the_word_of_a_number(tmp_path: Path) -> None:
             "Pooling p 1 1 in out 7=1 8=2147483647",
             "Input j 0 1 x 0=30000 1=30000 2=1\nPriorBox p 1 1 x out -23300=1,4.0 9=1 10=1",
             "Slice s 1 1 in out -23300=999999999,1",
+            "Input j 0 1 x 0=1 1=1 2=2000000000\nInstanceNorm n 1 1 x out 0=2000000000 2=0",
+            "Input j 0 1 x 0=1 1=1 2=2000000000\nGroupNorm n 1 1 x out 0=1000000000 1=2000000000 3=0",
+            "Input j 0 1 x 0=2000000000\nLayerNorm n 1 1 x out 0=2000000000 2=0",
         ):
             with pytest.raises(ew.EdgewrightError):
                 loaded(tmp_path, f"{MAP}\n{line}")

@@ -41,6 +41,8 @@ def multiplied(layer: Layer, outputs: int, inputs: int, has_bias: bool, term: in
     x = layer.x if rows else layer.reshape(layer.x, inputs)
     if x is not layer.x and layer.x in layer.network.positive:
         layer.network.positive.add(x)
+    if term not in (0, 1, 2):
+        raise layer.unsupported(f"int8_scale_term {term}")
     array = layer.stored(outputs, inputs)
     offset = graph.weight("bias", layer.plain(outputs)) if has_bias else None
     if term:

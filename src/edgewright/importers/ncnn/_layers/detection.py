@@ -16,7 +16,7 @@ from edgewright.importers.ncnn._layer import UNSET, Layer
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-_MOST_BOXES = 2**22
+_MOST_BOXES = 2**18
 
 
 def cut(layer: Layer) -> Sequence[ir.Value]:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 #: Normalize: how epsilon keeps from dividing by 0.
 _ADDED, _AT_LEAST, _AT_LEAST_SQUARED = 0, 1, 2
+#: Numbers that stand in for what is not in the .bin.
+_MOST_STANDINS = 2**20
 
 
 def batch_norm(layer: Layer) -> ir.Value:
@@ -53,7 +55,9 @@ def group_norm(layer: Layer) -> ir.Value:
         raise layer.refuse(f"{groups} groups do not divide its {channels} channels")
     gamma, beta = _affine(layer, affine, channels)
     rows = layer.reshape(layer.x, groups, math.prod(sizes) // groups)
-    ones = [graph.weight(part, np.full(groups, value, np.float32)) for part, value in (("one", 1), ("zero", 0))]
+    ones = [
+        graph.weight(part, array) for part, array in zip(("one", "zero"), _affine(layer, False, groups), strict=True)
+    ]
     y = layer.reshape(graph.node("InstanceNormalization", rows, *ones, epsilon=epsilon), *sizes)
     if not affine:
         return y
@@ -98,9 +102,15 @@ def _inner(layer: Layer, size: int) -> int:
 
 
 def _affine(layer: Layer, stored: bool, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Factors and offsets, 1 and 0 where none are stored."""
+    """Factors and offsets, 1 and 0 where none are stored.
+
+    Raises:
+        EdgewrightError: E202 where the file has too few bytes left, E215 for more stand-ins than memory should be taken for.
+    """
     if stored:
         return layer.plain(count), layer.plain(count)
+    if count > _MOST_STANDINS:
+        raise layer.refuse(f"it has no parameters for its {count} values, more than {_MOST_STANDINS}")
     return np.ones(count, np.float32), np.zeros(count, np.float32)
 
 
