@@ -1,0 +1,1 @@
+"""ncnn: the text of a .param and the weights of its .bin."""
