@@ -154,7 +154,7 @@ def test_the_whole_way(run: Run, workshop: Path, tmp_path: Path) -> None:
     assert run("report", "run")[0] == 0
 
 
-def test_step_by_step(run: Run, workshop: Path) -> None:
+def test_step_by_step(run: Run, workshop: Path, tmp_path: Path) -> None:
     net, photos = str(workshop / "net.onnx"), str(workshop / "photos")
     code, _, err = run("compress", net, "--recipe", "float", "--out", "small.onnx")
     assert (code, "next: edgewright convert small.onnx" in err) == (0, True)
@@ -166,6 +166,8 @@ def test_step_by_step(run: Run, workshop: Path) -> None:
     assert (code, "pass" in out) == (0, True), err
     code, out, err = run("bench", "bundle", "--max-seconds", "0.2", "--markdown", "table.md")
     assert "| bundle |" in out, err
+    assert "of fp32 roof" in out
+    assert "of fp32 roof" in (tmp_path / "table.md").read_text(encoding="utf-8")
     code, out, err = run("inspect", net)
     assert (code, "multiply-adds" in out) == (0, True), err
     code, out, err = run("spec", "show", net, "--json")
@@ -305,7 +307,7 @@ def test_documents_keep_their_schema(run: Run, workshop: Path, tmp_path: Path, d
         "verify": (net, "b", "--samples", photos),
         "locate": (net, "b", "--samples", photos),
         "inspect": (net,),
-        "bench": ("b", "--max-seconds", "0.2"),
+        "bench": ("b", "--max-seconds", "0.2", "--no-roofline"),
         "error": ("nowhere.onnx",),
     }
     command = "inspect" if document == "error" else document

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgewright import registry
-from edgewright.bench import inputs, telemetry
+from edgewright.bench import inputs, machine, telemetry
 from edgewright.bench.outcome import results_of
 from edgewright.bench.plan import BenchPlan
 from edgewright.bench.schedule import Entry, measure
@@ -147,11 +147,21 @@ def _measure_group(
         on_failure(entry.bundle, threads, error)
         lost.append(entry)
 
+    roof = _roof(threads, progress) if plan.roofline else None
     before = telemetry.state()
     measure(entries, threads, plan, folder, lose=lose, progress=progress)
-    machine = {"before": before, "after": telemetry.state(), "machine": telemetry.machine()}
+    about = {"before": before, "after": telemetry.state(), "machine": telemetry.machine()}
     kept = [entry for entry in entries if entry not in lost]
-    return list(zip([entry.bundle for entry in kept], results_of(kept, threads, plan, machine), strict=True))
+    return list(zip([entry.bundle for entry in kept], results_of(kept, threads, plan, about, roof), strict=True))
+
+
+def _roof(threads: int, progress: Progress) -> machine.Roof | None:
+    """What this machine can do at most; times do without it where it cannot be measured."""
+    try:
+        return machine.roof(threads)
+    except EdgewrightError as problem:
+        progress.note(f"the roofline is left out: {problem.message}")
+        return None
 
 
 def _keep(bundle: Bundle, result: BenchResult, progress: Progress) -> None:

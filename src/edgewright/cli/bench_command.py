@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import click
 
 from edgewright.cli.common import Terminal, edgewright_command, open_samples
 from edgewright.errors import EdgewrightError
+from edgewright.files import write_whole
 
 
 @edgewright_command(name="bench", short_help="Bundles measured side by side")
@@ -17,6 +17,7 @@ from edgewright.errors import EdgewrightError
 @click.option("--sweep", metavar="1,2,4", help="Thread counts to measure, instead of --threads.")
 @click.option("--max-seconds", type=float, help="Time limit for each bundle and thread count.  [default: 10]")
 @click.option("--markdown", metavar="FILE", help="Also write the table as Markdown.")
+@click.option("--roofline/--no-roofline", default=True, help="Say how near the machine's float32 roof it is (default).")
 @click.option("--seed", type=int, default=0, show_default=True)
 def command(
     terminal: Terminal,
@@ -25,18 +26,24 @@ def command(
     sweep: str | None,
     max_seconds: float | None,
     markdown: str | None,
+    roofline: bool,
     seed: int,
 ) -> int:
     """Measure BUNDLES side by side: one process each, interleaved in random order.
 
-    Runs are added until every median is known to 2 %, or the time of its bundle is up.
+    Runs are added until every median is known to 2 %, or the time of its bundle is up. Bundles of one model are compared
+    with each other, and the fastest of each model and thread count is named.
     """
     from edgewright.bench import BenchPlan, bench
-    from edgewright.bench.table import markdown as as_markdown
+    from edgewright.bench import table as tables
     from edgewright.bundle import Bundle
 
     opened = tuple(Bundle.open(path) for path in bundles)
-    settings: dict[str, Any] = {"threads": _sweep(sweep) or (terminal.options.threads,), "seed": seed}
+    settings: dict[str, Any] = {
+        "threads": _sweep(sweep) or (terminal.options.threads,),
+        "seed": seed,
+        "roofline": roofline,
+    }
     if max_seconds is not None:
         settings["max_seconds"] = max_seconds
     plan = BenchPlan(**settings)
@@ -49,16 +56,13 @@ def command(
     inputs = open_samples(terminal, samples, opened[0].spec) if samples else None
     with terminal.progress() as progress:
         results = bench(opened, inputs, plan, progress=progress)
-    table = as_markdown(results)
+    table = tables.markdown(results)
     terminal.emit(
-        {"results": [result.to_json() for result in results]},
+        tables.document(results),
         lambda console: console.print(_aligned(table), markup=False),
     )
     if markdown:
-        try:
-            Path(markdown).write_text(table + "\n", encoding="utf-8")
-        except OSError as problem:
-            raise EdgewrightError("E105", f"`{markdown}` cannot be written: {problem.strerror}") from None
+        write_whole(markdown, table + "\n")
     return 1 if any(result.trust == "invalid" for result in results) else 0
 
 
