@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import Any
 
 import click
@@ -18,6 +19,11 @@ from edgewright.files import write_whole
 @click.option("--max-seconds", type=float, help="Time limit for each bundle and thread count.  [default: 10]")
 @click.option("--markdown", metavar="FILE", help="Also write the table as Markdown.")
 @click.option("--roofline/--no-roofline", default=True, help="Say how near the machine's float32 roof it is (default).")
+@click.option("--on", "address", metavar="ssh://USER@HOST", help="Measure on another machine, over ssh.")
+@click.option(
+    "--python", metavar="PATH", default="python3", show_default=True, help="Its Python that has the packages."
+)
+@click.option("--ssh-option", "ssh_options", multiple=True, metavar="WORDS", help='For ssh, as "-F FILE". Repeatable.')
 @click.option("--seed", type=int, default=0, show_default=True)
 def command(
     terminal: Terminal,
@@ -27,14 +33,18 @@ def command(
     max_seconds: float | None,
     markdown: str | None,
     roofline: bool,
+    address: str | None,
+    python: str,
+    ssh_options: tuple[str, ...],
     seed: int,
 ) -> int:
     """Measure BUNDLES side by side: one process each, interleaved in random order.
 
     Runs are added until every median is known to 2 %, or the time of its bundle is up. Bundles of one model are compared
-    with each other, and the fastest of each model and thread count is named.
+    with each other, and the fastest of each model and thread count is named. With --on they are copied to another machine
+    that has Python, numpy and the runtimes' packages, measured there by the same rules, and removed again.
     """
-    from edgewright.bench import BenchPlan, bench
+    from edgewright.bench import BenchPlan, Board, bench
     from edgewright.bench import table as tables
     from edgewright.bundle import Bundle
 
@@ -47,15 +57,19 @@ def command(
     if max_seconds is not None:
         settings["max_seconds"] = max_seconds
     plan = BenchPlan(**settings)
+    words = tuple(word for option in ssh_options for word in shlex.split(option))
+    board = Board.parse(address, python=python, ssh_options=words) if address else None
     if terminal.options.dry_run:
         terminal.emit(
-            {"would_measure": list(bundles), "threads": list(plan.threads)},
-            lambda console: console.print(f"would measure {', '.join(bundles)} at {plan.threads} threads"),
+            {"would_measure": list(bundles), "threads": list(plan.threads), "on": address},
+            lambda console: console.print(
+                f"would measure {', '.join(bundles)} at {plan.threads} threads" + (f" on {board}" if board else "")
+            ),
         )
         return 0
     inputs = open_samples(terminal, samples, opened[0].spec) if samples else None
     with terminal.progress() as progress:
-        results = bench(opened, inputs, plan, progress=progress)
+        results = bench(opened, inputs, plan, on=board, progress=progress)
     table = tables.markdown(results)
     terminal.emit(
         tables.document(results),
