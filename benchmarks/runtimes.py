@@ -67,8 +67,7 @@ def recognizer(place: Place) -> tuple[ew.Model, Any]:
 
 
 def _samples(folder: Path, model: ew.Model, place: Place) -> Any:
-    samples = ew.Samples.open(folder, model)
-    return samples if place.part == 1 else samples.take(max(40, round(place.part * len(samples))))
+    return ew.Samples.open(folder, model, limit=None if place.part == 1 else 60)
 
 
 #: Name -> how it is loaded, and whether its weights are trained ones, so that agreement means something.

@@ -259,6 +259,19 @@ def test_no_python_there_or_an_old_one(host: Host, bundle: Bundle, tmp_path: Pat
     assert (error.code, error.details) == ("E411", ("python 3.9 is too old",))
 
 
+def test_a_login_shell_that_greets(host: Host, bundle: Bundle, tmp_path: Path) -> None:
+    noisy = tmp_path / "noisy"
+    noisy.write_text(f'#!/bin/sh\necho Welcome; echo 42\nexec {host.board.python} "$@"\n')
+    noisy.chmod(0o755)
+    assert len(bench(bundle, None, QUICK, on=replace(host.board, python=str(noisy)))) == 1
+
+
+def test_a_file_that_vanishes_while_it_is_copied(host: Host, bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remote, "_check", lambda *_: (bundle.path / "model.onnx").unlink())
+    with pytest.raises(EdgewrightError, match=r"E104.*model\.onnx"):
+        bench(bundle, None, QUICK, on=host.board)
+
+
 def test_missing_packages_come_with_the_pip_line(host: Host, pythons: dict[str, str], bundle: Bundle) -> None:
     for name, package_name in (("numpy", "onnxruntime"), ("bare", "numpy")):
         error = refused(bundle, replace(host.board, python=pythons[name]))
@@ -374,8 +387,9 @@ def test_nothing_outlives_the_parent(host: Host, bundle: Bundle, how: signal.Sig
     ("text", "shown"),
     [
         ("ssh://pi@board.local:2222", "pi@board.local:2222"),
-        ("ssh://board", "board"),
-        ("ssh://pi@[fe80::1%25eth0]", "pi@fe80::1%25eth0"),
+        ("ssh://Board", "Board"),
+        ("ssh://[::1]:22", "::1:22"),
+        ("ssh://pi@[fe80::1%25eth0]", "pi@fe80::1%eth0"),
     ],
 )
 def test_addresses(text: str, shown: str) -> None:

@@ -47,6 +47,7 @@ def measure_there(
     tasks = sorted({entry.bundle.spec.task for entry in templates if entry.post})
     progress.update(f"connect to {board}", 0, 1)
     with Link(board) as link:
+        progress.update(f"connect to {board}", 1, 1)
         link.send({"code": True}, package(runtimes, tasks))
         link.send({"check": {"runtimes": runtimes}})
         about = link.receive()["board"]
@@ -123,11 +124,7 @@ def _check(board: Board, about: Mapping[str, Any], templates: Sequence[Entry], p
 def _copy(link: Link, files: Mapping[str, Path], progress: Progress) -> None:
     for done, (name, path) in enumerate(files.items()):
         progress.update(f"copy to {link.board}", done, len(files))
-        try:
-            content = path.read_bytes()
-        except OSError as problem:
-            raise EdgewrightError("E104", f"file `{path}` cannot be read: {problem.strerror}") from None
-        link.send({"file": name}, content)
+        link.send_file(name, path)
     progress.update(f"copy to {link.board}", len(files), len(files))
 
 

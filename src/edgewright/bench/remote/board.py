@@ -9,12 +9,12 @@ from __future__ import annotations
 import re
 import shlex
 from dataclasses import dataclass
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from edgewright.errors import EdgewrightError
 
 #: A name may not begin with a dash: ssh would take it for an option.
-_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:%-]*")
+_NAME = re.compile(r"[A-Za-z0-9_:][A-Za-z0-9_.:%-]*")
 #: Never a prompt, never a wait without end. Whether a host key is known stays ssh's own decision.
 _SETTINGS = ("BatchMode=yes", "ConnectTimeout=10", "ServerAliveInterval=15", "ServerAliveCountMax=4")
 _FORM = "ssh://USER@HOST or ssh://USER@HOST:PORT"
@@ -47,13 +47,17 @@ class Board:
         """
         try:
             parts = urlsplit(address)
-            host, user, port = parts.hostname, parts.username, parts.port
+            user, port = parts.username, parts.port
         except ValueError:
-            host = user = port = None
-        tail = host is None or parts.path.strip("/") or parts.query or parts.fragment or parts.password is not None
-        if tail or parts.scheme != "ssh" or not all(_NAME.fullmatch(name) for name in (host, user) if name is not None):
-            raise EdgewrightError("E103", f"`{address}` is no address of another machine, which looks like {_FORM}")
-        assert host is not None
+            raise _no_address(address) from None
+        place = parts.netloc.rpartition("@")[
+            2
+        ]  # `hostname` would be in lower case, and ssh config knows the difference
+        host = unquote(place[1:].partition("]")[0] if place.startswith("[") else place.partition(":")[0])
+        more = parts.path.strip("/") or parts.query or parts.fragment or parts.password is not None
+        names = (host,) if user is None else (host, user)
+        if more or parts.scheme != "ssh" or not all(_NAME.fullmatch(name) for name in names):
+            raise _no_address(address)
         return cls(host, user, port, python, ssh_options)
 
     def command(self, remote: str) -> list[str]:
@@ -75,3 +79,7 @@ class Board:
     def __str__(self) -> str:
         user = f"{self.user}@" if self.user else ""
         return f"{user}{self.host}" + (f":{self.port}" if self.port else "")
+
+
+def _no_address(address: str) -> EdgewrightError:
+    return EdgewrightError("E103", f"`{address}` is no address of another machine, which looks like {_FORM}")

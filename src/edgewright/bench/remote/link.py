@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
+import os
 import re
 import shlex
 import subprocess
@@ -30,6 +31,7 @@ _REACHING = (
     (r"", "try by hand: {login}"),
 )
 _LOGIN_SECONDS = 60.0
+_GREETING_LINES = 200
 _GOODBYE_SECONDS = 20.0
 _TAIL_LINES = 6
 _LONGEST_LINE_BYTES = 64 * 2**20
@@ -90,13 +92,27 @@ class Link:
             EdgewrightError: E411 or E412, as `receive`, where the other side has gone.
         """
         head = message if content is None else message | {"size": len(content)}
+        self._write(json.dumps(head).encode() + b"\n")
+        self._write(content or b"")
+
+    def send_file(self, name: str, path: Path) -> None:
+        """Send a file, piece by piece; it lies in the folder there under `name`.
+
+        Raises:
+            EdgewrightError: E104 for a file that cannot be read or changes meanwhile, and as `send`.
+        """
         try:
-            self._input.write(json.dumps(head).encode() + b"\n")
-            self._input.write(content or b"")
-            self._input.flush()
-        except OSError:
-            while True:  # it may have said why
-                self.receive()
+            with path.open("rb") as stream:
+                left = os.fstat(stream.fileno()).st_size
+                self._write(json.dumps({"file": name, "size": left}).encode() + b"\n")
+                while left:
+                    piece = stream.read(min(left, bootstrap.PIECE_BYTES))
+                    if not piece:
+                        raise EdgewrightError("E104", f"file `{path}` became shorter while it was copied")
+                    self._write(piece)
+                    left -= len(piece)
+        except OSError as problem:
+            raise EdgewrightError("E104", f"file `{path}` cannot be read: {problem.strerror}") from None
 
     def receive(self) -> dict[str, Any]:
         """The next event.
@@ -117,11 +133,11 @@ class Link:
             raise self.error(event["error"])
         if "system" in event:
             full = event.get("number") in (errno.ENOSPC, errno.EDQUOT)
-            hint = "make room there, or set TMPDIR there to a larger disk" if full else None
+            hint = "make room there, or set TMPDIR there to a larger disk" if full else self._look
             raise EdgewrightError("E411", f"`{self.board}` cannot go on: {event['system']}", hint=hint)
         if "crash" in event:
             lines = tuple(str(event["crash"]).strip().splitlines()[-_TAIL_LINES:])
-            raise EdgewrightError("E401", f"the benchmark on `{self.board}` failed", details=lines)
+            raise EdgewrightError("E401", f"the benchmark on `{self.board}` failed", details=lines, hint=self._look)
         return event
 
     def error(self, found: dict[str, Any]) -> EdgewrightError:
@@ -136,8 +152,20 @@ class Link:
             "E412",
             f"the measurement on `{self.board}` was cut short: {why}",
             details=self._said(),
-            hint=f"see whether it is still there: {self.board.login} uptime",
+            hint=self._look,
         )
+
+    @property
+    def _look(self) -> str:
+        return f"log in, and see how it does: {self.board.login}"
+
+    def _write(self, content: bytes) -> None:
+        try:
+            self._input.write(content)
+            self._input.flush()
+        except OSError:
+            while True:  # it may have said why
+                self.receive()
 
     @property
     def _input(self) -> IO[bytes]:
@@ -154,19 +182,27 @@ class Link:
             with contextlib.suppress(OSError):  # it did not start: the exit code tells why
                 self._input.write(f"{len(source)}\n".encode() + source)
                 self._input.flush()
-            line = self._process.stdout.readline(_LONGEST_LINE_BYTES)
+            for _ in range(_GREETING_LINES):  # a login shell may print something first
+                line = self._process.stdout.readline(_LONGEST_LINE_BYTES)
+                with contextlib.suppress(ValueError, KeyError, TypeError):
+                    self._folder = str(json.loads(line)["folder"])
+                if self._folder or not line:
+                    break
         finally:
             patience.cancel()
-        try:
-            self._folder = str(json.loads(line)["folder"])
-        except (ValueError, KeyError, TypeError):
-            raise self._unreached() from None
+        if not self._folder:
+            raise self._unreached()
 
     def _unreached(self) -> EdgewrightError:
         """Why there were no first words: ssh itself failed (255), or it was let in and there is no Python to talk to."""
         with contextlib.suppress(OSError):
             self._input.close()
-        code, said, board = self._process.wait(), self._said(), self.board
+        try:
+            code = self._process.wait(_GOODBYE_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            code = self._process.wait()
+        said, board = self._said(), self.board
         text = "\n".join(said).lower()
         if code == 255 or code < 0:
             what = "did not answer in time" if code < 0 else "cannot be reached over ssh"
