@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Self
@@ -33,7 +33,7 @@ for the same graph, as the decade that it stays below; it depends a little on th
 sides evaluate that quantized graph. Refused is what the runtime says before anything is converted; the reasons follow below.
 What networks of your own need, `edgewright inspect MODEL --runtimes` says.
 """
-_REASON = re.compile(r"- (\S+) (\S+), `(\S+)`: (.*)")
+_REASON = re.compile(r"- (\S+) (\S+), (all|`\S+`(?:, `\S+`)*): (.*)")
 _SHAPING = {"CastLike", "Constant", "Neg"}  # parts of a test graph, not what it is about
 
 Key = tuple[str, str, str]  # operator, runtime, precision
@@ -53,7 +53,12 @@ class Page:
     @classmethod
     def read(cls) -> Self:
         """The page as it is committed."""
-        lines = cls.PATH.read_text(encoding="utf-8").splitlines()
+        return cls.parse(cls.PATH.read_text(encoding="utf-8"))
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """The page that `text` wrote."""
+        lines = text.splitlines()
         table = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")]
         columns = [tuple(title.split()) for title in table[0][2:]]
         rows = {row[0].strip("`"): row[1] for row in table[2:]}
@@ -62,8 +67,10 @@ class Page:
             for row in table[2:]
             for (runtime, precision), cell in zip(columns, row[2:], strict=True)
         }
-        found = [match for line in lines if (match := _REASON.fullmatch(line))]
-        reasons = {(match[3], match[1], match[2]): match[4] for match in found}
+        reasons = {}
+        for match in filter(None, map(_REASON.fullmatch, lines)):
+            for name in rows if match[3] == "all" else re.findall(r"`(\S+?)`", match[3]):
+                reasons[name, match[1], match[2]] = match[4]
         return cls(rows, tuple(dict.fromkeys(runtime for runtime, _ in columns)), cells, reasons)
 
     @classmethod
@@ -102,11 +109,18 @@ class Page:
         for name, operators in self.rows.items():
             own = [self.cells[name, runtime, precision] for runtime in self.runtimes for precision in PRECISIONS]
             lines.append(_line([f"`{name}`", operators, *own]))
-        notes = [
-            f"- {runtime} {precision}, `{name}`: {why}" for (name, runtime, precision), why in self.reasons.items()
-        ]
+        notes = list(self._notes())
         tail = ["", "## Why refused", "", *notes] if notes else ["", "Nothing in this matrix is refused."]
         return "\n".join([HEAD, *lines, *tail]) + "\n"
+
+    def _notes(self) -> Iterator[str]:
+        """A line for each reason, with all networks that it holds for."""
+        groups: dict[tuple[str, str, str], list[str]] = {}
+        for (name, runtime, precision), why in self.reasons.items():
+            groups.setdefault((runtime, precision, why), []).append(name)
+        for (runtime, precision, why), names in groups.items():
+            which = "all" if len(names) == len(self.rows) else ", ".join(f"`{name}`" for name in names)
+            yield f"- {runtime} {precision}, {which}: {why}"
 
 
 def _operators(name: str) -> list[str]:

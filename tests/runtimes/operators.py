@@ -210,11 +210,11 @@ def make(name: str, runtime: str, precision: str, folder: Path) -> Made:
     Raises:
         EdgewrightError: A code of `REFUSALS` where the runtime says that it cannot run it.
     """
+    plugin, target = registry.peek("runtimes", runtime), Target(runtime)
+    if precision not in plugin.TRAITS.precisions or (precision == "int8" and plugin.quant_format(target) is None):
+        raise EdgewrightError("E210", f"it runs no {precision}")
     model = operator_model(name, "float16" if precision == "fp16" else "float32", layer=precision == "int8")
     if precision == "int8":
-        plugin, target = registry.peek("runtimes", runtime), Target(runtime)
-        if "int8" not in plugin.TRAITS.precisions or plugin.quant_format(target) is None:
-            raise EdgewrightError("E211", f"`{runtime}` runs no int8")
         model = compress(model, _QUICK, _Drawn(model), target=target)
     return Made(model, convert(model, runtime, folder))
 

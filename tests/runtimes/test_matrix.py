@@ -82,6 +82,24 @@ def assert_close(got: dict[str, Any], wanted: dict[str, Any], limits: dict[str, 
         np.testing.assert_allclose(got[name], array, rtol=limits["rtol"], atol=limits["atol"], err_msg=name)
 
 
+def test_a_page_is_read_as_it_is_written() -> None:
+    reasons = {
+        ("lrn", "here", "fp32"): "it has no kernel: a pity",
+        ("rnn", "here", "fp32"): "it has no kernel: a pity",
+        **{(name, "here", "int8"): "it runs no int8" for name in ("lrn", "rnn", "if")},
+    }
+    rows = {"lrn": "LRN", "rnn": "RNN", "if": "If, Mul"}
+    cells = {(name, "here", precision): "<= 1e-6" for name in rows for precision in PRECISIONS}
+    page = Page(rows, ("here",), cells | dict.fromkeys(reasons, "refused"), reasons)
+    assert Page.parse(page.text()) == page
+    assert "- here fp32, `lrn`, `rnn`: it has no kernel: a pity\n- here int8, all: it runs no int8" in page.text()
+    assert page.agrees("if", "here", "fp32", Outcome(distance=1e-3))
+    assert page.agrees("lrn", "here", "fp32", Outcome(refused="it has no kernel: a pity"))
+    assert not page.agrees("lrn", "here", "fp32", Outcome(distance=1e-9))
+    assert not page.agrees("lrn", "here", "fp32", Outcome(refused="another reason"))
+    assert not page.agrees("if", "here", "fp32", Outcome(refused="it has no kernel: a pity"))
+
+
 def test_the_page_has_every_operator_and_runtime(page: Page) -> None:
     assert list(page.rows) == list(OPERATORS)
     assert set(page.runtimes) >= {name for name in RUNTIMES if name in registry.installed("runtimes")}
