@@ -54,6 +54,9 @@ CODES: dict[str, str] = {
     # E4xx: measuring
     "E401": "a benchmark worker died",
     "E402": "a measurement is invalid",
+    "E410": "another machine cannot be reached",
+    "E411": "another machine lacks what a benchmark needs",
+    "E412": "the connection to another machine was lost",
 }
 
 
