@@ -117,14 +117,26 @@ def _refuse_unknown(file: File, file_name: str, operators: Sequence[Operator]) -
     listed = ", ".join(f"{name} ({count})" if count > 1 else name for name, count in sorted(names.items()))
     first = unknown[0]
     kind = f"custom operator `{first.custom}`" if first.kind == "CUSTOM" else first.kind
-    made = {index for operator in operators[: operators.index(first)] for index in operator.outputs}
-    before = [file.tensors[index].name for index in first.inputs if index in made]
+    ends = _ends(file, operators)
     raise EdgewrightError(
         "E204",
         f"`{file_name}` has operators that have no form in ONNX here: {listed}; the first is operator {first.index}, "
         f"{kind}",
-        hint=f"end in front of it: --set tflite.outputs={','.join(before)}" if before and all(before) else None,
+        hint=f"end in front of them: --set tflite.outputs={','.join(ends)}" if ends else None,
     )
+
+
+def _ends(file: File, operators: Sequence[Operator]) -> list[str]:
+    """What can be computed and is read by nobody who can be: where the network may end, by name."""
+    constant = {tensor.index for tensor in file.tensors if tensor.data is not None} | {-1}
+    computed, read = set(file.inputs), set(file.inputs)
+    for operator in operators:
+        inputs = set(operator.inputs)
+        if operator.kind not in BUILDERS or not inputs <= constant | computed:
+            continue
+        (constant if inputs <= constant else computed).update(operator.outputs)
+        read |= inputs
+    return [file.tensors[index].name or str(index) for index in sorted(computed - read)]
 
 
 def _reason(problem: Exception) -> str:

@@ -37,6 +37,7 @@ class Network:
         graph: The graph so far.
         names: Tensor index -> ONNX name.
         layouts: ONNX names of inner tensors whose channels are first.
+        decoded: Tensor index -> the constant whose real numbers it is.
         reshaped: Tensor index -> the tensor that it is in another shape.
         warnings: What a user should know.
     """
@@ -46,6 +47,7 @@ class Network:
         self.names = _names(file.tensors)
         self.graph = Graph(self.names)
         self.layouts: set[str] = set()
+        self.decoded: dict[int, int] = {}
         self.reshaped: dict[int, int] = {}
         self.warnings: list[str] = []
         self._outputs = frozenset(outputs)
@@ -103,6 +105,8 @@ class Network:
         Raises:
             EdgewrightError: E203 where nothing has made it.
         """
+        if index in self.decoded:
+            return self.real(index, layout)
         found = self._stored.get((index, layout))
         if found is None:
             found = self._stored[index, layout] = self._laid(index, layout)
@@ -110,6 +114,7 @@ class Network:
 
     def real(self, index: int, layout: Layout = "file") -> ir.Value:
         """The tensor's real numbers: behind DequantizeLinear where it is quantized."""
+        index = self.decoded.get(index, index)
         steps = self.steps(index)
         if steps is None:
             return self.stored(index, layout)
@@ -121,6 +126,7 @@ class Network:
 
     def arranged(self, index: int, order: Sequence[int]) -> ir.Value:
         """The tensor's real numbers with its axes in another order: weights, as their layer wants them."""
+        index = self.decoded.get(index, index)
         key = (index, tuple(order))
         if key not in self._arranged:
             steps, array = self.steps(index), self.array(index)
@@ -136,6 +142,7 @@ class Network:
 
     def real_array(self, index: int) -> np.ndarray | None:
         """A constant's real numbers, f32 where it is quantized."""
+        index = self.decoded.get(index, index)
         array, steps = self.array(index), self.steps(index)
         if array is None or steps is None:
             return array
@@ -236,7 +243,7 @@ class Network:
         source = self._stored[index, other]
         scope, self.graph.scope = self.graph.scope, self.names[index]
         order = TO_NCHW if layout == "nchw" else TO_FILE
-        value = _moved(self.graph, source, order)
+        value = moved(self.graph, source, order)
         taken = layout == "nchw" or source.name == self.names[index]
         self.graph.rename(value, self.graph.fresh(f"{self.names[index]}:{layout}") if taken else self.names[index])
         self.graph.scope = scope
@@ -262,13 +269,16 @@ class Network:
         return EdgewrightError(code, f"`{self.file_name}`: {message}")
 
 
-def _moved(graph: Graph, value: ir.Value, order: tuple[int, ...]) -> ir.Value:
-    """`value` with its axes in another order; where at most one of those that move is longer than 1, nothing moves."""
+def moved(graph: Graph, value: ir.Value, order: Sequence[int]) -> ir.Value:
+    """`value` with its axes in another order; by Reshape where only axes of size 1 change their places."""
     sizes = shape_of(value)
     assert sizes is not None
-    moved = [axis for axis in (1, 2, 3) if sizes[axis] != 1]
-    if len(moved) <= 1 and all(isinstance(sizes[axis], int) for axis in moved):
-        return graph.node("Reshape", value, graph.numbers([0, *(sizes[axis] for axis in order[1:])]))
+    wide = [axis for axis in order if sizes[axis] != 1]
+    if wide == sorted(wide) and sum(not isinstance(size, int) for size in sizes) <= 1 and 0 not in sizes:
+        target = [size if isinstance(size := sizes[axis], int) else -1 for axis in order]
+        if order and order[0] == 0 and target[0] == -1:
+            target[0] = 0  # the batch, whatever its size
+        return graph.node("Reshape", value, graph.numbers(target))
     return graph.node("Transpose", value, perm=list(order))
 
 

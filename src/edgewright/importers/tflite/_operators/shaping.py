@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edgewright.importers.tflite._graph import Size
-from edgewright.importers.tflite._network import TO_FILE, TO_NCHW
+from edgewright.importers.tflite._network import TO_FILE, TO_NCHW, moved
 from edgewright.importers.tflite._site import Site
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def transpose(site: Site) -> None:
     elif tuple(perm) == TO_NCHW and site.network.prefers_nchw(site.index(0)):
         site.done(site.real(0, "nchw"))
     else:
-        site.done(site.graph.node("Transpose", site.real(0), perm=perm))
+        site.done(moved(site.graph, site.real(0), perm))
 
 
 def concatenation(site: Site) -> None:
