@@ -226,6 +226,8 @@ class Site:
     def _activated(self, value: ir.Value, index: int) -> ir.Value:
         number = int(self.option("fused_activation_function"))
         name = ACTIVATIONS[number] if 0 <= number < len(ACTIVATIONS) else str(number)
+        if name in ("TANH", "SIGN_BIT"):
+            raise self.refuse(f"its activation {name} is in the schema, but LiteRT's own kernels leave it out", "E204")
         if name == "NONE" or self._is_implied(name, index):
             return value
         return self.activate(value, name)

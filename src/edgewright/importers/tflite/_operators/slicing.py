@@ -114,12 +114,15 @@ def top_k(site: Site) -> None:
 
 
 def one_hot(site: Site) -> None:
-    """ONE_HOT: indices, depth, the value there and elsewhere."""
+    """ONE_HOT: indices, depth, the value there and elsewhere; an index below 0 is nowhere, in ONNX it counts from the end."""
     one = site.graph.numbers([1])
     on, off = (site.graph.node("Reshape", site.real(number), one) for number in (2, 3))
     values = site.graph.node("Concat", off, on, axis=0)
     depth = site.graph.node("Reshape", site.indices(1), one)
-    site.done(site.graph.node("OneHot", site.indices(0), depth, values, axis=int(site.option("axis", -1))))
+    indices = site.indices(0)
+    below = site.graph.node("Less", indices, site.graph.numbers(0))
+    indices = site.graph.node("Where", below, depth, indices)
+    site.done(site.graph.node("OneHot", indices, depth, values, axis=int(site.option("axis", -1))))
 
 
 def where(site: Site) -> None:
