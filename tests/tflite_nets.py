@@ -23,6 +23,13 @@ class Feed:
 
 
 @dataclass
+class Variable:
+    """A state that begins with zeros."""
+
+    shape: Sequence[int]
+
+
+@dataclass
 class Constant:
     """A constant that is quantized."""
 
@@ -136,6 +143,10 @@ class Net:
             return index
         if isinstance(operand, Op):
             return self.operator(operand)[0]
+        if isinstance(operand, Variable):
+            index = self.tensor(f"state{len(self.graph.tensors)}", operand.shape, "float32")
+            self.graph.tensors[index].isVariable = True
+            return index
         array, steps = (operand.array, operand.steps) if isinstance(operand, Constant) else (np.asarray(operand), None)
         name = f"constant{len(self.graph.tensors)}"
         return self.tensor(name, array.shape, array.dtype.name, data=array.tobytes(), steps=steps)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.tflite_nets import Feed, Op, answers, op, random_feeds, write
+from tests.tflite_nets import Feed, Op, Variable, answers, op, random_feeds, write
 
 import edgewright as ew
 
@@ -49,13 +49,13 @@ def strided(x: Any, begin: list[int], end: list[int], steps: list[int], **masks:
 
 
 def lstm(x: Any, inputs: int, hidden: int, *, coupled: bool = False, peepholes: bool = False, **fields: Any) -> Op:
-    """Operands in the order of the schema; the states are variables, which `write` cannot feed."""
+    """Operands in the order of the schema."""
     gates: list[Any] = [weights(hidden, inputs) for _ in range(4)] + [weights(hidden, hidden) for _ in range(4)]
     diagonals: list[Any] = [weights(hidden) for _ in range(3)] if peepholes else [None] * 3
     biases: list[Any] = [weights(hidden) for _ in range(4)]
     if coupled:
         gates[0] = gates[4] = diagonals[0] = biases[0] = None
-    states = [Feed((1, hidden)), Feed((1, hidden))]
+    states = [Variable((2, hidden)), Variable((2, hidden))]
     given = {"fused_activation_function": 4, "cell_clip": 10.0, "time_major": False} | fields
     operands = [x, *gates, *diagonals, *biases, None, None, *states]
     return op("UNIDIRECTIONAL_SEQUENCE_LSTM", *operands, options="UnidirectionalSequenceLSTMOptions", **given)
@@ -203,6 +203,10 @@ CASES: dict[str, Any] = {
     "top k": lambda: op("TOPK_V2", Feed((3, 9)), ints(4).reshape(()), outputs=["float32", "int32"]),
     "one hot": lambda: op("ONE_HOT", Feed((4,), "int32"), ints(5).reshape(()), np.array(2, np.float32), np.array(-1, np.float32),
                           options="OneHotOptions", axis=-1),
+    "lstm": lambda: lstm(Feed((2, 7, 5)), 5, 4),
+    "lstm with time first": lambda: lstm(Feed((7, 2, 5)), 5, 4, time_major=True),
+    "lstm with coupled gates": lambda: lstm(Feed((2, 7, 5)), 5, 4, coupled=True),
+    "lstm with peepholes": lambda: lstm(Feed((2, 7, 5)), 5, 4, peepholes=True),
     "dequantize half": lambda: op("ADD", Feed((4,)), op("DEQUANTIZE", np.arange(4, dtype=np.float16)), options="AddOptions"),
 }  # fmt: skip
 
