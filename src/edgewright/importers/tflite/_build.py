@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 from edgewright.errors import EdgewrightError
 from edgewright.formats.tflite.reading import File, Operator
+from edgewright.importers.tflite._graph import Unfit
 from edgewright.importers.tflite._network import Network
 from edgewright.importers.tflite._operators import (
     elementwise,
@@ -76,8 +77,6 @@ def build(file: File, file_name: str, outputs: Sequence[int]) -> Network:
         EdgewrightError: E203 a tensor is used before it is made, E204 what has no form in ONNX, E209 a size that must be
             known, E216 options, types or shapes that cannot be.
     """
-    import onnx
-
     operators = _needed(file, outputs)
     _refuse_unknown(file, file_name, operators)
     network = Network(file, file_name, outputs)
@@ -87,8 +86,8 @@ def build(file: File, file_name: str, outputs: Sequence[int]) -> Network:
         site = Site(operator, network)
         try:
             BUILDERS[operator.kind](site)
-        except onnx.shape_inference.InferenceError as problem:
-            raise site.refuse(f"its inputs do not fit together: {_reason(problem)}") from None
+        except Unfit as problem:
+            raise site.refuse(f"its inputs do not fit together: {problem}") from None
     for index in dict.fromkeys(outputs):
         network.answer(index)
     return network
@@ -137,8 +136,3 @@ def _ends(file: File, operators: Sequence[Operator]) -> list[str]:
         (constant if inputs <= constant else computed).update(operator.outputs)
         read |= inputs
     return [file.tensors[index].name or str(index) for index in sorted(computed - read)]
-
-
-def _reason(problem: Exception) -> str:
-    lines = [line.strip() for line in str(problem).splitlines() if line.strip()]
-    return lines[-1][:200] if lines else type(problem).__name__

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgewright.model import OPSET_VERSION
+from edgewright.model import IR_VERSION, OPSET_VERSION
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -24,6 +24,10 @@ _SMALL_BYTES = 1024
 _FOLDED_ELEMENTS = 1024
 #: Quantized constants must stay what they are: runtimes look for them.
 _NEVER_FOLDED = ("DequantizeLinear", "QuantizeLinear")
+
+
+class Unfit(Exception):  # noqa: N818
+    """An operator of ONNX cannot take what it is given."""
 
 
 class Graph:
@@ -60,7 +64,7 @@ class Graph:
         """The outputs of a new node that has several.
 
         Raises:
-            onnx.shape_inference.InferenceError: The operator cannot take these inputs.
+            Unfit: The operator cannot take these inputs.
         """
         import onnx
         import onnx_ir as ir
@@ -71,13 +75,17 @@ class Graph:
         types = {str(value.name): _type_proto(value) for value in inputs if value is not None}
         small = {str(value.name): array for value in inputs if (array := self.array(value)) is not None}
         data = {name: _tensor_proto(array) for name, array in small.items() if array.nbytes <= _SMALL_BYTES}
-        found = onnx.shape_inference.infer_node_outputs(
-            _schema(op_type), proto, types, data, opset_imports=[_OPSET()], ir_version=10
-        )
+        try:
+            found = onnx.shape_inference.infer_node_outputs(
+                _schema(op_type), proto, types, data, opset_imports=[_OPSET()], ir_version=IR_VERSION
+            )
+        except (onnx.shape_inference.InferenceError, onnx.checker.ValidationError) as problem:
+            raise Unfit(_last_line(problem)) from None
         values = [_from_proto(name, found[name]) for name in names]
         if op_type not in _NEVER_FOLDED and len(small) == len(types) and types and _is_small((*inputs, *values)):
             return [self.constant(array, name) for name, array in zip(names, _evaluate(proto, small), strict=True)]
-        self._nodes.append(ir.node(op_type, inputs, attributes, outputs=values, name=names[0]))
+        given_attributes = [ir.serde.deserialize_attribute(attribute) for attribute in proto.attribute]
+        self._nodes.append(ir.Node("", op_type, inputs, given_attributes, outputs=values, name=names[0]))
         return values
 
     def constant(self, array: np.ndarray, name: str) -> ir.Value:
@@ -209,8 +217,11 @@ def _is_small(values: Sequence[ir.Value | None]) -> bool:
 def _evaluate(proto: Any, inputs: dict[str, np.ndarray]) -> list[np.ndarray]:
     from onnx.reference import ReferenceEvaluator
 
-    with np.errstate(all="ignore"):
-        results = ReferenceEvaluator(_as_model(proto, inputs)).run(None, inputs)
+    try:
+        with np.errstate(all="ignore"):
+            results = ReferenceEvaluator(_as_model(proto, inputs)).run(None, inputs)
+    except (ValueError, TypeError, LookupError, ArithmeticError, RuntimeError) as problem:
+        raise Unfit(_last_line(problem)) from None
     return [np.asarray(result) for result in results]
 
 
@@ -225,3 +236,8 @@ def _as_model(proto: Any, inputs: dict[str, np.ndarray]) -> Any:
         [onnx.helper.make_value_info(name, onnx.TypeProto()) for name in proto.output],
     )
     return onnx.helper.make_model(graph, opset_imports=[_OPSET()])
+
+
+def _last_line(problem: Exception) -> str:
+    lines = [line.strip() for line in str(problem).splitlines() if line.strip()]
+    return lines[-1][:200] if lines else type(problem).__name__
