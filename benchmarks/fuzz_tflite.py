@@ -4,8 +4,8 @@
 
 Files are cut short, bytes are changed, and the numbers that lead from place to place are set to others: small ones, huge ones,
 those of another place. Every other mutation is of what the file says: options, shapes, types, kinds and operands of operators
-take other values, by the classes that LiteRT's package has for the schema. Prints how many were loaded and how many refused, by code, the most memory that one load took and the
-longest time; any other exception stops it.
+take other values, by the classes that LiteRT's package has for the schema. Prints how many were loaded and how many refused, by
+code, the most memory that one load took and the longest time; any other exception stops it.
 """
 
 from __future__ import annotations
@@ -108,7 +108,11 @@ def _change_option(options: object, rng: np.random.Generator) -> None:
         integral = isinstance(getattr(options, name), int)
         narrow = name.endswith(("Type", "Format", "Function", "padding", "mode"))
         value = int(rng.choice([-1, 0, 1, 2, 5, 100] if narrow else _OPTIONS))
-        setattr(options, name, bool(value) if isinstance(getattr(options, name), bool) else value if integral else float(value))
+        setattr(
+            options,
+            name,
+            bool(value) if isinstance(getattr(options, name), bool) else value if integral else float(value),
+        )
 
 
 def _change_constant(model: object, tensor: object, rng: np.random.Generator) -> None:

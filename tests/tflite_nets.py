@@ -122,7 +122,9 @@ class Net:
         operator.opcodeIndex, operator.inputs = len(self.model.operatorCodes) - 1, inputs
         place = len(self.graph.operators)
         operator.outputs = [
-            self.tensor(f"op{place}:{n}" if n else f"op{place}", made.shape, dtype, steps=made.steps, signature=made.signature)
+            self.tensor(
+                f"op{place}:{n}" if n else f"op{place}", made.shape, dtype, steps=made.steps, signature=made.signature
+            )
             for n, dtype in enumerate(made.outputs)
         ]
         if made.options:

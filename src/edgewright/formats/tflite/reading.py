@@ -228,7 +228,9 @@ def _quantization(index: int, table: Table | None, shape: tuple[int, ...], buffe
         return None  # ranges that a tool has noted down
     axis = table.integer(6, "int32")
     if len(zero) not in (0, 1, len(scale)):
-        raise EdgewrightError("E202", f"`{buffer.name}`: tensor {index} has {len(scale)} scales, {len(zero)} zero points")
+        raise EdgewrightError(
+            "E202", f"`{buffer.name}`: tensor {index} has {len(scale)} scales, {len(zero)} zero points"
+        )
     if len(scale) > 1 and not (0 <= axis < len(shape) and shape[axis] == len(scale)):
         raise EdgewrightError(
             "E202", f"`{buffer.name}`: tensor {index} of shape {list(shape)} has {len(scale)} scales along axis {axis}"
@@ -277,9 +279,7 @@ def _options(table: Table, fields: tuple[tuple[str, str], ...]) -> dict[str, Any
     return found
 
 
-def _indices(
-    values: tuple[int, ...], tensors: int, what: str, buffer: Buffer, *, lowest: int = 0
-) -> tuple[int, ...]:
+def _indices(values: tuple[int, ...], tensors: int, what: str, buffer: Buffer, *, lowest: int = 0) -> tuple[int, ...]:
     for value in values:
         if not lowest <= value < tensors:
             raise buffer.refuse(f"{what} names tensor {value} of {tensors}")

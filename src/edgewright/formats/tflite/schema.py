@@ -5,12 +5,12 @@ Source: tensorflow/lite/schema/schema.fbs.
 
 from __future__ import annotations
 
-#: Operators by their number; what has no name here is newer than this table.
-OPERATORS: tuple[str, ...] = tuple("""
+_OPERATORS = """
 ADD AVERAGE_POOL_2D CONCATENATION CONV_2D DEPTHWISE_CONV_2D DEPTH_TO_SPACE DEQUANTIZE EMBEDDING_LOOKUP FLOOR FULLY_CONNECTED
 HASHTABLE_LOOKUP L2_NORMALIZATION L2_POOL_2D LOCAL_RESPONSE_NORMALIZATION LOGISTIC LSH_PROJECTION LSTM MAX_POOL_2D MUL RELU
 RELU_N1_TO_1 RELU6 RESHAPE RESIZE_BILINEAR RNN SOFTMAX SPACE_TO_DEPTH SVDF TANH CONCAT_EMBEDDINGS
-SKIP_GRAM CALL CUSTOM EMBEDDING_LOOKUP_SPARSE PAD UNIDIRECTIONAL_SEQUENCE_RNN GATHER BATCH_TO_SPACE_ND SPACE_TO_BATCH_ND TRANSPOSE
+SKIP_GRAM CALL CUSTOM EMBEDDING_LOOKUP_SPARSE PAD UNIDIRECTIONAL_SEQUENCE_RNN GATHER
+BATCH_TO_SPACE_ND SPACE_TO_BATCH_ND TRANSPOSE
 MEAN SUB DIV SQUEEZE UNIDIRECTIONAL_SEQUENCE_LSTM STRIDED_SLICE BIDIRECTIONAL_SEQUENCE_RNN EXP TOPK_V2 SPLIT
 LOG_SOFTMAX DELEGATE BIDIRECTIONAL_SEQUENCE_LSTM CAST PRELU MAXIMUM ARG_MAX MINIMUM LESS NEG
 PADV2 GREATER GREATER_EQUAL LESS_EQUAL SELECT SLICE SIN TRANSPOSE_CONV SPARSE_TO_DENSE TILE
@@ -31,12 +31,15 @@ STABLEHLO_SELECT STABLEHLO_SUBTRACT STABLEHLO_TANH STABLEHLO_SCATTER STABLEHLO_C
 STABLEHLO_DYNAMIC_UPDATE_SLICE STABLEHLO_PAD STABLEHLO_IOTA STABLEHLO_DOT_GENERAL STABLEHLO_REDUCE_WINDOW STABLEHLO_SORT
 STABLEHLO_WHILE STABLEHLO_GATHER STABLEHLO_TRANSPOSE DILATE STABLEHLO_RNG_BIT_GENERATOR REDUCE_WINDOW STABLEHLO_COMPOSITE
 STABLEHLO_SHIFT_LEFT STABLEHLO_CBRT STABLEHLO_CASE
-""".split())  # fmt: skip
-#: Element types by their number.
-TYPES: tuple[str, ...] = tuple("""
+"""
+_TYPES = """
 float32 float16 int32 uint8 int64 string bool int16 complex64 int8 float64 complex128 uint64 resource variant uint32 uint16
 int4 bfloat16 int2 uint4 float8_e4m3fn float8_e5m2
-""".split())  # fmt: skip
+"""
+#: Operators by their number; what has no name here is newer than this table.
+OPERATORS: tuple[str, ...] = tuple(_OPERATORS.split())
+#: Element types by their number.
+TYPES: tuple[str, ...] = tuple(_TYPES.split())
 #: Fused activations by their number.
 ACTIVATIONS = ("NONE", "RELU", "RELU_N1_TO_1", "RELU6", "TANH", "SIGN_BIT")
 
@@ -74,8 +77,10 @@ OPTIONS: dict[int, tuple[str, tuple[tuple[str, str], ...]]] = {
     30: ("SqueezeOptions", (("squeeze_dims", "[int32]"),)),
     32: (
         "StridedSliceOptions",
-        tuple((f"{name}_mask", "int32") for name in ("begin", "end", "ellipsis", "new_axis", "shrink_axis"))
-        + (("offset", "bool"),),
+        (
+            *((f"{name}_mask", "int32") for name in ("begin", "end", "ellipsis", "new_axis", "shrink_axis")),
+            ("offset", "bool"),
+        ),
     ),
     35: ("SplitOptions", (("num_splits", "int32"),)),
     37: ("CastOptions", (("in_data_type", "int8"), ("out_data_type", "int8"))),

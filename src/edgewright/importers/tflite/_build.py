@@ -10,6 +10,7 @@ from edgewright.formats.tflite.reading import File, Operator
 from edgewright.importers.tflite._graph import Unfit
 from edgewright.importers.tflite._network import Network
 from edgewright.importers.tflite._operators import (
+    batches,
     elementwise,
     images,
     layers,
@@ -27,6 +28,7 @@ BUILDERS: dict[str, Callable[[Site], None]] = {
     **reducing.BUILDERS,
     "AVERAGE_POOL_2D": images.average_pool_2d,
     "BATCH_MATMUL": layers.batch_matmul,
+    "BATCH_TO_SPACE_ND": batches.batch_to_space,
     "BROADCAST_TO": shaping.broadcast_to,
     "CONCATENATION": shaping.concatenation,
     "CONV_2D": layers.conv_2d,
@@ -55,6 +57,7 @@ BUILDERS: dict[str, Callable[[Site], None]] = {
     "REVERSE_V2": slicing.reverse,
     "SHAPE": shaping.shape,
     "SLICE": slicing.slice_,
+    "SPACE_TO_BATCH_ND": batches.space_to_batch,
     "SPACE_TO_DEPTH": images.space_to_depth,
     "SPLIT": shaping.split,
     "SPLIT_V": shaping.split_v,

@@ -73,7 +73,7 @@ class Graph:
         given = ["" if value is None else str(value.name) for value in inputs]
         proto = onnx.helper.make_node(op_type, given, names, name=names[0], **attributes)
         types = {str(value.name): _type_proto(value) for value in inputs if value is not None}
-        small = {str(value.name): array for value in inputs if (array := self.array(value)) is not None}
+        small = {str(v.name): array for v in inputs if v is not None and (array := self.array(v)) is not None}
         data = {name: _tensor_proto(array) for name, array in small.items() if array.nbytes <= _SMALL_BYTES}
         try:
             found = onnx.shape_inference.infer_node_outputs(

@@ -207,7 +207,10 @@ class Network:
         Raises:
             EdgewrightError: E203 where another operator made it already.
         """
-        if any((index, other) in self._stored for other in ("file", "nchw")) or self.file.tensors[index].data is not None:
+        if (
+            any((index, other) in self._stored for other in ("file", "nchw"))
+            or self.file.tensors[index].data is not None
+        ):
             raise self._refuse(f"{self.file.tensors[index]} is made twice", "E203")
         if self.steps(index) is not None:
             if self.graph.made_here(value):
@@ -290,7 +293,8 @@ def _unpacked(tensor: Tensor, dtype: str) -> np.ndarray:
         both = np.stack([np.left_shift(bytes_, 4) >> 4, bytes_ >> 4], axis=-1).reshape(-1)
         return both[: int(np.prod(tensor.shape, dtype=np.int64))].reshape(tensor.shape)
     if dtype == "bool":
-        return (tensor.data != 0).reshape(tensor.shape)
+        truth: np.ndarray = tensor.data.reshape(tensor.shape) != 0
+        return truth
     kind = np.dtype(dtype).newbyteorder("<")
     array = tensor.data.view(kind) if tensor.data.size else np.zeros(0, kind)
     return array.reshape(tensor.shape).astype(dtype, copy=False)

@@ -9,12 +9,11 @@ import numpy as np
 from edgewright.errors import EdgewrightError
 from edgewright.formats.tflite.reading import Operator
 from edgewright.formats.tflite.schema import ACTIVATIONS, TYPES
-from edgewright.importers.tflite._graph import Graph, Size, shape_of
+from edgewright.importers.tflite._graph import Size, shape_of
 from edgewright.importers.tflite._network import TO_NCHW, Layout, Network
 
 if TYPE_CHECKING:
     import onnx_ir as ir
-
 
 
 class Site:
@@ -221,7 +220,9 @@ class Site:
     def refuse(self, message: str, code: str = "E216") -> EdgewrightError:
         """The error, with the operator's number and name."""
         operator = self.operator
-        return EdgewrightError(code, f"`{self.network.file_name}`: operator {operator.index} {operator.kind}: {message}")
+        return EdgewrightError(
+            code, f"`{self.network.file_name}`: operator {operator.index} {operator.kind}: {message}"
+        )
 
     def _activated(self, value: ir.Value, index: int) -> ir.Value:
         number = int(self.option("fused_activation_function"))
@@ -244,5 +245,3 @@ class Site:
 
     def _cast_constant(self, array: np.ndarray) -> ir.Value:
         return self.graph.constant(array.astype(np.int64), self.graph.fresh(f"{self.graph.scope}:indices"))
-
-

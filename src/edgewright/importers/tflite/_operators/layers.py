@@ -176,7 +176,9 @@ def _weights(site: Site, number: int) -> tuple[int, ...]:
     """Sizes of weights of four axes."""
     sizes = site.shape(number)
     if len(sizes) != 4 or not all(isinstance(size, int) and size >= 1 for size in sizes):
-        raise site.refuse(f"{site.describe(number)} has the shape {list(sizes)}, but must have four sizes of at least 1")
+        raise site.refuse(
+            f"{site.describe(number)} has the shape {list(sizes)}, but must have four sizes of at least 1"
+        )
     return tuple(int(size or 0) for size in sizes)
 
 

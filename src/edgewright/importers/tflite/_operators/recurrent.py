@@ -83,7 +83,7 @@ def _gates(site: Site, numbers: tuple[int | None, ...]) -> np.ndarray:
 
 def _sizes(site: Site, numbers: tuple[int | None, ...]) -> tuple[int, int]:
     hidden = _real(site, 6).shape[0] if _real(site, 6).ndim == 2 else 0
-    width = {_INPUT: _real(site, 2).shape[-1], _RECURRENT: hidden}.get(numbers, 1)
+    width = _real(site, 2).shape[-1] if numbers == _INPUT else hidden if numbers == _RECURRENT else 1
     if hidden < 1 or width < 1:
         raise site.refuse("its weights have no two axes")
     return hidden, width

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edgewright.importers.tflite._graph import Size
-from edgewright.importers.tflite._network import TO_FILE, TO_NCHW, moved
+from edgewright.importers.tflite._network import TO_FILE, TO_NCHW, Layout, moved
 from edgewright.importers.tflite._site import Site
 
 if TYPE_CHECKING:
@@ -226,7 +226,7 @@ def _taken_back(site: Site, sizes: Sequence[Size]) -> bool:
         index = network.reshaped[index]
         known = network.shape(index)
         if known is not None and None not in known and tuple(known) == tuple(sizes):
-            layout = "nchw" if network.prefers_nchw(index) else "file"
+            layout: Layout = "nchw" if network.prefers_nchw(index) else "file"
             site.done(network.real(index, layout), layout)
             return True
     return False

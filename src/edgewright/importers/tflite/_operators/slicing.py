@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-
 from edgewright.importers.tflite._site import Site
 
 _END = 2**31 - 1
@@ -143,5 +142,3 @@ def _slice(site: Site, ranges: list[_Range], dropped: list[int], added: list[int
     if added:
         value = site.graph.node("Unsqueeze", value, site.graph.numbers(added))
     site.done(value, layout)
-
-
