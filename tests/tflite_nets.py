@@ -210,3 +210,41 @@ def random_feeds(model: Any, rng: np.random.Generator) -> dict[str, np.ndarray]:
             low, high = (np.iinfo(dtype).min, np.iinfo(dtype).max) if dtype.itemsize == 1 else (-5, 6)
             found[info.name] = rng.integers(low, high, shape, dtype=dtype, endpoint=dtype.itemsize == 1)
     return found
+
+
+def classifier(model: Any) -> Op:
+    """A network of Conv, Clip, Add, GlobalAveragePool, Flatten and Gemm as TFLite operators, of float32 and channels last."""
+    made: dict[str, Any] = {}
+    graph = model.ir.graph
+    (image,) = graph.inputs
+    made[image.name] = Feed((1, *(image.shape[axis] for axis in (2, 3, 1))))
+    arrays = {name: value.const_value.numpy() for name, value in graph.initializers.items()}
+    for node in graph:
+        operands = [made.get(value.name) for value in node.inputs if value is not None]
+        constants = [arrays.get(value.name) for value in node.inputs if value is not None]
+        made[node.outputs[0].name] = _layer(node, operands, constants)
+    return made[graph.outputs[0].name]
+
+
+def _layer(node: Any, operands: Sequence[Any], constants: Sequence[np.ndarray]) -> Op:
+    if node.op_type == "Conv":
+        weights, bias = constants[1], constants[2]
+        top, left, bottom, right = node.attributes["pads"].value
+        border = np.array([[0, 0], [top, bottom], [left, right], [0, 0]], np.int32)
+        x = op("PAD", operands[0], border) if border.any() else operands[0]
+        stride_h, stride_w = node.attributes["strides"].value
+        fields = {"padding": 1, "stride_w": stride_w, "stride_h": stride_h}
+        if node.attributes["group"].value == 1:
+            return op("CONV_2D", x, weights.transpose(0, 2, 3, 1).copy(), bias, options="Conv2DOptions", **fields)
+        weights = weights.transpose(1, 2, 3, 0).copy()
+        return op("DEPTHWISE_CONV_2D", x, weights, bias, options="DepthwiseConv2DOptions", depth_multiplier=1, **fields)
+    if node.op_type == "Clip":
+        return op("RELU6", operands[0])
+    if node.op_type == "Add":
+        return op("ADD", *operands, options="AddOptions")
+    if node.op_type == "GlobalAveragePool":
+        return op("MEAN", operands[0], np.array([1, 2], np.int32), options="ReducerOptions", keep_dims=False)
+    if node.op_type == "Flatten":
+        return operands[0]
+    assert node.op_type == "Gemm"
+    return op("FULLY_CONNECTED", operands[0], constants[1], constants[2], options="FullyConnectedOptions")

@@ -56,6 +56,7 @@ class Network:
         self._arrays: dict[int, np.ndarray] = {}
         self._arranged: dict[tuple[int, tuple[int, ...]], ir.Value] = {}
         self._constants: set[int] = set()
+        self._first: set[int] = set()
 
     def feed(self, index: int) -> None:
         """Make a tensor a graph input; sizes that may change get a name, the first one N."""
@@ -81,8 +82,8 @@ class Network:
         return tensor.quantization if tensor.dtype in QUANTIZED else None
 
     def prefers_nchw(self, index: int) -> bool:
-        """True where the tensor is there with channels first and not otherwise."""
-        return (index, "nchw") in self._stored and (index, "file") not in self._stored
+        """True where an operator made the tensor with its channels first."""
+        return index in self._first
 
     def array(self, index: int) -> np.ndarray | None:
         """The tensor's constant as stored, not to be written to; None where it is computed."""
@@ -224,6 +225,8 @@ class Network:
             if layout == "nchw":
                 self.layouts.add(name)
         self._stored[index, layout] = value
+        if layout == "nchw":
+            self._first.add(index)
 
     def shape(self, index: int) -> tuple[Size, ...] | None:
         """Sizes in the order of the file."""

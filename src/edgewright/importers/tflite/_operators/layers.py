@@ -113,7 +113,11 @@ def padding(
 
     SAME: as many outputs as steps fit, the missing border split in two, the larger part behind.
     """
-    if site.option("padding") != 0:
+    if site.option("padding") not in (0, 1):
+        raise site.refuse(f"option `padding` is {site.option('padding')}, but must be 0 or 1")
+    if len(sizes) != 2:
+        raise site.refuse(f"{site.describe(0)} has {site.rank()} axes, but must have 4")
+    if site.option("padding") == 1:
         return {}
     if not all(isinstance(size, int) for size in sizes):
         return {"auto_pad": "SAME_UPPER"}

@@ -206,8 +206,11 @@ def _reshape(site: Site, target: list[int]) -> None:
     if any(size < -1 or size == 0 for size in target) or target.count(-1) > 1 or len(target) > 16:
         raise site.refuse(f"the new shape {target} is none")
     whole = _product(sizes)
-    if whole is not None and -1 in target and whole % (rest := -math.prod(target)) == 0:
-        target[target.index(-1)] = whole // rest
+    if whole is not None:
+        rest = abs(math.prod(target))
+        if whole % rest or (whole != rest and -1 not in target):
+            raise site.refuse(f"{list(sizes)} cannot take the shape {target}")
+        target = [whole // rest if size == -1 else size for size in target]
     if _taken_back(site, target):
         return
     if sizes and target and target[0] == -1 and _product(sizes[1:]) == _product(target[1:]):
