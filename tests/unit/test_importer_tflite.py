@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tests.onnx_files import benchmark
 from tests.tflite_nets import Constant, Feed, Net, Op, Steps, answers, classifier, interpreter, op, random_feeds, write
 
 import edgewright as ew
@@ -452,6 +453,23 @@ def test_order_is_checked(tmp_path: Path) -> None:
     net.graph.operators.append(net.graph.operators[-1])
     path.write_bytes(net.bytes(*made))
     assert refusal(path).code == "E203"
+
+
+def test_mutated_files_are_loaded_or_refused(tmp_path: Path) -> None:
+    for name, make in {"float": block, "int8": INTEGERS["conv relu6"]}.items():
+        data = write(tmp_path / f"{name}.tflite", make()).read_bytes()
+        outcome = benchmark("fuzz_tflite").fuzz(data, tmp_path, count=60, seed=3)
+        assert outcome.results["loaded"] > 3
+        assert len(outcome.results) > 3
+
+
+def test_biases_at_the_limit_are_warned_of(tmp_path: Path) -> None:
+    bias = np.array([-(2**31), 0, 5, 7, 9], np.int32)
+    image = Feed((1, 9, 7, 4), "int8", IN)
+    made = op("CONV_2D", image, quantized((5, 3, 3, 4), 0), bias, options="Conv2DOptions", padding=0, stride_w=1, stride_h=1,
+              outputs=["int8"], steps=(0.05, 10), version=3)  # fmt: skip
+    with pytest.warns(ew.EdgewrightWarning, match="near the limit of int32"):
+        ew.load(write(tmp_path / "net.tflite", made))
 
 
 # --- real weights -------------------------------------------------------------------------------------------------------

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 #: [O, H, W, I] and, of depthwise weights, [1, H, W, O]: to what Conv wants, [O, I, H, W].
 _DENSE, _DEPTHWISE = (0, 3, 1, 2), (3, 0, 1, 2)
+#: Largest integer bias that leaves room for the products.
+_LARGEST_BIAS = 2**31 - 2**24
 _TRANSPOSED = (3, 0, 1, 2)  # to [I, O, H, W]
 
 
@@ -151,6 +153,12 @@ def bias(site: Site, number: int, data: int, weights: int) -> ir.Value | None:
     scale = of_data.scale * of_weights.scale
     if scale.size not in (1, array.size) or array.ndim != 1:
         raise site.refuse(f"{site.describe(number)} has {array.size} numbers for {scale.size} channels")
+    if array.size and np.abs(array.astype(np.float64)).max() >= _LARGEST_BIAS and array.dtype == np.int32:
+        site.network.warnings.append(
+            f"`{site.network.file_name}`: operator {site.operator.index} {site.operator.kind}: {site.describe(number)} is "
+            "near the limit of int32, where LiteRT's own sums overflow and the import's do not; channels whose weights are "
+            "all but 0 are the usual cause"
+        )
     if array.dtype != np.int32:  # of layers with int16 activations: beyond what DequantizeLinear takes
         return site.graph.constant((array * scale).astype(np.float32), site.graph.fresh(f"{site.graph.scope}:bias"))
     shape = () if scale.size == 1 else scale.shape
