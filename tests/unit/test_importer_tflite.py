@@ -95,6 +95,28 @@ def test_layers_over_a_sequence_are_not_transposed_in_between(tmp_path: Path) ->
     assert kinds(model).count("Transpose") == 2
 
 
+def test_channels_are_shuffled_in_their_place(tmp_path: Path, rng: np.random.Generator, tolerance: Tolerance) -> None:
+    x = conv(Feed((1, 6, 5, 3)), 8, 3)
+    groups = op("RESHAPE", x, np.array([1, 6, 5, 2, 4], np.int32))
+    mixed = op(
+        "RESHAPE", op("TRANSPOSE", groups, np.array([0, 1, 2, 4, 3], np.int32)), np.array([1, 6, 5, 8], np.int32)
+    )
+    path = write(tmp_path / "net.tflite", conv(mixed, 4, 8))
+    model = ew.load(path)
+    ranks = [node.inputs[0].shape.rank() for node in model.ir.graph if node.op_type == "Transpose"]
+    assert ranks == [4, 5, 4]
+    feeds = random_feeds(model, rng)
+    (expected,) = answers(path, feeds).values()
+    with ew.open(model, runtime="onnxruntime") as session:
+        (found,) = session.run(feeds).values()
+    np.testing.assert_allclose(found, expected, tolerance["float32"]["rtol"], tolerance["float32"]["atol"])
+
+
+def test_constants_without_values_are_shapes_of_numbers(tmp_path: Path) -> None:
+    model = ew.load(write(tmp_path / "net.tflite", op("RESHAPE", Feed((1, 1)), np.zeros(0, np.int32))))
+    assert [str(info) for info in model.outputs] == ["op0 float32[]"]
+
+
 def test_names_that_are_missing_or_there_twice_become_unique(tmp_path: Path) -> None:
     net = Net()
     x = net.add(Feed((1, 4)))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -28,6 +29,15 @@ QUANTIZED = ("int8", "uint8", "int16", "int4")
 _READ = (*QUANTIZED, "bool", "float16", "float32", "float64", "int32", "int64", "uint16", "uint32", "uint64")
 
 
+@dataclass(frozen=True)
+class Shuffle:
+    """Channels of image `index` in `groups` groups, or, `swapped`, one of each group after the other."""
+
+    index: int
+    groups: int
+    swapped: bool = False
+
+
 class Network:
     """What is known of each tensor of the file while its operators are read.
 
@@ -39,6 +49,7 @@ class Network:
         layouts: ONNX names of inner tensors whose channels are first.
         decoded: Tensor index -> the constant whose real numbers it is.
         reshaped: Tensor index -> the tensor that it is in another shape.
+        shuffles: Tensor index -> the image whose channels it has in groups.
         warnings: What a user should know.
     """
 
@@ -48,6 +59,7 @@ class Network:
         self.graph = Graph(self.names)
         self.layouts: set[str] = set()
         self.decoded: dict[int, int] = {}
+        self.shuffles: dict[int, Shuffle] = {}
         self.reshaped: dict[int, int] = {}
         self.warnings: list[str] = []
         self._outputs = frozenset(outputs)
@@ -89,6 +101,9 @@ class Network:
         """The tensor's constant as stored, not to be written to; None where it is computed."""
         if index not in self._arrays:
             tensor = self.file.tensors[index]
+            made = (index, "file") in self._stored or (index, "nchw") in self._stored
+            if tensor.data is None and 0 in tensor.shape and not made:  # a constant without values has no data
+                return np.zeros(tensor.shape, self._type(tensor))
             if tensor.data is None:
                 return self.graph.array(self._stored.get((index, "file")))
             if tensor.sparse:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from edgewright.importers.tflite._graph import Size
-from edgewright.importers.tflite._network import TO_FILE, TO_NCHW, Layout, moved
+from edgewright.importers.tflite._network import TO_FILE, TO_NCHW, Layout, Shuffle, moved
 from edgewright.importers.tflite._site import Site
 
 if TYPE_CHECKING:
@@ -60,6 +61,9 @@ def transpose(site: Site) -> None:
     elif tuple(perm) == TO_NCHW and site.network.prefers_nchw(site.index(0)):
         site.done(site.real(0, "nchw"))
     else:
+        shuffle = site.network.shuffles.get(site.index(0))
+        if perm == [0, 1, 2, 4, 3] and shuffle and not shuffle.swapped:
+            site.network.shuffles[site.operator.outputs[0]] = replace(shuffle, swapped=True)
         site.done(moved(site.graph, site.real(0), perm))
 
 
@@ -211,11 +215,33 @@ def _reshape(site: Site, target: list[int]) -> None:
         if whole % rest or (whole != rest and -1 not in target):
             raise site.refuse(f"{list(sizes)} cannot take the shape {target}")
         target = [whole // rest if size == -1 else size for size in target]
-    if _taken_back(site, target):
+    if _taken_back(site, target) or _shuffled(site, target):
         return
     if sizes and target and target[0] == -1 and _product(sizes[1:]) == _product(target[1:]):
         target[0] = 0  # the batch, whatever its size
     site.done(site.graph.node("Reshape", site.real(0), site.graph.numbers(target)))
+
+
+def _shuffled(site: Site, target: list[int]) -> bool:
+    """True where the result is an image whose channels were put in groups and shuffled: done with channels first.
+
+    The operators before, which do it with channels last, then lead to no output and are left out.
+    """
+    index, network, sizes = site.index(0), site.network, site.shape(0)
+    if len(sizes) == 4 and len(target) == 5 and network.prefers_nchw(index) and tuple(target[1:3]) == sizes[1:3]:
+        if site.operator.outputs and target[3] * target[4] == sizes[3]:
+            network.shuffles[site.operator.outputs[0]] = Shuffle(index, target[3])
+        return False
+    shuffle = network.shuffles.get(index)
+    image = network.shape(shuffle.index) if shuffle else None
+    if shuffle is None or image is None or not shuffle.swapped or tuple(target[1:]) != image[1:]:
+        return False
+    height, width, channels = target[1:]
+    wide = [0, shuffle.groups, channels // shuffle.groups, height, width]
+    value = site.graph.node("Reshape", network.real(shuffle.index, "nchw"), site.graph.numbers(wide))
+    value = site.graph.node("Transpose", value, perm=[0, 2, 1, 3, 4])
+    site.done(site.graph.node("Reshape", value, site.graph.numbers([0, channels, height, width])), "nchw")
+    return True
 
 
 def _taken_back(site: Site, sizes: Sequence[Size]) -> bool:
