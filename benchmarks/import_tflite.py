@@ -83,7 +83,7 @@ def cut_everywhere(
     fed = {network.names[index]: tensors[index] for index in file.inputs}
     return (
         proto.SerializeToString(),
-        {**{name: np.ascontiguousarray(array) for name, array in expected.items()}, **fed},
+        {**{name: np.array(array, order="C") for name, array in expected.items()}, **fed},
         transposes,
     )
 
