@@ -35,6 +35,7 @@ CODES: dict[str, str] = {
     "E213": "a file is not valid ONNX",
     "E214": "a Darknet cfg has values or sizes that cannot be",
     "E215": "an ncnn .param has values or sizes that cannot be",
+    "E216": "a TFLite file has options, types or shapes that cannot be",
     "E220": "a bundle's files do not match its manifest",
     "E221": "a bundle's manifest is missing or malformed",
     "E222": "a bundle was made from another network",

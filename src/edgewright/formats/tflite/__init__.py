@@ -1,0 +1,1 @@
+"""TensorFlow Lite: a FlatBuffer of tensors, buffers and operators."""
