@@ -1,0 +1,275 @@
+"""Operators that move values: shapes, orders of axes, joining, cutting, repeating."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from edgewright.formats.ncnn.writing import Param
+from edgewright.runtimes.ncnn.network import (
+    Lowering,
+    Network,
+    Refusal,
+    axis_of,
+    constant,
+    dims_of,
+    given,
+    ints,
+    shape_of,
+)
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+#: ncnn's orders of axes by number: which axis of the input each axis of the result is, innermost first.
+#: Source: Tencent/ncnn, docs/developer-guide/operators.md, Permute.
+_ORDERS = {
+    2: ("wh", "hw"),
+    3: ("whc", "hwc", "wch", "cwh", "hcw", "chw"),
+    4: (
+        *("whdc", "hwdc", "wdhc", "dwhc", "hdwc", "dhwc", "whcd", "hwcd", "wchd", "cwhd", "hcwd", "chwd"),
+        *("wdch", "dwch", "wcdh", "cwdh", "dcwh", "cdwh", "hdcw", "dhcw", "hcdw", "chdw", "dchw", "cdhw"),
+    ),
+}
+_LETTERS = {2: "hw", 3: "chw", 4: "cdhw"}
+#: More picks of single places than this are a look-up, which ncnn has not.
+_MOST_PICKS = 64
+_CONSTANT_PAD, _EDGE_PAD, _REFLECT_PAD = 0, 1, 2
+
+
+def _lower_reinterpret(network: Network, node: ir.Node) -> None:
+    """What changes the shape alone: a blob holds values in order, so nothing needs to be done."""
+    data = node.inputs[0]
+    assert data is not None
+    shape_of(node.outputs[0])
+    network.alias(node.outputs[0], network.blob(data))
+
+
+def _lower_transpose(network: Network, node: ir.Node) -> None:
+    """Permute over as few axes as there are: those that stay together are one, those of size 1 are none."""
+    data = node.inputs[0]
+    assert data is not None
+    shape = shape_of(data)
+    order = list(node.attributes.get_ints("perm", list(range(len(shape)))[::-1]))
+    sizes, order = _merged(shape, order)
+    if order == sorted(order):
+        network.alias(node.outputs[0], network.blob(data))
+        return
+    if len(sizes) not in _ORDERS:
+        raise Refusal(f"it exchanges {len(sizes)} axes, ncnn has four")
+    letters = "".join(_LETTERS[len(sizes)][axis] for axis in order)[::-1]
+    number = _ORDERS[len(sizes)].index(letters)
+    made = tuple(sizes[axis] for axis in order)
+    network.add("Permute", (network.read(data, sizes),), node.outputs[0], {0: number}, dims=made)
+
+
+def _merged(shape: tuple[int, ...], order: list[int]) -> tuple[tuple[int, ...], list[int]]:
+    """Sizes and order of axes, without axes of size 1 and with neighbours that stay neighbours as one axis."""
+    order = [axis for axis in order if shape[axis] != 1]
+    groups: list[list[int]] = []
+    kept = [axis for axis, size in enumerate(shape) if size != 1]
+    after = dict(itertools.pairwise(kept))
+    for axis in order:
+        if groups and after.get(groups[-1][-1]) == axis:
+            groups[-1].append(axis)
+        else:
+            groups.append([axis])
+    places = sorted(range(len(groups)), key=lambda number: groups[number][0])
+    sizes = tuple(math.prod(shape[axis] for axis in groups[number]) for number in places)
+    return sizes, [places.index(number) for number in range(len(groups))]
+
+
+def _lower_concat(network: Network, node: ir.Node) -> None:
+    made = node.outputs[0]
+    shape = shape_of(made)
+    axis = node.attributes.get_int("axis", 0) % len(shape)
+    values = [value for value in node.inputs if value is not None]
+    dims = [_around(shape_of(value), axis, shape) for value in values]
+    names = [network.read(value, sizes) for value, sizes in zip(values, dims, strict=True)]
+    result = _around(shape, axis, shape)
+    if len(names) == 1:
+        network.alias(made, network.blob(values[0]))
+        return
+    network.add("Concat", names, made, {0: _place(shape, axis)}, dims=result)
+
+
+def _lower_split(network: Network, node: ir.Node) -> None:
+    data = node.inputs[0]
+    assert data is not None
+    shape = shape_of(data)
+    axis = node.attributes.get_int("axis", 0) % len(shape)
+    _slices(network, data, axis, list(node.outputs))
+
+
+def _slices(network: Network, data: ir.Value, axis: int, outputs: list[ir.Value]) -> None:
+    shape = shape_of(data)
+    sizes = [shape_of(value)[axis] for value in outputs]
+    source = network.read(data, _around(shape, axis, shape))
+    place, start = _place(shape, axis), 0
+    for value, size in zip(outputs, sizes, strict=True):
+        if value.uses() or value.is_graph_output():
+            dims = _around((*shape[:axis], size, *shape[axis + 1 :]), axis, shape)
+            params: dict[int, Param] = {9: (start,), 10: (start + size,), 11: (place,)}
+            network.add("Crop", (source,), value, params, dims=dims)
+        start += size
+
+
+def _around(shape: tuple[int, ...], axis: int, whole: tuple[int, ...]) -> tuple[int, ...]:
+    """Sizes of a blob that has axis `axis` of a tensor of this shape as one of its own; `whole` decides which."""
+    if _direct(whole, axis):
+        return tuple(shape[len(shape) - len(dims_of(whole)) :])
+    return (math.prod(shape[:axis]), shape[axis], math.prod(shape[axis + 1 :]))
+
+
+def _place(whole: tuple[int, ...], axis: int) -> int:
+    return axis - (len(whole) - len(dims_of(whole))) if _direct(whole, axis) else 1
+
+
+def _direct(whole: tuple[int, ...], axis: int) -> bool:
+    dims = dims_of(whole)
+    return len(whole) - len(dims) <= min(axis, 1) and len(whole) - len(dims) >= 0
+
+
+def _lower_slice(network: Network, node: ir.Node) -> None:
+    data = node.inputs[0]
+    assert data is not None
+    shape = shape_of(data)
+    starts, ends = ints(node.inputs[1], "starts"), ints(node.inputs[2], "ends")
+    axes = ints(node.inputs[3], "axes") if given(node, 3) is not None else list(range(len(starts)))
+    steps = ints(node.inputs[4], "steps") if given(node, 4) is not None else [1] * len(starts)
+    chosen = {}
+    for axis, start, end, step in zip(axes, starts, ends, steps, strict=True):
+        picked = range(*slice(start, end if end >= -(2**62) else None, step).indices(shape[axis % len(shape)]))
+        if len(picked) != shape[axis % len(shape)] or step < 0:
+            chosen[axis % len(shape)] = picked
+    if any(len(picked) > 1 and picked.step != 1 for picked in chosen.values()):
+        raise Refusal("it takes every so many places, ncnn takes neighbours")
+    if not chosen:
+        network.alias(node.outputs[0], network.blob(data))
+        return
+    places = [axis_of(data, axis) for axis in chosen]
+    params: dict[int, Param] = {
+        9: [picked[0] for picked in chosen.values()],
+        10: [picked[-1] + 1 for picked in chosen.values()],
+        11: places,
+    }
+    dims = list(dims_of(shape))
+    for place, picked in zip(places, chosen.values(), strict=True):
+        dims[place] = len(picked)
+    network.add("Crop", (network.read(data),), node.outputs[0], params, dims=dims)
+
+
+def _lower_gather(network: Network, node: ir.Node) -> None:
+    """Gather of constant places: Crop, and Concat where they are no neighbours."""
+    data, made = node.inputs[0], node.outputs[0]
+    indices = constant(given(node, 1))
+    assert data is not None
+    if indices is None or constant(data) is not None:
+        raise Refusal("its indices are computed, ncnn takes constants")
+    shape = shape_of(data)
+    axis = node.attributes.get_int("axis", 0) % len(shape)
+    places = [int(item) % shape[axis] for item in indices.reshape(-1)]
+    runs: list[list[int]] = []
+    for place in places:
+        if runs and runs[-1][-1] + 1 == place:
+            runs[-1].append(place)
+        else:
+            runs.append([place])
+    if len(runs) > _MOST_PICKS:
+        raise Refusal(f"it picks {len(runs)} places that are no neighbours, ncnn has no look-up")
+    source, where = network.read(data, _around(shape, axis, shape)), _place(shape, axis)
+    result = _around((*shape[:axis], len(places), *shape[axis + 1 :]), axis, shape)
+    crops: list[dict[int, Param]] = [{9: (run[0],), 10: (run[-1] + 1,), 11: (where,)} for run in runs]
+    if len(crops) == 1:
+        network.add("Crop", (source,), made, crops[0], dims=result)
+        return
+    names = [network.add_inner("Crop", (source,), made, params) for params in crops]
+    network.add("Concat", names, made, {0: where}, dims=result)
+
+
+def _lower_pad(network: Network, node: ir.Node) -> None:
+    data = node.inputs[0]
+    assert data is not None
+    shape, mode = shape_of(data), node.attributes.get_string("mode", "constant")
+    axes = ints(node.inputs[3], "axes") if given(node, 3) is not None else list(range(len(shape)))
+    amounts = ints(node.inputs[1], "pads")
+    pads = {
+        axis % len(shape): (before, after)
+        for axis, before, after in zip(axes, amounts[: len(axes)], amounts[len(axes) :], strict=True)
+        if before or after
+    }
+    kinds = {"constant": _CONSTANT_PAD, "edge": _EDGE_PAD, "reflect": _REFLECT_PAD}
+    filling = constant(given(node, 2))
+    if mode not in kinds or (given(node, 2) is not None and filling is None):
+        raise Refusal(f"ncnn pads by a constant, the edge or a reflection, not by `{mode}` or by what is computed")
+    if any(min(amount) < 0 for amount in pads.values()):
+        raise Refusal("it cuts, ncnn only pads")
+    dims = dims_of(shape)
+    numbers = {1: ((2, 3),), 2: ((0, 1), (2, 3)), 3: ((7, 8), (0, 1), (2, 3))}.get(len(dims))
+    if numbers is None:
+        raise Refusal("ncnn pads three axes at most")
+    params: dict[int, Param] = {4: kinds[mode], 5: 0.0 if filling is None else float(filling.reshape(()))}
+    for axis, amount in pads.items():
+        place = axis_of(data, axis)
+        if place == 0 and len(dims) == 3 and mode != "constant":
+            raise Refusal("ncnn pads channels by a constant only")
+        params |= dict(zip(numbers[place], amount, strict=True))
+    network.add("Padding", (network.read(data),), node.outputs[0], params)
+
+
+def _lower_tile(network: Network, node: ir.Node) -> None:
+    """Tile and Expand: every axis a number of times."""
+    data, made = node.inputs[0], node.outputs[0]
+    assert data is not None
+    result = shape_of(made)
+    shape = (1,) * (len(result) - len(shape_of(data))) + shape_of(data)
+    repeats = [after // before for before, after in zip(shape, result, strict=True)]
+    if all(count == 1 for count in repeats):
+        network.alias(made, network.blob(data))
+        return
+    dims = dims_of(result)
+    dropped = len(result) - len(dims)
+    if math.prod(shape[:dropped]) != 1 or len(shape[dropped:]) != len(dims):
+        raise Refusal(f"ncnn cannot repeat {list(shape)} to {list(result)}")
+    network.add("Tile", (network.read(data, shape[dropped:]),), made, {2: repeats[dropped:]})
+
+
+def _lower_depth_to_space(network: Network, node: ir.Node) -> None:
+    data = node.inputs[0]
+    assert data is not None
+    mode = int(node.attributes.get_string("mode", "DCR") == "DCR")
+    network.add("PixelShuffle", (_planes(network, data),), node.outputs[0], {0: _block(node), 1: mode})
+
+
+def _lower_space_to_depth(network: Network, node: ir.Node) -> None:
+    data = node.inputs[0]
+    assert data is not None
+    network.add("Reorg", (_planes(network, data),), node.outputs[0], {0: _block(node), 1: 1})
+
+
+def _block(node: ir.Node) -> int:
+    return node.attributes.get_int("blocksize", 1)
+
+
+def _planes(network: Network, data: ir.Value) -> str:
+    if shape_of(data)[0] != 1:
+        raise Refusal(f"ncnn takes one sample, not {list(shape_of(data))}")
+    return network.read(data)
+
+
+LOWERINGS: dict[str, Lowering] = {
+    **dict.fromkeys(("Flatten", "Reshape", "Squeeze", "Unsqueeze"), _lower_reinterpret),
+    **dict.fromkeys(("Expand", "Tile"), _lower_tile),
+    "Concat": _lower_concat,
+    "DepthToSpace": _lower_depth_to_space,
+    "Gather": _lower_gather,
+    "Pad": _lower_pad,
+    "Slice": _lower_slice,
+    "SpaceToDepth": _lower_space_to_depth,
+    "Split": _lower_split,
+    "Transpose": _lower_transpose,
+}
+_ = np
