@@ -135,8 +135,9 @@ class NetRunner:
         extractor = self._net.create_extractor()
         extractor.set_light_mode(self._light)
         for name, place in self._inputs.items():
+            array = _part(inputs[name], place, number)  # held by name: a Mat over an array does not keep it alive
             # A copy in memory of ncnn's own: layers that work in place ask how many hold it.
-            if extractor.input(place.blob, ncnn.Mat(_part(inputs[name], place, number)).clone()) != 0:
+            if extractor.input(place.blob, ncnn.Mat(array).clone()) != 0:
                 raise EdgewrightError("E232", f"ncnn takes no input `{name}`")
         results = {}
         for blob in self._blobs:
