@@ -54,6 +54,9 @@ def quant_format(target: Target) -> QuantFormat:
         activation_symmetric=True,
         layers=layers,
         float_outputs=layers,
+        spatial_axes=(2,),
+        grouped=False,
+        own_inputs=True,
         reason="ncnn multiplies int8 by int8 exactly on every CPU, with zero points of 0",
     )
 
@@ -70,7 +73,9 @@ def convert(model: Model, folder: Path, options: Options, target: Target) -> Con
     assert not lowered.problems, "convert.py asks `supports` first"
     write(with_splits(lowered.layers), folder / PARAM, folder / WEIGHTS)
     rows = {
-        name: Place(tensor.blob.name, tensor.blob.dims, tensor.shape, tensor.axis, tensor.dtype).to_json()
+        name: Place(
+            tensor.blob.name, tensor.blob.dims, tensor.shape, tensor.axis, tensor.dtype, tensor.blob.scale
+        ).to_json()
         for name, tensor in lowered.tensors.items()
     }
     (folder / TENSORS).write_text(json.dumps(rows, separators=(",", ":")), encoding="utf-8")
@@ -83,7 +88,9 @@ def convert(model: Model, folder: Path, options: Options, target: Target) -> Con
 def _usage(model: Model, blobs: dict[str, str], *, half: bool) -> str:
     feeds = "; ".join(f'extractor.input("{blobs[info.name]}", ncnn.Mat(...))' for info in model.inputs)
     takes = ", ".join(f'extractor.extract("{blobs[info.name]}")[1]' for info in model.outputs)
-    narrow = "" if half else "; net.opt.use_fp16_storage = net.opt.use_fp16_packed = net.opt.use_fp16_arithmetic = False"
+    narrow = (
+        "" if half else "; net.opt.use_fp16_storage = net.opt.use_fp16_packed = net.opt.use_fp16_arithmetic = False"
+    )
     return f"""import ncnn  # one sample at a time, without the axis of the batch
 net = ncnn.Net(){narrow}; net.load_param("{PARAM}"); net.load_model("{WEIGHTS}")
 extractor = net.create_extractor(); {feeds}; outputs = {takes}"""

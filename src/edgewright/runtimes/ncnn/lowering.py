@@ -10,7 +10,7 @@ from edgewright.contracts import Problem
 from edgewright.formats.ncnn.writing import Layer
 from edgewright.graph.dataflow import constant_array, is_standard
 from edgewright.runtimes.ncnn.layers import LOWERINGS
-from edgewright.runtimes.ncnn.network import SIZE_PARAMS, Blob, Network, Refusal, dims_of, name_of, shape_of
+from edgewright.runtimes.ncnn.network import SIZE_PARAMS, Blob, Network, UnsupportedError, dims_of, name_of, shape_of
 from edgewright.runtimes.ncnn.samples import one_sample
 
 if TYPE_CHECKING:
@@ -79,8 +79,8 @@ def _input(network: Network, value: ir.Value) -> list[Problem]:
     dtype = value.dtype.name if value.dtype is not None else "unknown"
     try:
         dims = dims_of(shape_of(value))
-    except Refusal as refusal:
-        return [Problem(name, "Input", str(refusal))]
+    except UnsupportedError as problem:
+        return [Problem(name, "Input", str(problem))]
     if dtype not in _FLOATS:
         return [Problem(name, "Input", f"it is {dtype.lower()}, ncnn takes floats")]
     blob = Blob(network.fresh(name), dims)
@@ -94,18 +94,18 @@ def _node(network: Network, node: ir.Node) -> list[Problem]:
     try:
         lowering = LOWERINGS.get(node.op_type) if is_standard(node, node.op_type) else None
         if lowering is None:
-            raise Refusal("ncnn has no such operator")
+            raise UnsupportedError("ncnn has no such operator")
         for value in node.outputs:
             if value.uses() or value.is_graph_output():
                 _require_float(node, value)
         lowering(network, node)
-    except Refusal as refusal:
+    except UnsupportedError as problem:
         for value in node.outputs:
             if value.name:
                 shape = value.shape
                 sizes = [size if isinstance(size, int) else 1 for size in shape] if shape is not None else [1]
                 network.blobs[value.name] = Blob(value.name, dims_of(sizes))
-        return [Problem(node.name or name_of(node.outputs[0]), node.op_type, str(refusal))]
+        return [Problem(node.name or name_of(node.outputs[0]), node.op_type, str(problem))]
     return []
 
 
@@ -113,7 +113,7 @@ def _require_float(node: ir.Node, value: ir.Value) -> None:
     if is_standard(node, "QuantizeLinear") or constant_array(value) is not None:
         return
     if value.dtype is not None and value.dtype.name not in _FLOATS:
-        raise Refusal(f"it makes {value.dtype.name.lower()}, ncnn computes in floats")
+        raise UnsupportedError(f"it makes {value.dtype.name.lower()}, ncnn computes in floats")
     shape_of(value)
 
 

@@ -26,7 +26,7 @@ _MOST_AXES = 4
 SIZE_PARAMS = {1: (0,), 2: (1, 0), 3: (2, 1, 0), 4: (2, 11, 1, 0)}
 
 
-class Refusal(Exception):
+class UnsupportedError(Exception):
     """Why a node cannot run on ncnn."""
 
 
@@ -47,10 +47,9 @@ class Blob:
 
 @dataclass(frozen=True)
 class Activation:
-    """What a layer does to its result: ncnn's number of it, its parameters, and the tensor that it then makes."""
+    """What a layer does to its result: its parameters, none where that is nothing, and the tensor that it then makes."""
 
-    kind: int
-    params: tuple[float, ...]
+    params: Mapping[int, Param]
     value: ir.Value
 
 
@@ -102,13 +101,11 @@ class Network:
             self._shaped[key] = name
         return Blob(self._shaped[key], dims, blob.scale)
 
-    def memory(
-        self, array: np.ndarray, dims: Sequence[int], wanted: str, *, value: ir.Value | None = None
-    ) -> Blob:
+    def memory(self, array: np.ndarray, dims: Sequence[int], wanted: str, *, value: ir.Value | None = None) -> Blob:
         """A blob that holds a constant; that of the tensor `value`, where one is named."""
         blob = Blob(self.fresh(wanted), tuple(dims))
         params = dict(zip(SIZE_PARAMS[len(blob.dims)], blob.dims, strict=True))
-        self.layers.append(Layer("MemoryData", (), (blob.name,), params, (Weight(np.float32(array)),)))
+        self.layers.append(Layer("MemoryData", (), (blob.name,), params, (Weight(np.asarray(array, np.float32)),)))
         if value is not None:
             self.blobs[name_of(value)] = blob
         return blob
@@ -130,6 +127,27 @@ class Network:
         blob = Blob(self.fresh(name_of(value)), made)
         self.layers.append(Layer(kind, tuple(inputs), (blob.name,), params or {}, tuple(weights)))
         self.blobs[name_of(value)] = blob
+
+    def add_several(
+        self,
+        kind: str,
+        inputs: Sequence[str],
+        values: Sequence[ir.Value],
+        params: Mapping[int, Param],
+        weights: Sequence[Weight],
+        *,
+        dims: Sequence[tuple[int, ...]],
+    ) -> None:
+        """A layer that makes as many blobs as there are `dims`, for the first of `values`, of which some may have no name."""
+        blobs = []
+        for number, sizes in enumerate(dims):
+            value = values[number] if number < len(values) and values[number].name else None
+            wanted = f"{name_of(values[0])}:{number}" if value is None else name_of(value)
+            blobs.append(Blob(self.fresh(wanted), sizes))
+            if value is not None:
+                self.alias(value, blobs[-1])
+        names = tuple(blob.name for blob in blobs)
+        self.layers.append(Layer(kind, tuple(inputs), names, params, tuple(weights)))
 
     def add_inner(
         self,
@@ -164,13 +182,14 @@ class Network:
         return Weight(half if half is not None and exact else np.asarray(array, np.float32), tagged=True)
 
     def activation(self, value: ir.Value) -> Activation:
-        """The activation that alone reads `value`, to be done by the layer that makes it; kind 0 where there is none."""
+        """The activation that alone reads `value`, to be done by the layer that makes it."""
         reader = sole_consumer(value)
         found = None if reader is None or reader.inputs[0] is not value else _activation(reader)
         if reader is None or found is None:
-            return Activation(0, (), value)
+            return Activation({}, value)
         self.done.add(id(reader))
-        return Activation(*found, reader.outputs[0])
+        kind, params = found
+        return Activation({9: kind, 10: params} if params else {9: kind}, reader.outputs[0])
 
 
 Lowering = Callable[[Network, "ir.Node"], None]
@@ -178,22 +197,23 @@ Lowering = Callable[[Network, "ir.Node"], None]
 
 def name_of(value: ir.Value) -> str:
     """The tensor's name."""
-    assert value.name is not None
-    return value.name
+    name: str | None = value.name
+    assert name is not None
+    return name
 
 
 def shape_of(value: ir.Value) -> tuple[int, ...]:
     """The tensor's sizes, for one sample.
 
     Raises:
-        Refusal: Where they are not all known.
+        UnsupportedError: Where they are not all known.
     """
     array = constant(value)
     shape = array.shape if array is not None else static_shape(value)
     if shape is None:
-        raise Refusal(f"the shape of `{value.name}` is not known before it runs")
+        raise UnsupportedError(f"the shape of `{value.name}` is not known before it runs")
     if 0 in shape:
-        raise Refusal(f"`{value.name}` is empty")
+        raise UnsupportedError(f"`{value.name}` is empty")
     return tuple(shape)
 
 
@@ -207,13 +227,13 @@ def axis_of(value: ir.Value, axis: int) -> int:
     """Where axis `axis` of the tensor lies in the blob.
 
     Raises:
-        Refusal: Where the blob has no such axis.
+        UnsupportedError: Where the blob has no such axis.
     """
     shape = shape_of(value)
     axis += len(shape) if axis < 0 else 0
     kept = axis - (1 if len(shape) > 1 and shape[0] == 1 else 0)
     if kept < 0 or len(dims_of(shape)) <= kept:
-        raise Refusal(f"axis {axis} of `{value.name}` {list(shape)} is none that ncnn has")
+        raise UnsupportedError(f"axis {axis} of `{value.name}` {list(shape)} is none that ncnn has")
     return kept
 
 
@@ -243,11 +263,11 @@ def require_constant(value: ir.Value | None, what: str) -> np.ndarray:
     """A constant's values in float32.
 
     Raises:
-        Refusal: Where they are computed.
+        UnsupportedError: Where they are computed.
     """
     array = constant(value)
     if array is None:
-        raise Refusal(f"its {what} is computed, ncnn takes a constant")
+        raise UnsupportedError(f"its {what} is computed, ncnn takes a constant")
     return array.astype(np.float32)
 
 
@@ -255,11 +275,11 @@ def ints(value: ir.Value | None, what: str) -> list[int]:
     """A constant of whole numbers as a list.
 
     Raises:
-        Refusal: Where they are computed.
+        UnsupportedError: Where they are computed.
     """
     array = constant_array(value)
     if array is None:
-        raise Refusal(f"its {what} are computed, ncnn takes constants")
+        raise UnsupportedError(f"its {what} are computed, ncnn takes constants")
     return [int(item) for item in array.reshape(-1)]
 
 

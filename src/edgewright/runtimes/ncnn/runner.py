@@ -29,6 +29,7 @@ class Place:
         shape: The tensor's in ONNX, for one sample.
         axis: Axis of the batch; None where there is none.
         dtype: numpy's name.
+        scale: Step of a blob of integers; None where it holds floats.
     """
 
     blob: str
@@ -36,10 +37,26 @@ class Place:
     shape: tuple[int, ...]
     axis: int | None
     dtype: str
+    scale: float | None = None
 
     def to_json(self) -> list[Any]:
         """As a row of `tensors.json`."""
-        return [self.blob, list(self.dims), list(self.shape), self.axis, self.dtype]
+        return [self.blob, list(self.dims), list(self.shape), self.axis, self.dtype, self.scale]
+
+    def part(self, array: np.ndarray, number: int) -> np.ndarray:
+        """Sample `number` of a tensor as the floats that the blob takes, those of integers by what they mean."""
+        if self.axis is not None:
+            length = self.shape[self.axis]
+            array = array.take(range(number * length, (number + 1) * length), axis=self.axis)
+        values: np.ndarray = np.array(array, np.float32, order="C").reshape(self.dims)
+        return values * np.float32(self.scale) if self.dtype == "int8" and self.scale else values
+
+    def shaped(self, array: np.ndarray) -> np.ndarray:
+        """The tensor of one sample from the blob's numbers."""
+        array = array.reshape(self.shape)
+        if self.scale and self.dtype != "int8":
+            array = array * np.float32(self.scale)
+        return array.astype(self.dtype)
 
 
 def read_places(path: Path) -> dict[str, Place]:
@@ -50,7 +67,7 @@ def read_places(path: Path) -> dict[str, Place]:
     """
     try:
         rows = json.loads(path.read_text(encoding="utf-8"))
-        return {name: Place(row[0], tuple(row[1]), tuple(row[2]), row[3], row[4]) for name, row in rows.items()}
+        return {name: Place(row[0], tuple(row[1]), tuple(row[2]), *row[3:]) for name, row in rows.items()}
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as problem:
         raise EdgewrightError("E232", f"`{path}` cannot be read: {problem}") from None
 
@@ -118,10 +135,13 @@ class NetRunner:
         counts = set()
         for name, place in self._inputs.items():
             shape, axis = inputs[name].shape, place.axis
-            one = shape if axis is None or axis >= len(shape) else (*shape[:axis], place.shape[axis], *shape[axis + 1 :])
+            one = (
+                shape if axis is None or axis >= len(shape) else (*shape[:axis], place.shape[axis], *shape[axis + 1 :])
+            )
             if one != place.shape or (axis is not None and shape[axis] % place.shape[axis]):
                 raise EdgewrightError(
-                    "E230", f"input `{name}` has shape {list(shape)}, but the network takes {list(place.shape)} a sample"
+                    "E230",
+                    f"input `{name}` has shape {list(shape)}, but the network takes {list(place.shape)} a sample",
                 )
             if axis is not None:
                 counts.add(shape[axis] // place.shape[axis])
@@ -135,7 +155,7 @@ class NetRunner:
         extractor = self._net.create_extractor()
         extractor.set_light_mode(self._light)
         for name, place in self._inputs.items():
-            array = _part(inputs[name], place, number)  # held by name: a Mat over an array does not keep it alive
+            array = place.part(inputs[name], number)  # held by name: a Mat over an array does not keep it alive
             # A copy in memory of ncnn's own: layers that work in place ask how many hold it.
             if extractor.input(place.blob, ncnn.Mat(array).clone()) != 0:
                 raise EdgewrightError("E232", f"ncnn takes no input `{name}`")
@@ -145,7 +165,7 @@ class NetRunner:
             if code != 0:
                 raise EdgewrightError("E232", f"ncnn failed while computing `{blob}` (code {code})")
             results[blob] = np.array(mat)
-        return {name: _shaped(results[place.blob], place) for name, place in self._outputs.items()}
+        return {name: place.shaped(results[place.blob]) for name, place in self._outputs.items()}
 
 
 def cut_net(net: Any, places: Mapping[str, Place], cut: Cut, inputs: Sequence[str]) -> NetRunner:
@@ -184,18 +204,6 @@ def _missing(net: Any, fed: set[str], outputs: Sequence[str]) -> set[str]:
             missing.add(blobs[index].name)
         stack.extend(layer.bottoms)
     return missing
-
-
-def _part(array: np.ndarray, place: Place, number: int) -> np.ndarray:
-    """Sample `number` as the blob's float32 values."""
-    if place.axis is not None:
-        length = place.shape[place.axis]
-        array = array.take(range(number * length, (number + 1) * length), axis=place.axis)
-    return np.array(array, np.float32, order="C").reshape(place.dims)
-
-
-def _shaped(array: np.ndarray, place: Place) -> np.ndarray:
-    return array.reshape(place.shape).astype(place.dtype)
 
 
 def _joined(parts: list[np.ndarray], place: Place) -> np.ndarray:

@@ -7,13 +7,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from edgewright.formats.ncnn.writing import Param, Weight
-from edgewright.runtimes.ncnn.layers.quantized import Quantized, quantized
-from edgewright.runtimes.ncnn.network import Network, Refusal, dims_of, given, require_constant, shape_of
+from edgewright.runtimes.ncnn.layers.quantized import (
+    FLOATS_OUT,
+    SCALES,
+    Handed,
+    Quantized,
+    hand_on,
+    handed_on,
+    quantized,
+)
+from edgewright.runtimes.ncnn.network import Network, UnsupportedError, dims_of, given, require_constant, shape_of
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -33,12 +42,12 @@ _NO_WINOGRAD = 64
 
 def lower_conv(network: Network, node: ir.Node) -> None:
     """Conv, or InnerProduct where it reads a single place."""
-    integers = quantized(network, node)
+    integers = quantized(node)
     weight = require_constant(node.inputs[1], "weight") if integers is None else integers.levels
     bias = None if given(node, 2) is None else require_constant(node.inputs[2], "bias")
     spatial, shape = weight.ndim - 2, shape_of(node.inputs[0])
     if shape[0] != 1 or not 1 <= spatial <= 3:
-        raise Refusal(f"ncnn convolves one sample of one to three spatial axes, not {list(shape)}")
+        raise UnsupportedError(f"ncnn convolves one sample of one to three spatial axes, not {list(shape)}")
     group = node.attributes.get_int("group", 1)
     pads = padding(node, shape[2:], weight.shape[2:])
     params: dict[int, Param] = {0: weight.shape[0], 5: int(bias is not None), 6: weight.size}
@@ -62,7 +71,7 @@ def lower_conv_transpose(network: Network, node: ir.Node) -> None:
     bias = None if given(node, 2) is None else require_constant(node.inputs[2], "bias")
     spatial, shape = weight.ndim - 2, shape_of(node.inputs[0])
     if shape[0] != 1 or not 1 <= spatial <= 3:
-        raise Refusal(f"ncnn convolves one sample of one to three spatial axes, not {list(shape)}")
+        raise UnsupportedError(f"ncnn convolves one sample of one to three spatial axes, not {list(shape)}")
     group = node.attributes.get_int("group", 1)
     grouped = weight.reshape(group, weight.shape[0] // group, *weight.shape[1:])
     outputs = group * weight.shape[1]
@@ -77,51 +86,55 @@ def lower_conv_transpose(network: Network, node: ir.Node) -> None:
     if group > 1:
         params[7] = group
     kind = f"Deconvolution{'DepthWise' if group > 1 else ''}{_RANK[spatial]}"
-    _finish(network, node, kind, params, _Numbers(grouped.swapaxes(1, 2), bias, None))
+    _finish(network, node, kind, params, _Numbers(grouped.swapaxes(1, 2), bias))
 
 
+@dataclass(frozen=True, eq=False)
 class _Numbers:
-    """Weights, bias and scales of one layer, as ncnn loads them."""
+    """Weights and bias of one layer, and its scales where it is int8."""
 
-    def __init__(self, weight: np.ndarray, bias: np.ndarray | None, integers: Quantized | None) -> None:
-        self.weight, self.bias, self.integers = weight, bias, integers
+    weight: np.ndarray
+    bias: np.ndarray | None
+    integers: Quantized | None = None
 
-    def weights(self, network: Network) -> tuple[Weight, ...]:
+    def weights(self, network: Network, handed: Handed | None) -> tuple[Weight, ...]:
+        """All of them, as ncnn loads them."""
         first = network.weight(self.weight) if self.integers is None else Weight(self.weight, tagged=True)
         bias = () if self.bias is None else (Weight(self.bias.reshape(-1)),)
-        return (first, *bias, *(() if self.integers is None else self.integers.scales()))
+        return (first, *bias, *(() if self.integers is None else self.integers.scales(handed)))
 
 
 def _finish(
     network: Network, node: ir.Node, kind: str, params: dict[int, Param], numbers: _Numbers, *, flat: bool = False
 ) -> None:
-    """Add the layer with the activation that follows it."""
-    data, result = node.inputs[0], node.outputs[0]
+    """Add the layer with the activation, and the quantization, that follow it."""
+    data = node.inputs[0]
     assert data is not None
-    inner = dims_of(shape_of(data))
-    activation = network.activation(result)
-    if activation.kind:
-        params[9] = activation.kind
-    if activation.params:
-        params[10] = activation.params
-    integers = numbers.integers
-    if integers is not None:
-        integers.finish(network, activation.value, params, kind)
+    activation = network.activation(node.outputs[0])
+    made = activation.value
+    params |= activation.params
+    handed = None
+    if numbers.integers is not None:
+        params[SCALES] = FLOATS_OUT
+        handed = None if flat else handed_on(made)
         if kind == "Convolution" and params[1] == params[11] == 3:
             params[_FEATURES] = _NO_WINOGRAD  # whose sums of 8-bit weights leave 16 bits
-    source = network.read(data, (math.prod(inner),) if flat else inner)
-    dims = dims_of(shape_of(activation.value))
-    dims = (math.prod(dims),) if flat else dims
-    network.add(kind, (source,), activation.value, params, numbers.weights(network), dims=dims)
-    if integers is not None:
-        integers.hand_on(network, activation.value)
+    weights = numbers.weights(network, handed)
+    inner, result = dims_of(shape_of(data)), dims_of(shape_of(made))
+    if flat:
+        inner, result = (math.prod(inner),), (math.prod(result),)
+    source = network.read(data, inner)
+    if handed is not None:
+        hand_on(network, handed, kind, source, params, weights=weights)
+    else:
+        network.add(kind, (source,), made, params, weights, dims=result)
 
 
 def padding(node: ir.Node, sizes: Sequence[int], kernel: Sequence[int]) -> list[int]:
     """Pads of a convolution or pool: before, by axis, then after.
 
     Raises:
-        Refusal: Where one is negative.
+        UnsupportedError: Where one is negative.
     """
     spatial = len(kernel)
     rule = node.attributes.get_string("auto_pad", "NOTSET")
@@ -134,7 +147,7 @@ def padding(node: ir.Node, sizes: Sequence[int], kernel: Sequence[int]) -> list[
             less, more = total // 2, total - total // 2
             pads[axis], pads[spatial + axis] = (less, more) if rule == "SAME_UPPER" else (more, less)
     if min(pads) < 0:
-        raise Refusal(f"it pads by {pads}, ncnn's layers cannot cut")
+        raise UnsupportedError(f"it pads by {pads}, ncnn's layers cannot cut")
     return pads
 
 
@@ -158,7 +171,7 @@ def _transposed_pads(node: ir.Node, sizes: Sequence[int], kernel: Sequence[int])
             less, more = (full - target) // 2, (full - target) - (full - target) // 2
             pads[axis], pads[spatial + axis] = (less, more) if rule == "SAME_UPPER" else (more, less)
     if min(pads) < 0:
-        raise Refusal(f"it pads by {pads}, ncnn's layers cannot cut")
+        raise UnsupportedError(f"it pads by {pads}, ncnn's layers cannot cut")
     return pads, extra
 
 

@@ -9,16 +9,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edgewright.formats.ncnn.writing import Param, Weight
-from edgewright.graph.dataflow import is_standard
+from edgewright.graph.dataflow import is_standard, sole_consumer
 from edgewright.runtimes.ncnn.network import (
     Blob,
     Lowering,
     Network,
-    Refusal,
+    UnsupportedError,
     clip_bounds,
     constant,
     dims_of,
-    given,
     require_constant,
     shape_of,
 )
@@ -37,6 +36,8 @@ _BINARY = {
     **{"Sum": (0, 0)},
 }
 _SQUARE = 4
+#: Source: the ONNX operator Selu.
+_SELU_ALPHA, _SELU_GAMMA = 1.67326319217681884765625, 1.05070102214813232421875
 
 
 def _attributes(node: ir.Node, *named: tuple[str, float]) -> dict[int, Param]:
@@ -49,8 +50,7 @@ _ACTIVATIONS: dict[str, tuple[str, Callable[[ir.Node], dict[int, Param]]]] = {
     "LeakyRelu": ("ReLU", lambda node: _attributes(node, ("alpha", 0.01))),
     "Elu": ("ELU", lambda node: _attributes(node, ("alpha", 1.0))),
     "Celu": ("CELU", lambda node: _attributes(node, ("alpha", 1.0))),
-    "Selu": ("SELU", lambda node: _attributes(node, ("alpha", 1.67326319217681884765625), ("gamma", 1.05070102214813232421875))),
-    "Sigmoid": ("Sigmoid", lambda node: {}),
+    "Selu": ("SELU", lambda node: _attributes(node, ("alpha", _SELU_ALPHA), ("gamma", _SELU_GAMMA))),
     "Tanh": ("TanH", lambda node: {}),
     "HardSigmoid": ("HardSigmoid", lambda node: _attributes(node, ("alpha", 0.2), ("beta", 0.5))),
     "HardSwish": ("HardSwish", lambda node: {0: 1 / 6, 1: 0.5}),
@@ -66,6 +66,18 @@ def _lower_activation(network: Network, node: ir.Node) -> None:
     _one(network, node, kind, params(node))
 
 
+def _lower_sigmoid(network: Network, node: ir.Node) -> None:
+    """Sigmoid, or Swish where x times its sigmoid is all that becomes of it."""
+    data, reader = node.inputs[0], sole_consumer(node.outputs[0])
+    if reader is None or not is_standard(reader, "Mul") or not any(value is data for value in reader.inputs):
+        _one(network, node, "Sigmoid", {})
+        return
+    network.done.add(id(reader))
+    assert data is not None
+    blob = network.blob(data)
+    network.add("Swish", (blob.name,), reader.outputs[0], dims=blob.dims)
+
+
 def _lower_unary(network: Network, node: ir.Node) -> None:
     _one(network, node, "UnaryOp", {0: _UNARY[node.op_type]})
 
@@ -73,7 +85,7 @@ def _lower_unary(network: Network, node: ir.Node) -> None:
 def _lower_clip(network: Network, node: ir.Node) -> None:
     bounds = clip_bounds(node)
     if bounds is None:
-        raise Refusal("its bounds are computed, ncnn takes constants")
+        raise UnsupportedError("its bounds are computed, ncnn takes constants")
     _one(network, node, "Clip", {0: bounds[0], 1: bounds[1]})
 
 
@@ -92,7 +104,7 @@ def _lower_prelu(network: Network, node: ir.Node) -> None:
     dims = dims_of(shape_of(made))
     kept = _operand_dims(slope.shape, shape_of(made))
     if slope.size > 1 and (kept[0] != slope.size or dims[0] != slope.size):
-        raise Refusal(f"its slopes {list(slope.shape)} differ by more than the channel")
+        raise UnsupportedError(f"its slopes {list(slope.shape)} differ by more than the channel")
     weights = (Weight(slope.reshape(-1)),)
     network.add("PReLU", (network.read(data, dims),), made, {0: slope.size}, weights, dims=dims)
 
@@ -100,11 +112,8 @@ def _lower_prelu(network: Network, node: ir.Node) -> None:
 def _lower_binary(network: Network, node: ir.Node) -> None:
     """Add and its like, of two operands or more."""
     values = [value for value in node.inputs if value is not None]
-    if node.op_type == "Pow" and constant(values[1]) is not None and (constant(values[1]) == 2).all():
-        if shape_of(values[0]) == shape_of(node.outputs[0]):
-            _one(network, node, "UnaryOp", {0: _SQUARE})
-            return
-    if _swish(network, node, values):
+    if node.op_type == "Pow" and _scalar(values[1]) == 2 and shape_of(values[0]) == shape_of(node.outputs[0]):
+        _one(network, node, "UnaryOp", {0: _SQUARE})
         return
     if len(values) == 1:
         network.alias(node.outputs[0], network.blob(values[0]))
@@ -122,8 +131,6 @@ def _pair(network: Network, node: ir.Node, first: ir.Value | Blob, second: ir.Va
     forward, backward = _BINARY[node.op_type]
     operands = [first, second]
     scalars = [None if isinstance(item, Blob) else _scalar(item) for item in operands]
-    if scalars[0] is not None and scalars[1] is not None:
-        scalars[0] = None  # both constant: folding left them, so compute
     number = 1 if scalars[1] is not None else 0 if scalars[0] is not None else None
     if number is not None:
         other = operands[1 - number]
@@ -170,7 +177,7 @@ def _operand_dims(shape: tuple[int, ...], result: tuple[int, ...]) -> tuple[int,
     """Sizes of an operand under those of the result, which broadcasts to the right.
 
     Raises:
-        Refusal: Where the result has more axes than ncnn.
+        UnsupportedError: Where the result has more axes than ncnn.
     """
     aligned = (1,) * (len(result) - len(shape)) + tuple(shape)
     dims = dims_of(result)
@@ -178,18 +185,13 @@ def _operand_dims(shape: tuple[int, ...], result: tuple[int, ...]) -> tuple[int,
     if len(aligned) - len(dims) > 1 or math.prod(kept) != math.prod(shape):
         if tuple(shape) == tuple(result):
             return dims
-        raise Refusal(f"ncnn cannot broadcast {list(shape)} to {list(result)}")
+        raise UnsupportedError(f"ncnn cannot broadcast {list(shape)} to {list(result)}")
     return kept
 
 
 def _scalar(value: ir.Value) -> float | None:
     array = constant(value)
     return float(array.reshape(())) if array is not None and array.size == 1 and np.isfinite(array).all() else None
-
-
-def _swish(network: Network, node: ir.Node, values: list[ir.Value]) -> bool:
-    """True where x times its sigmoid was done as Swish, whose sigmoid nobody else reads."""
-    return False
 
 
 def _lower_same(network: Network, node: ir.Node) -> None:
@@ -200,14 +202,10 @@ def _lower_same(network: Network, node: ir.Node) -> None:
         kinds = {"FLOAT", "FLOAT16"}
         types = {value.dtype.name for value in (data, node.outputs[0]) if value.dtype is not None}
         if not types <= kinds:
-            raise Refusal("ncnn has float tensors only")
+            raise UnsupportedError("ncnn has float tensors only")
     if is_standard(node, "Dropout") and len(node.outputs) > 1 and node.outputs[1].uses():
-        raise Refusal("its mask is used")
+        raise UnsupportedError("its mask is used")
     network.alias(node.outputs[0], network.blob(data))
-
-
-def _lower_mean(network: Network, node: ir.Node) -> None:
-    raise Refusal("ncnn has no mean of several tensors")
 
 
 LOWERINGS: dict[str, Lowering] = {
@@ -216,6 +214,6 @@ LOWERINGS: dict[str, Lowering] = {
     **dict.fromkeys(_BINARY, _lower_binary),
     **dict.fromkeys(("Cast", "CastLike", "Dropout", "Identity"), _lower_same),
     "Clip": _lower_clip,
+    "Sigmoid": _lower_sigmoid,
     "PRelu": _lower_prelu,
 }
-_ = given

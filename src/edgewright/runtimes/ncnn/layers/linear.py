@@ -9,8 +9,8 @@ import numpy as np
 
 from edgewright.formats.ncnn.writing import Param, Weight
 from edgewright.graph.dataflow import is_standard, sole_consumer
-from edgewright.runtimes.ncnn.layers.quantized import Quantized, quantized
-from edgewright.runtimes.ncnn.network import Network, Refusal, constant, dims_of, given, require_constant, shape_of
+from edgewright.runtimes.ncnn.layers.quantized import FLOATS_OUT, SCALES, Quantized, quantized
+from edgewright.runtimes.ncnn.network import Network, UnsupportedError, constant, given, require_constant, shape_of
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 def lower_gemm(network: Network, node: ir.Node) -> None:
     """Gemm with constant weights as InnerProduct."""
     if node.attributes.get_int("transA", 0):
-        raise Refusal("it transposes its input")
-    integers = quantized(network, node)
+        raise UnsupportedError("it transposes its input")
+    integers = quantized(node)
     weight = require_constant(node.inputs[1], "weight") if integers is None else integers.levels
     weight = weight if node.attributes.get_int("transB", 0) else weight.T
     alpha, beta = node.attributes.get_float("alpha", 1.0), node.attributes.get_float("beta", 1.0)
@@ -28,17 +28,17 @@ def lower_gemm(network: Network, node: ir.Node) -> None:
     if given(node, 2) is not None:
         bias = np.float32(beta) * require_constant(node.inputs[2], "bias")
         if bias.ndim > 1 and bias.shape[0] != 1:
-            raise Refusal("its bias differs by row")
+            raise UnsupportedError("its bias differs by row")
         bias = np.broadcast_to(bias.reshape(-1), (weight.shape[0],))
     if integers is not None and alpha != 1:
-        raise Refusal("its alpha is not 1, and its weights are integers")
+        raise UnsupportedError("its alpha is not 1, and its weights are integers")
     weight = weight if integers is not None else np.float32(alpha) * weight
     _dense(network, node, node.outputs[0], weight, bias, integers)
 
 
 def lower_matmul(network: Network, node: ir.Node) -> None:
     """MatMul: InnerProduct where the second factor is a constant matrix, else MatMul."""
-    integers = quantized(network, node)
+    integers = quantized(node)
     second = integers.levels if integers is not None else constant(node.inputs[1])
     if second is not None and second.ndim == 2:
         result, bias = _bias(network, node, second.shape[1])
@@ -54,11 +54,11 @@ def lower_einsum(network: Network, node: ir.Node) -> None:
     factors = terms.split(",")
     second = constant(given(node, 1))
     if len(factors) != 2 or "." in equation or second is None or second.ndim != 2 or len(factors[1]) != 2:
-        raise Refusal(f"equation `{equation}` is no product by a constant matrix")
+        raise UnsupportedError(f"equation `{equation}` is no product by a constant matrix")
     rows, (first, last) = factors[0], factors[1]
     kept = last if rows[-1] == first else first
     if rows[-1] not in (first, last) or first == last or kept in rows or result != rows[:-1] + kept:
-        raise Refusal(f"equation `{equation}` is no product by a constant matrix")
+        raise UnsupportedError(f"equation `{equation}` is no product by a constant matrix")
     _dense(network, node, node.outputs[0], second.T if rows[-1] == first else second, None, None)
 
 
@@ -66,10 +66,12 @@ def multiply(network: Network, node: ir.Node, *, transposed: bool) -> None:
     """A product of two activations; `transposed` where the second is given as [..., N, K]."""
     first, second, made = (shape_of(value) for value in (node.inputs[0], node.inputs[1], node.outputs[0]))
     if len(first) < 2 or len(second) < 2:
-        raise Refusal("it multiplies a vector")
+        raise UnsupportedError("it multiplies a vector")
     outer = math.prod(made[:-2])
     if any(math.prod(shape[:-2]) not in (1, outer) for shape in (first, second)):
-        raise Refusal(f"ncnn multiplies {list(first)} by {list(second)} only where all or none of the matrices repeat")
+        raise UnsupportedError(
+            f"ncnn multiplies {list(first)} by {list(second)} only where all or none of the matrices repeat"
+        )
     names = []
     for value, shape in zip(node.inputs[:2], (first, second), strict=True):
         assert value is not None
@@ -94,14 +96,11 @@ def _dense(
     rows = math.prod(shape[:-1])
     activation = network.activation(result)
     params: dict[int, Param] = {0: weight.shape[0], 1: int(bias is not None), 2: weight.size}
-    if activation.kind:
-        params[9] = activation.kind
-    if activation.params:
-        params[10] = activation.params
+    params |= activation.params
     if integers is not None:
-        integers.finish(network, activation.value, params, "InnerProduct")
+        params[SCALES] = FLOATS_OUT
     weights = [Weight(weight, tagged=True) if integers is not None else network.weight(weight)]
-    weights += [] if bias is None else [Weight(np.float32(bias))]
+    weights += [] if bias is None else [Weight(np.asarray(bias, np.float32))]
     weights += [] if integers is None else integers.scales()
     source = network.read(data, shape[-1:] if rows == 1 else (rows, shape[-1]))
     dims = weight.shape[:1] if rows == 1 else (rows, weight.shape[0])
@@ -121,4 +120,3 @@ def _bias(network: Network, node: ir.Node, outputs: int) -> tuple[ir.Value, np.n
 
 
 LOWERINGS = {"Einsum": lower_einsum, "Gemm": lower_gemm, "MatMul": lower_matmul}
-_ = dims_of

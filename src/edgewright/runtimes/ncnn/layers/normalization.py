@@ -10,8 +10,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgewright.formats.ncnn.writing import Weight
-from edgewright.runtimes.ncnn.network import Network, Refusal, axis_of, dims_of, given, require_constant, shape_of
+from edgewright.formats.ncnn.writing import Param, Weight
+from edgewright.runtimes.ncnn.network import (
+    Network,
+    UnsupportedError,
+    axis_of,
+    dims_of,
+    given,
+    require_constant,
+    shape_of,
+)
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -26,11 +34,11 @@ def _lower_batch_norm(network: Network, node: ir.Node) -> None:
         for index, what in ((1, "scale"), (2, "bias"), (3, "mean"), (4, "variance"))
     )
     if node.attributes.get_int("training_mode", 0):
-        raise Refusal("it is in training mode")
+        raise UnsupportedError("it is in training mode")
     data, shape = node.inputs[0], shape_of(node.inputs[0])
     assert data is not None
     if shape[0] != 1 or len(shape) < 2 or len(dims_of(shape)) != len(shape) - 1:
-        raise Refusal(f"ncnn normalizes one sample of up to three spatial axes, not {list(shape)}")
+        raise UnsupportedError(f"ncnn normalizes one sample of up to three spatial axes, not {list(shape)}")
     params = {0: slope.size, 1: node.attributes.get_float("epsilon", 1e-5)}
     weights = [Weight(array) for array in (slope, mean, variance, bias)]
     network.add("BatchNorm", (network.read(data),), node.outputs[0], params, weights)
@@ -58,7 +66,7 @@ def _channels(node: ir.Node) -> tuple[ir.Value, tuple[int, ...]]:
     data, shape = node.inputs[0], shape_of(node.inputs[0])
     assert data is not None
     if shape[0] != 1 or len(shape) < 3:
-        raise Refusal(f"ncnn normalizes one sample of channels, not {list(shape)}")
+        raise UnsupportedError(f"ncnn normalizes one sample of channels, not {list(shape)}")
     return data, shape[1:] if len(shape) == 4 else (shape[1], 1, math.prod(shape[2:]))
 
 
@@ -66,7 +74,7 @@ def _lower_layer_norm(network: Network, node: ir.Node) -> None:
     data, shape = node.inputs[0], shape_of(node.inputs[0])
     assert data is not None
     if any(value.uses() for value in node.outputs[1:]):
-        raise Refusal("its mean or deviation is used")
+        raise UnsupportedError("its mean or deviation is used")
     axis = node.attributes.get_int("axis", -1) % len(shape)
     inner = math.prod(shape[axis:])
     rows = math.prod(shape[:axis])
@@ -83,7 +91,7 @@ def _lower_lrn(network: Network, node: ir.Node) -> None:
     data, dims = _channels(node)
     size = node.attributes.get_int("size", 1)
     if size % 2 == 0:
-        raise Refusal(f"its window is even, {size}: ncnn centres it otherwise")
+        raise UnsupportedError(f"its window is even, {size}: ncnn centres it otherwise")
     alpha, beta = node.attributes.get_float("alpha", 1e-4), node.attributes.get_float("beta", 0.75)
     params = {0: 0, 1: size, 2: alpha, 3: beta, 4: node.attributes.get_float("bias", 1.0)}
     network.add("LRN", (network.read(data, dims),), node.outputs[0], params, dims=dims)
@@ -101,7 +109,7 @@ def _lower_log_softmax(network: Network, node: ir.Node) -> None:
     data, made = node.inputs[0], node.outputs[0]
     assert data is not None
     axis = axis_of(data, node.attributes.get_int("axis", -1))
-    along = {1: 0, 3: (axis,), 4: 1, 5: 1}
+    along: dict[int, Param] = {1: 0, 3: (axis,), 4: 1, 5: 1}
     source = network.read(data)
     largest = network.add_inner("Reduction", (source,), made, {0: _MAX, **along})
     shifted = network.add_inner("BinaryOp", (source, largest), made, {0: _SUBTRACT})

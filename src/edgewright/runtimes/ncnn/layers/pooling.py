@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 from edgewright.formats.ncnn.writing import Param
 from edgewright.runtimes.ncnn.layers.convolution import padding
-from edgewright.runtimes.ncnn.network import Network, Refusal, dims_of, shape_of
+from edgewright.runtimes.ncnn.network import Network, UnsupportedError, dims_of, shape_of
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-_MAX, _AVERAGE = 0, 1
-_GLOBAL = {"GlobalMaxPool": _MAX, "GlobalAveragePool": _AVERAGE}
+MAX, AVERAGE = 0, 1
+_GLOBAL = {"GlobalMaxPool": MAX, "GlobalAveragePool": AVERAGE}
 #: Only whole windows count: what a window may hang over is said by the padding.
 _VALID = 1
 #: Numbers of the parameters for each spatial axis, in ONNX's order of axes, by their count.
@@ -31,11 +31,11 @@ def lower_pool(network: Network, node: ir.Node) -> None:
     kernel = node.attributes.get_ints("kernel_shape", [])
     spatial, shape, result = len(kernel), shape_of(data), shape_of(made)
     if shape[0] != 1 or not 1 <= spatial <= 3:
-        raise Refusal(f"ncnn pools one sample of one to three spatial axes, not {list(shape)}")
+        raise UnsupportedError(f"ncnn pools one sample of one to three spatial axes, not {list(shape)}")
     if any(step != 1 for step in node.attributes.get_ints("dilations", [1])):
-        raise Refusal("ncnn has no dilated pools")
+        raise UnsupportedError("ncnn has no dilated pools")
     if len(node.outputs) > 1 and node.outputs[1].uses():
-        raise Refusal("its indices are used")
+        raise UnsupportedError("its indices are used")
     strides = list(node.attributes.get_ints("strides", [1] * spatial))
     pads = padding(node, shape[2:], kernel)
     counted = bool(node.attributes.get_int("count_include_pad", 0))
@@ -44,9 +44,9 @@ def lower_pool(network: Network, node: ir.Node) -> None:
         reach = (result[2 + axis] - 1) * strides[axis] + kernel[axis]
         needed = max(reach - shape[2 + axis] - pads[axis], 0)
         if counted and needed > pads[spatial + axis]:
-            raise Refusal("its last window hangs over the padding, which ncnn would count")
+            raise UnsupportedError("its last window hangs over the padding, which ncnn would count")
         after.append(needed)
-    params: dict[int, Param] = {0: _MAX if node.op_type == "MaxPool" else _AVERAGE, 5: _VALID}
+    params: dict[int, Param] = {0: MAX if node.op_type == "MaxPool" else AVERAGE, 5: _VALID}
     params |= dict(zip(_KERNEL[spatial], kernel, strict=True))
     params |= dict(zip(_STRIDE[spatial], strides, strict=True))
     params |= dict(zip(_BEFORE[spatial], pads[:spatial], strict=True))
@@ -67,7 +67,7 @@ def pool_everything(network: Network, data: ir.Value, made: ir.Value, kind: int)
     """`made` from all but the channels of `data`, f32[1, C, ...]."""
     shape = shape_of(data)
     if shape[0] != 1 or len(shape) < 3:
-        raise Refusal(f"ncnn pools one sample of channels, not {list(shape)}")
+        raise UnsupportedError(f"ncnn pools one sample of channels, not {list(shape)}")
     dims = dims_of(shape) if len(shape) == 4 else (shape[1], 1, math.prod(shape[2:]))
     network.add("Pooling", (network.read(data, dims),), made, {0: kind, 4: 1}, dims=(shape[1],))
 

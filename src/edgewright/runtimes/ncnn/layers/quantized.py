@@ -8,21 +8,26 @@ Source: Tencent/ncnn, docs/how-to-use-and-FAQ/quantized-int8-inference.md and sr
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from edgewright.formats.ncnn.writing import Param, Weight
-from edgewright.graph.dataflow import constant_array, is_standard
-from edgewright.runtimes.ncnn.network import Blob, Network, Refusal, name_of
+from edgewright.graph.dataflow import constant_array, is_standard, sole_consumer
+from edgewright.runtimes.ncnn.network import Network, UnsupportedError, name_of
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
 _LAYERS = ("Conv", "Gemm", "MatMul")
-#: Numbers of the parameter that says that a layer has scales; above 100 it hands on integers.
-_SCALES, _INTEGERS_OUT = 8, 100
+#: The parameter that says that a layer has scales, and its values: for what hands on floats, or integers.
+SCALES, FLOATS_OUT, INTEGERS_OUT = 8, 1, 101
+_FORMAT = (
+    "ncnn executes symmetric int8 activations with one step alone; compress the float network for it: "
+    "edgewright compress MODEL --recipe int8 --runtime ncnn"
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,26 +38,65 @@ class Quantized:
         levels: int8 weights in the node's own layout.
         steps: Step of each output channel.
         step: Step of what it reads.
-        step_out: Step of what it hands on; None where that is float.
     """
 
     levels: np.ndarray
     steps: np.ndarray
     step: float
 
-    def scales(self) -> tuple[Weight, ...]:
-        """Scales as ncnn loads them: one over the step."""
-        return (Weight(1 / self.steps.astype(np.float64)), Weight(np.array([1 / self.step], np.float32)))
-
-    def finish(self, network: Network, value: ir.Value, params: dict[int, Param], kind: str) -> None:
-        """Say in the parameters that the layer is int8."""
-        params[_SCALES] = 1
-
-    def hand_on(self, network: Network, value: ir.Value) -> None:
-        """Nothing to do where the layer hands on floats."""
+    def scales(self, handed_on: Handed | None = None) -> tuple[Weight, ...]:
+        """Scales as ncnn loads them, one over the step: of the weights, of what is read and of what is handed on."""
+        with np.errstate(divide="ignore", over="ignore"):
+            inverse = (1 / self.steps.astype(np.float64)).astype(np.float32)
+        inverse[~np.isfinite(inverse)] = 0  # a channel without weights; ncnn knows 0 as one
+        last = () if handed_on is None else (Weight(np.array([1 / handed_on.step], np.float32)),)
+        return (Weight(inverse), Weight(np.array([1 / self.step], np.float32)), *last)
 
 
-def quantized(network: Network, node: ir.Node) -> Quantized | None:
+@dataclass(frozen=True, eq=False)
+class Handed:
+    """Integers that a layer hands on to int8 layers, which take them as they are.
+
+    Attributes:
+        quantize: The QuantizeLinear that the layer does along.
+        step: Its step.
+    """
+
+    quantize: ir.Node
+    step: float
+
+
+def handed_on(value: ir.Value) -> Handed | None:
+    """What the layer that makes `value` can hand on in int8: where int8 convolutions alone read it."""
+    quantize = sole_consumer(value)
+    if quantize is None or not is_standard(quantize, "QuantizeLinear") or quantize.inputs[0] is not value:
+        return None
+    step, integers = _symmetric_step(quantize), quantize.outputs[0]
+    if step is None or integers.is_graph_output():
+        return None
+    for use in integers.uses():
+        made = use.node.outputs[0]
+        same = is_standard(use.node, "DequantizeLinear") and _symmetric_step(use.node) == step
+        if not same or made.is_graph_output() or not all(_reads_blobs(other.node, other.idx) for other in made.uses()):
+            return None
+    return Handed(quantize, step)
+
+
+def hand_on(
+    network: Network, handed: Handed, kind: str, source: str, params: dict[int, Param], *, weights: Sequence[Weight]
+) -> None:
+    """Add the layer, whose blob then holds integers; the float tensor does not survive."""
+    integers = handed.quantize.outputs[0]
+    network.add(kind, (source,), integers, params | {SCALES: INTEGERS_OUT}, weights)
+    blob = replace(network.blob(integers), scale=handed.step)
+    network.alias(integers, blob)
+    network.done.add(id(handed.quantize))
+    for use in integers.uses():
+        network.alias(use.node.outputs[0], blob)
+        network.done.add(id(use.node))
+
+
+def quantized(node: ir.Node) -> Quantized | None:
     """The integers of a layer between DequantizeLinear; None for a float layer."""
     data, weight = _dequantize(node.inputs[0]), _dequantize(node.inputs[1])
     if data is None or weight is None:
@@ -71,7 +115,7 @@ def quantized(network: Network, node: ir.Node) -> Quantized | None:
         return None
     if steps.size > 1 and weight.attributes.get_int("axis", 1) % levels.ndim != axis:
         return None
-    if node.op_type == "Conv" and node.attributes.get_int("group", 1) not in (1, outputs):
+    if node.op_type == "Conv" and (levels.ndim != 4 or not _whole_or_depthwise(node, levels)):
         return None
     return Quantized(levels, np.broadcast_to(steps.reshape(-1), (outputs,)).astype(np.float32), step)
 
@@ -79,7 +123,7 @@ def quantized(network: Network, node: ir.Node) -> Quantized | None:
 def lower_quantize(network: Network, node: ir.Node) -> None:
     """QuantizeLinear: nothing, the layers that read the result quantize for themselves."""
     if _symmetric_step(node) is None:
-        raise Refusal("ncnn quantizes activations to symmetric int8 with one step")
+        raise UnsupportedError(_FORMAT)
     data = node.inputs[0]
     assert data is not None
     network.alias(node.outputs[0], network.blob(data))
@@ -90,12 +134,13 @@ def lower_dequantize(network: Network, node: ir.Node) -> None:
     if constant_array(node.inputs[0]) is not None:
         return
     quantize = node.inputs[0].producer() if node.inputs[0] is not None else None
-    if quantize is None or not is_standard(quantize, "QuantizeLinear") or _symmetric_step(node) != _symmetric_step(quantize):
-        raise Refusal("ncnn dequantizes only what it quantized, by the same step")
-    step, blob = _symmetric_step(node), network.blobs[name_of(quantize.outputs[0])]
-    assert step is not None
-    value = node.outputs[0]
-    if all(_reads_integers(network, use.node, use.idx) for use in value.uses()) and not value.is_graph_output():
+    step = _symmetric_step(node)
+    if quantize is None or not is_standard(quantize, "QuantizeLinear") or step != _symmetric_step(quantize):
+        raise UnsupportedError("ncnn dequantizes only what it quantized, by the same step")
+    if step is None:
+        raise UnsupportedError(_FORMAT)
+    blob, value = network.blobs[name_of(quantize.outputs[0])], node.outputs[0]
+    if all(_reads_integers(use.node, use.idx) for use in value.uses()) and not value.is_graph_output():
         network.alias(value, blob)
         return
     scale, back = Weight(np.array([1 / step], np.float32)), {0: 2, 1: 1, 2: step}
@@ -104,8 +149,18 @@ def lower_dequantize(network: Network, node: ir.Node) -> None:
     network.add("BinaryOp", (floats,), value, back, dims=blob.dims)
 
 
-def _reads_integers(network: Network, node: ir.Node, index: int) -> bool:
-    return index == 0 and is_standard(node, *_LAYERS) and quantized(network, node) is not None
+def _reads_integers(node: ir.Node, index: int) -> bool:
+    return index == 0 and is_standard(node, *_LAYERS) and quantized(node) is not None
+
+
+def _reads_blobs(node: ir.Node, index: int) -> bool:
+    """True for what takes integers in the sizes that the layer before makes them in: no Reshape need come between."""
+    return is_standard(node, "Conv") and _reads_integers(node, index)
+
+
+def _whole_or_depthwise(node: ir.Node, levels: np.ndarray) -> bool:
+    group = node.attributes.get_int("group", 1)
+    return group == 1 or levels.shape[:2] == (group, 1)
 
 
 def _dequantize(value: ir.Value | None) -> ir.Node | None:
@@ -127,4 +182,3 @@ def _symmetric_step(node: ir.Node) -> float | None:
 
 
 LOWERINGS = {"QuantizeLinear": lower_quantize, "DequantizeLinear": lower_dequantize}
-_ = Blob

@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgewright.runtimes.ncnn.network import Blob, Network, Refusal, constant, given, name_of, require_constant, shape_of
+from edgewright.formats.ncnn.writing import Param
+from edgewright.runtimes.ncnn.network import (
+    Network,
+    UnsupportedError,
+    constant,
+    given,
+    name_of,
+    require_constant,
+    shape_of,
+)
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -23,44 +32,24 @@ _LENGTHS, _HIDDEN, _CELL, _PEEPHOLES = 4, 5, 6, 7
 
 
 def _lower_recurrent(network: Network, node: ir.Node) -> None:
-    data = node.inputs[0]
+    """What ncnn makes, [T, directions H], holds in order what ONNX calls [T, directions, 1, H]."""
+    data, kind = node.inputs[0], node.op_type
     assert data is not None
-    kind, (steps, batch, width) = node.op_type, shape_of(data)
+    steps, batch, width = shape_of(data)
     direction = node.attributes.get_string("direction", "forward")
-    _require_plain(node, steps, 2 if direction == "bidirectional" else 1)
+    directions, size = 2 if direction == "bidirectional" else 1, node.attributes.get_int("hidden_size", 0)
+    _require_plain(node, steps, directions)
     if batch != 1:
-        raise Refusal(f"ncnn takes one sequence, not {batch}")
-    size = node.attributes.get_int("hidden_size", 0)
+        raise UnsupportedError(f"ncnn takes one sequence, not {batch}")
     weights = [network.weight(part) for part in _weights(node, size)]
-    directions = 2 if direction == "bidirectional" else 1
     states = [given(node, index) for index in ((_HIDDEN, _CELL) if kind == "LSTM" else (_HIDDEN,))]
     inputs = [network.read(data, (steps, width))]
     if any(value is not None and not _zero(value) for value in states):
         inputs += [_state(network, value, directions, size, node) for value in states]
-    params = {0: size, 1: weights[0].array.size, 2: _DIRECTIONS[direction]}
-    dims = [(steps, directions * size), (directions, size), (directions, size)]
-    used = [number for number, value in enumerate(node.outputs) if value.uses() or value.is_graph_output()]
-    count = 1 + len(states) if max(used, default=0) or len(inputs) > 1 else 1
-    _add(network, node, kind, inputs, params, weights, dims[:count])
-    if used and directions == 2 and 0 in used:
-        _by_direction(network, node.outputs[0], steps, size)
-
-
-def _add(network, node, kind, inputs, params, weights, dims):  # type: ignore[no-untyped-def]
-    from edgewright.formats.ncnn.writing import Layer
-
-    names = []
-    for number, sizes in enumerate(dims):
-        value = node.outputs[number] if number < len(node.outputs) and node.outputs[number].name else None
-        name = network.fresh(name_of(value) if value is not None else f"{name_of(node.outputs[0])}:state{number}")
-        names.append(name)
-        if value is not None:
-            network.alias(value, Blob(name, sizes))
-    network.layers.append(Layer(kind, tuple(inputs), tuple(names), params, tuple(weights)))
-
-
-def _by_direction(network: Network, value: ir.Value, steps: int, size: int) -> None:
-    """Nothing: [T, 2 H] holds in order what ONNX calls [T, 2, 1, H]."""
+    params: dict[int, Param] = {0: size, 1: weights[0].array.size, 2: _DIRECTIONS[direction]}
+    last = any(value.uses() or value.is_graph_output() for value in node.outputs[1:])
+    dims = [(steps, directions * size)] + [(directions, size)] * len(states if last or len(inputs) > 1 else ())
+    network.add_several(kind, inputs, node.outputs, params, weights, dims=dims)
 
 
 def _weights(node: ir.Node, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -99,18 +88,18 @@ def _require_plain(node: ir.Node, steps: int, directions: int) -> None:
     named = [name.lower() for name in node.attributes.get_strings("activations", _ACTIVATIONS[kind] * directions)]
     lengths = given(node, _LENGTHS)
     if named != _ACTIVATIONS[kind] * directions:
-        raise Refusal(f"ncnn has no {kind} with activations {', '.join(named)}")
+        raise UnsupportedError(f"ncnn has no {kind} with activations {', '.join(named)}")
     if kind == "GRU" and not node.attributes.get_int("linear_before_reset", 0):
-        raise Refusal("ncnn's GRU applies the reset gate after the product (linear_before_reset = 1)")
+        raise UnsupportedError("ncnn's GRU applies the reset gate after the product (linear_before_reset = 1)")
     if node.attributes.get_int("layout", 0) or node.attributes.get_float("clip", 0.0):
-        raise Refusal("ncnn has no clipped cells and takes time first")
+        raise UnsupportedError("ncnn has no clipped cells and takes time first")
     if node.attributes.get_int("input_forget", 0):
-        raise Refusal("ncnn does not couple the input and forget gates")
-    if lengths is not None and (constant(lengths) is None or (constant(lengths) != steps).any()):
-        raise Refusal("ncnn takes no lengths of sequences")
+        raise UnsupportedError("ncnn does not couple the input and forget gates")
+    if lengths is not None and not np.array_equal(constant(lengths), [steps]):  # type: ignore[arg-type]
+        raise UnsupportedError("ncnn takes no lengths of sequences")
     peepholes = given(node, _PEEPHOLES)
     if peepholes is not None and not _zero(peepholes):
-        raise Refusal("ncnn has no peepholes")
+        raise UnsupportedError("ncnn has no peepholes")
 
 
 LOWERINGS = dict.fromkeys(_GATES, _lower_recurrent)

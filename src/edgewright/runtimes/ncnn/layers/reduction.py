@@ -4,9 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from edgewright.formats.ncnn.writing import Param
 from edgewright.graph.dataflow import constant_array
-from edgewright.runtimes.ncnn.layers.pooling import pool_everything
-from edgewright.runtimes.ncnn.network import Lowering, Network, Refusal, axis_of, dims_of, given, ints, shape_of
+from edgewright.runtimes.ncnn.layers.pooling import AVERAGE, pool_everything
+from edgewright.runtimes.ncnn.network import (
+    Lowering,
+    Network,
+    UnsupportedError,
+    axis_of,
+    dims_of,
+    given,
+    ints,
+    shape_of,
+)
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -18,7 +28,6 @@ _OPERATIONS = {
 }
 #: These leave a single value as it is; the others do something to it.
 _IDENTITIES = ("ReduceSum", "ReduceMean", "ReduceMax", "ReduceMin", "ReduceProd")
-_MEAN = 3
 
 
 def _lower_reduce(network: Network, node: ir.Node) -> None:
@@ -27,7 +36,7 @@ def _lower_reduce(network: Network, node: ir.Node) -> None:
     shape = shape_of(data)
     axes = sorted(axis % len(shape) for axis in _axes(node, len(shape)))
     if node.op_type == "ReduceMean" and len(shape) == 4 and shape[0] == 1 and axes == [2, 3]:
-        pool_everything(network, data, made, 1)
+        pool_everything(network, data, made, AVERAGE)
         return
     dims = dims_of(shape)
     kept = []
@@ -38,7 +47,7 @@ def _lower_reduce(network: Network, node: ir.Node) -> None:
     if not kept:
         network.alias(made, network.blob(data))
         return
-    params = {0: _OPERATIONS[node.op_type], 1: 0, 3: tuple(kept), 4: 1, 5: 1}
+    params: dict[int, Param] = {0: _OPERATIONS[node.op_type], 1: 0, 3: tuple(kept), 4: 1, 5: 1}
     result = tuple(1 if axis in kept else size for axis, size in enumerate(dims))
     network.add("Reduction", (network.read(data, dims),), made, params, dims=result)
 
@@ -55,12 +64,11 @@ def _lower_cumulative_sum(network: Network, node: ir.Node) -> None:
     data, axis = node.inputs[0], constant_array(given(node, 1))
     assert data is not None
     if axis is None or node.attributes.get_int("exclusive", 0) or node.attributes.get_int("reverse", 0):
-        raise Refusal("ncnn sums along a constant axis, forward and inclusive")
+        raise UnsupportedError("ncnn sums along a constant axis, forward and inclusive")
     place = axis_of(data, int(axis.reshape(())))
     if len(dims_of(shape_of(data))) > 3:
-        raise Refusal("ncnn sums along three axes at most")
+        raise UnsupportedError("ncnn sums along three axes at most")
     network.add("CumulativeSum", (network.read(data),), node.outputs[0], {0: place})
 
 
 LOWERINGS: dict[str, Lowering] = {**dict.fromkeys(_OPERATIONS, _lower_reduce), "CumSum": _lower_cumulative_sum}
-_ = _MEAN

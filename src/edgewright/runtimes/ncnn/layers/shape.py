@@ -6,13 +6,11 @@ import itertools
 import math
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from edgewright.formats.ncnn.writing import Param
 from edgewright.runtimes.ncnn.network import (
     Lowering,
     Network,
-    Refusal,
+    UnsupportedError,
     axis_of,
     constant,
     dims_of,
@@ -59,7 +57,7 @@ def _lower_transpose(network: Network, node: ir.Node) -> None:
         network.alias(node.outputs[0], network.blob(data))
         return
     if len(sizes) not in _ORDERS:
-        raise Refusal(f"it exchanges {len(sizes)} axes, ncnn has four")
+        raise UnsupportedError(f"it exchanges {len(sizes)} axes, ncnn has four")
     letters = "".join(_LETTERS[len(sizes)][axis] for axis in order)[::-1]
     number = _ORDERS[len(sizes)].index(letters)
     made = tuple(sizes[axis] for axis in order)
@@ -146,7 +144,7 @@ def _lower_slice(network: Network, node: ir.Node) -> None:
         if len(picked) != shape[axis % len(shape)] or step < 0:
             chosen[axis % len(shape)] = picked
     if any(len(picked) > 1 and picked.step != 1 for picked in chosen.values()):
-        raise Refusal("it takes every so many places, ncnn takes neighbours")
+        raise UnsupportedError("it takes every so many places, ncnn takes neighbours")
     if not chosen:
         network.alias(node.outputs[0], network.blob(data))
         return
@@ -168,7 +166,7 @@ def _lower_gather(network: Network, node: ir.Node) -> None:
     indices = constant(given(node, 1))
     assert data is not None
     if indices is None or constant(data) is not None:
-        raise Refusal("its indices are computed, ncnn takes constants")
+        raise UnsupportedError("its indices are computed, ncnn takes constants")
     shape = shape_of(data)
     axis = node.attributes.get_int("axis", 0) % len(shape)
     places = [int(item) % shape[axis] for item in indices.reshape(-1)]
@@ -179,7 +177,7 @@ def _lower_gather(network: Network, node: ir.Node) -> None:
         else:
             runs.append([place])
     if len(runs) > _MOST_PICKS:
-        raise Refusal(f"it picks {len(runs)} places that are no neighbours, ncnn has no look-up")
+        raise UnsupportedError(f"it picks {len(runs)} places that are no neighbours, ncnn has no look-up")
     source, where = network.read(data, _around(shape, axis, shape)), _place(shape, axis)
     result = _around((*shape[:axis], len(places), *shape[axis + 1 :]), axis, shape)
     crops: list[dict[int, Param]] = [{9: (run[0],), 10: (run[-1] + 1,), 11: (where,)} for run in runs]
@@ -204,18 +202,20 @@ def _lower_pad(network: Network, node: ir.Node) -> None:
     kinds = {"constant": _CONSTANT_PAD, "edge": _EDGE_PAD, "reflect": _REFLECT_PAD}
     filling = constant(given(node, 2))
     if mode not in kinds or (given(node, 2) is not None and filling is None):
-        raise Refusal(f"ncnn pads by a constant, the edge or a reflection, not by `{mode}` or by what is computed")
+        raise UnsupportedError(
+            f"ncnn pads by a constant, the edge or a reflection, not by `{mode}` or by what is computed"
+        )
     if any(min(amount) < 0 for amount in pads.values()):
-        raise Refusal("it cuts, ncnn only pads")
+        raise UnsupportedError("it cuts, ncnn only pads")
     dims = dims_of(shape)
     numbers = {1: ((2, 3),), 2: ((0, 1), (2, 3)), 3: ((7, 8), (0, 1), (2, 3))}.get(len(dims))
     if numbers is None:
-        raise Refusal("ncnn pads three axes at most")
+        raise UnsupportedError("ncnn pads three axes at most")
     params: dict[int, Param] = {4: kinds[mode], 5: 0.0 if filling is None else float(filling.reshape(()))}
     for axis, amount in pads.items():
         place = axis_of(data, axis)
         if place == 0 and len(dims) == 3 and mode != "constant":
-            raise Refusal("ncnn pads channels by a constant only")
+            raise UnsupportedError("ncnn pads channels by a constant only")
         params |= dict(zip(numbers[place], amount, strict=True))
     network.add("Padding", (network.read(data),), node.outputs[0], params)
 
@@ -233,7 +233,7 @@ def _lower_tile(network: Network, node: ir.Node) -> None:
     dims = dims_of(result)
     dropped = len(result) - len(dims)
     if math.prod(shape[:dropped]) != 1 or len(shape[dropped:]) != len(dims):
-        raise Refusal(f"ncnn cannot repeat {list(shape)} to {list(result)}")
+        raise UnsupportedError(f"ncnn cannot repeat {list(shape)} to {list(result)}")
     network.add("Tile", (network.read(data, shape[dropped:]),), made, {2: repeats[dropped:]})
 
 
@@ -251,12 +251,13 @@ def _lower_space_to_depth(network: Network, node: ir.Node) -> None:
 
 
 def _block(node: ir.Node) -> int:
-    return node.attributes.get_int("blocksize", 1)
+    size: int = node.attributes.get_int("blocksize", 1)
+    return size
 
 
 def _planes(network: Network, data: ir.Value) -> str:
     if shape_of(data)[0] != 1:
-        raise Refusal(f"ncnn takes one sample, not {list(shape_of(data))}")
+        raise UnsupportedError(f"ncnn takes one sample, not {list(shape_of(data))}")
     return network.read(data)
 
 
@@ -272,4 +273,3 @@ LOWERINGS: dict[str, Lowering] = {
     "Split": _lower_split,
     "Transpose": _lower_transpose,
 }
-_ = np
