@@ -105,7 +105,11 @@ FUNCTION = """<domain: "edgewright", opset_import: ["" : 21]>
 ScaledSwish (x, w) => (y) { s = Sigmoid(x) p = Mul(x, s) y = Mul(p, w) }"""
 RUNTIMES = [name for name in registry.names("runtimes") if name != "reference"]
 #: What a runtime has no kernel for, and says so.
-REFUSED: dict[tuple[str, str, str], str] = {}
+REFUSED: dict[tuple[str, str, str], str] = {
+    ("ncnn", name, dtype): f"`{operator}`"
+    for name, operator in {"arg_max": "ArgMax", "if": "If", "top_k": "TopK", "where": "Where"}.items()
+    for dtype in ("float32", "float16")
+}
 
 
 def operator_model(name: str, dtype: str) -> Model:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -161,6 +161,12 @@ class Network:
         name = self.fresh(f"{name_of(value)}:{kind.lower()}")
         self.layers.append(Layer(kind, tuple(inputs), (name,), params or {}, tuple(weights)))
         return name
+
+    def renamed_last(self, value: ir.Value, blob: Blob) -> Blob:
+        """The blob of the layer that was added last, under the name of the tensor `value`."""
+        name = self.fresh(name_of(value))
+        self.layers[-1] = replace(self.layers[-1], outputs=(name,))
+        return replace(blob, name=name)
 
     def alias(self, value: ir.Value, blob: Blob) -> None:
         """`value` has the values of `blob`, in the same order."""

@@ -89,6 +89,15 @@ def _lower_clip(network: Network, node: ir.Node) -> None:
     _one(network, node, "Clip", {0: bounds[0], 1: bounds[1]})
 
 
+def _lower_sign(network: Network, node: ir.Node) -> None:
+    """The value times the largest number there is, cut to -1 and 1: only subnormal numbers are not what they should be."""
+    data, made = node.inputs[0], node.outputs[0]
+    assert data is not None
+    blob = network.blob(data)
+    large = network.add_inner("BinaryOp", (blob.name,), made, {0: 2, 1: 1, 2: float(np.finfo(np.float32).max)})
+    network.add("Clip", (large,), made, {0: -1.0, 1: 1.0}, dims=blob.dims)
+
+
 def _one(network: Network, node: ir.Node, kind: str, params: dict[int, Param]) -> None:
     """A layer that makes of each value another one, whatever the blob's sizes."""
     data = node.inputs[0]
@@ -215,5 +224,6 @@ LOWERINGS: dict[str, Lowering] = {
     **dict.fromkeys(("Cast", "CastLike", "Dropout", "Identity"), _lower_same),
     "Clip": _lower_clip,
     "Sigmoid": _lower_sigmoid,
+    "Sign": _lower_sign,
     "PRelu": _lower_prelu,
 }

@@ -7,6 +7,7 @@ import math
 from typing import TYPE_CHECKING
 
 from edgewright.formats.ncnn.writing import Param
+from edgewright.runtimes.ncnn.layers.picking import around, place_of
 from edgewright.runtimes.ncnn.network import (
     Lowering,
     Network,
@@ -33,8 +34,6 @@ _ORDERS = {
     ),
 }
 _LETTERS = {2: "hw", 3: "chw", 4: "cdhw"}
-#: More picks of single places than this are a look-up, which ncnn has not.
-_MOST_PICKS = 64
 _CONSTANT_PAD, _EDGE_PAD, _REFLECT_PAD = 0, 1, 2
 
 
@@ -85,107 +84,13 @@ def _lower_concat(network: Network, node: ir.Node) -> None:
     shape = shape_of(made)
     axis = node.attributes.get_int("axis", 0) % len(shape)
     values = [value for value in node.inputs if value is not None]
-    dims = [_around(shape_of(value), axis, shape) for value in values]
+    dims = [around(shape_of(value), axis, shape) for value in values]
     names = [network.read(value, sizes) for value, sizes in zip(values, dims, strict=True)]
-    result = _around(shape, axis, shape)
+    result = around(shape, axis, shape)
     if len(names) == 1:
         network.alias(made, network.blob(values[0]))
         return
-    network.add("Concat", names, made, {0: _place(shape, axis)}, dims=result)
-
-
-def _lower_split(network: Network, node: ir.Node) -> None:
-    data = node.inputs[0]
-    assert data is not None
-    shape = shape_of(data)
-    axis = node.attributes.get_int("axis", 0) % len(shape)
-    _slices(network, data, axis, list(node.outputs))
-
-
-def _slices(network: Network, data: ir.Value, axis: int, outputs: list[ir.Value]) -> None:
-    shape = shape_of(data)
-    sizes = [shape_of(value)[axis] for value in outputs]
-    source = network.read(data, _around(shape, axis, shape))
-    place, start = _place(shape, axis), 0
-    for value, size in zip(outputs, sizes, strict=True):
-        if value.uses() or value.is_graph_output():
-            dims = _around((*shape[:axis], size, *shape[axis + 1 :]), axis, shape)
-            params: dict[int, Param] = {9: (start,), 10: (start + size,), 11: (place,)}
-            network.add("Crop", (source,), value, params, dims=dims)
-        start += size
-
-
-def _around(shape: tuple[int, ...], axis: int, whole: tuple[int, ...]) -> tuple[int, ...]:
-    """Sizes of a blob that has axis `axis` of a tensor of this shape as one of its own; `whole` decides which."""
-    if _direct(whole, axis):
-        return tuple(shape[len(shape) - len(dims_of(whole)) :])
-    return (math.prod(shape[:axis]), shape[axis], math.prod(shape[axis + 1 :]))
-
-
-def _place(whole: tuple[int, ...], axis: int) -> int:
-    return axis - (len(whole) - len(dims_of(whole))) if _direct(whole, axis) else 1
-
-
-def _direct(whole: tuple[int, ...], axis: int) -> bool:
-    dims = dims_of(whole)
-    return len(whole) - len(dims) <= min(axis, 1) and len(whole) - len(dims) >= 0
-
-
-def _lower_slice(network: Network, node: ir.Node) -> None:
-    data = node.inputs[0]
-    assert data is not None
-    shape = shape_of(data)
-    starts, ends = ints(node.inputs[1], "starts"), ints(node.inputs[2], "ends")
-    axes = ints(node.inputs[3], "axes") if given(node, 3) is not None else list(range(len(starts)))
-    steps = ints(node.inputs[4], "steps") if given(node, 4) is not None else [1] * len(starts)
-    chosen = {}
-    for axis, start, end, step in zip(axes, starts, ends, steps, strict=True):
-        picked = range(*slice(start, end if end >= -(2**62) else None, step).indices(shape[axis % len(shape)]))
-        if len(picked) != shape[axis % len(shape)] or step < 0:
-            chosen[axis % len(shape)] = picked
-    if any(len(picked) > 1 and picked.step != 1 for picked in chosen.values()):
-        raise UnsupportedError("it takes every so many places, ncnn takes neighbours")
-    if not chosen:
-        network.alias(node.outputs[0], network.blob(data))
-        return
-    places = [axis_of(data, axis) for axis in chosen]
-    params: dict[int, Param] = {
-        9: [picked[0] for picked in chosen.values()],
-        10: [picked[-1] + 1 for picked in chosen.values()],
-        11: places,
-    }
-    dims = list(dims_of(shape))
-    for place, picked in zip(places, chosen.values(), strict=True):
-        dims[place] = len(picked)
-    network.add("Crop", (network.read(data),), node.outputs[0], params, dims=dims)
-
-
-def _lower_gather(network: Network, node: ir.Node) -> None:
-    """Gather of constant places: Crop, and Concat where they are no neighbours."""
-    data, made = node.inputs[0], node.outputs[0]
-    indices = constant(given(node, 1))
-    assert data is not None
-    if indices is None or constant(data) is not None:
-        raise UnsupportedError("its indices are computed, ncnn takes constants")
-    shape = shape_of(data)
-    axis = node.attributes.get_int("axis", 0) % len(shape)
-    places = [int(item) % shape[axis] for item in indices.reshape(-1)]
-    runs: list[list[int]] = []
-    for place in places:
-        if runs and runs[-1][-1] + 1 == place:
-            runs[-1].append(place)
-        else:
-            runs.append([place])
-    if len(runs) > _MOST_PICKS:
-        raise UnsupportedError(f"it picks {len(runs)} places that are no neighbours, ncnn has no look-up")
-    source, where = network.read(data, _around(shape, axis, shape)), _place(shape, axis)
-    result = _around((*shape[:axis], len(places), *shape[axis + 1 :]), axis, shape)
-    crops: list[dict[int, Param]] = [{9: (run[0],), 10: (run[-1] + 1,), 11: (where,)} for run in runs]
-    if len(crops) == 1:
-        network.add("Crop", (source,), made, crops[0], dims=result)
-        return
-    names = [network.add_inner("Crop", (source,), made, params) for params in crops]
-    network.add("Concat", names, made, {0: where}, dims=result)
+    network.add("Concat", names, made, {0: place_of(shape, axis)}, dims=result)
 
 
 def _lower_pad(network: Network, node: ir.Node) -> None:
@@ -266,10 +171,7 @@ LOWERINGS: dict[str, Lowering] = {
     **dict.fromkeys(("Expand", "Tile"), _lower_tile),
     "Concat": _lower_concat,
     "DepthToSpace": _lower_depth_to_space,
-    "Gather": _lower_gather,
     "Pad": _lower_pad,
-    "Slice": _lower_slice,
     "SpaceToDepth": _lower_space_to_depth,
-    "Split": _lower_split,
     "Transpose": _lower_transpose,
 }
