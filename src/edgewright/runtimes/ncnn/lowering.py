@@ -69,7 +69,7 @@ def lower(ir_model: ir.Model, *, half: bool = False) -> Lowered:
         network.blob(value)
     tensors = {}
     for value in (*graph.inputs, *(value for node in graph for value in node.outputs), *graph.outputs):
-        if value.name in network.blobs:
+        if value.name in network.blobs and value.name not in network.hidden:
             tensors[value.name] = _tensor(network, value, sample.axes)
     return Lowered(tuple(network.layers), tensors, sample.batched, ())
 

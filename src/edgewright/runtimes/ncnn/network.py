@@ -62,12 +62,14 @@ class Network:
         layers: In order.
         blobs: By ONNX tensor name.
         done: Nodes that another node's layer does along.
+        hidden: Tensors that no blob holds.
     """
 
     half: bool = False
     layers: list[Layer] = field(default_factory=list)
     blobs: dict[str, Blob] = field(default_factory=dict)
     done: set[int] = field(default_factory=set)
+    hidden: set[str] = field(default_factory=set)
     _taken: set[str] = field(default_factory=set)
     _shaped: dict[tuple[str, tuple[int, ...]], str] = field(default_factory=dict)
 
@@ -168,9 +170,11 @@ class Network:
         self.layers[-1] = replace(self.layers[-1], outputs=(name,))
         return replace(blob, name=name)
 
-    def alias(self, value: ir.Value, blob: Blob) -> None:
-        """`value` has the values of `blob`, in the same order."""
+    def alias(self, value: ir.Value, blob: Blob, *, shown: bool = True) -> None:
+        """`value` has the values of `blob`, in the same order; not `shown` where layers that read it make it of them."""
         self.blobs[name_of(value)] = blob
+        if not shown:
+            self.hidden.add(name_of(value))
 
     def fresh(self, wanted: str) -> str:
         """A blob name that is free, `wanted` where it is; taken from now on."""

@@ -125,7 +125,7 @@ def _finish(
         inner, result = (math.prod(inner),), (math.prod(result),)
     source = network.read(data, inner)
     if handed is not None:
-        hand_on(network, handed, kind, source, params, weights=weights)
+        hand_on(network, made, handed, kind, source, params, weights=weights)
     else:
         network.add(kind, (source,), made, params, weights, dims=result)
 

@@ -83,13 +83,21 @@ def handed_on(value: ir.Value) -> Handed | None:
 
 
 def hand_on(
-    network: Network, handed: Handed, kind: str, source: str, params: dict[int, Param], *, weights: Sequence[Weight]
+    network: Network,
+    value: ir.Value,
+    handed: Handed,
+    kind: str,
+    source: str,
+    params: dict[int, Param],
+    *,
+    weights: Sequence[Weight],
 ) -> None:
-    """Add the layer, whose blob then holds integers; the float tensor does not survive."""
+    """Add the layer, whose blob then holds integers; `value` is shown as what these mean."""
     integers = handed.quantize.outputs[0]
     network.add(kind, (source,), integers, params | {SCALES: INTEGERS_OUT}, weights)
     blob = replace(network.blob(integers), scale=handed.step)
     network.alias(integers, blob)
+    network.alias(value, blob)
     network.done.add(id(handed.quantize))
     for use in integers.uses():
         network.alias(use.node.outputs[0], blob)
@@ -126,7 +134,7 @@ def lower_quantize(network: Network, node: ir.Node) -> None:
         raise UnsupportedError(_FORMAT)
     data = node.inputs[0]
     assert data is not None
-    network.alias(node.outputs[0], network.blob(data))
+    network.alias(node.outputs[0], network.blob(data), shown=False)
 
 
 def lower_dequantize(network: Network, node: ir.Node) -> None:
@@ -141,7 +149,7 @@ def lower_dequantize(network: Network, node: ir.Node) -> None:
         raise UnsupportedError(_FORMAT)
     blob, value = network.blobs[name_of(quantize.outputs[0])], node.outputs[0]
     if all(_reads_integers(use.node, use.idx) for use in value.uses()) and not value.is_graph_output():
-        network.alias(value, blob)
+        network.alias(value, blob, shown=False)
         return
     scale, back = Weight(np.array([1 / step], np.float32)), {0: 2, 1: 1, 2: step}
     levels = network.add_inner("Quantize", (blob.name,), value, {0: 1}, (scale,))
