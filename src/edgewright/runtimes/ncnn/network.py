@@ -164,11 +164,12 @@ class Network:
         self.layers.append(Layer(kind, tuple(inputs), (name,), params or {}, tuple(weights)))
         return name
 
-    def renamed_last(self, value: ir.Value, blob: Blob) -> Blob:
-        """The blob of the layer that was added last, under the name of the tensor `value`."""
-        name = self.fresh(name_of(value))
-        self.layers[-1] = replace(self.layers[-1], outputs=(name,))
-        return replace(blob, name=name)
+    def name_last(self, value: ir.Value, blob: Blob) -> None:
+        """`blob` is the tensor `value`; where the layer that was added last makes it, it gets the tensor's name."""
+        if self.layers and self.layers[-1].outputs == (blob.name,) and blob.name != name_of(value):
+            blob = replace(blob, name=self.fresh(name_of(value)))
+            self.layers[-1] = replace(self.layers[-1], outputs=(blob.name,))
+        self.alias(value, blob)
 
     def alias(self, value: ir.Value, blob: Blob, *, shown: bool = True) -> None:
         """`value` has the values of `blob`, in the same order; not `shown` where layers that read it make it of them."""

@@ -80,7 +80,7 @@ def _lower_slice(network: Network, node: ir.Node) -> None:
             picked = range(min(start % shape[place] if start < 0 else start, shape[place] - 1), -1, step)
         blob = _picked(network, node.outputs[0], blob, shape, place, picked)
         shape[place] = len(picked)
-    _name(network, node.outputs[0], blob)
+    network.name_last(node.outputs[0], blob)
 
 
 def _picked(network: Network, made: ir.Value, blob: Blob, shape: list[int], axis: int, picked: range) -> Blob:
@@ -109,13 +109,6 @@ def _picked(network: Network, made: ir.Value, blob: Blob, shape: list[int], axis
     return blob
 
 
-def _name(network: Network, value: ir.Value, blob: Blob) -> None:
-    """Give the layer that was added last the tensor's own name, where it made the blob."""
-    if network.layers and network.layers[-1].outputs == (blob.name,):
-        blob = network.renamed_last(value, blob)
-    network.alias(value, blob)
-
-
 def _lower_gather(network: Network, node: ir.Node) -> None:
     """Gather of constant places: Crop and Concat of neighbours; of many places, a product with ones and zeros."""
     data, made = node.inputs[0], node.outputs[0]
@@ -128,7 +121,7 @@ def _lower_gather(network: Network, node: ir.Node) -> None:
     places = [int(item) % shape[axis] for item in indices.reshape(-1)]
     runs = _runs(places)
     if len(runs) > _MOST_RUNS:
-        _name(network, made, _looked_up(network, made, network.blob(data), shape, axis, places))
+        network.name_last(made, _looked_up(network, made, network.blob(data), shape, axis, places))
         return
     source, where = network.read(data, around(shape, axis, shape)), place_of(shape, axis)
     result = around((*shape[:axis], len(places), *shape[axis + 1 :]), axis, shape)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from edgewright.formats.ncnn.writing import Param
 from edgewright.runtimes.ncnn.layers.picking import around, place_of
 from edgewright.runtimes.ncnn.network import (
+    Blob,
     Lowering,
     Network,
     UnsupportedError,
@@ -56,11 +57,30 @@ def _lower_transpose(network: Network, node: ir.Node) -> None:
         network.alias(node.outputs[0], network.blob(data))
         return
     if len(sizes) not in _ORDERS:
-        raise UnsupportedError(f"it exchanges {len(sizes)} axes, ncnn has four")
-    letters = "".join(_LETTERS[len(sizes)][axis] for axis in order)[::-1]
-    number = _ORDERS[len(sizes)].index(letters)
+        _one_by_one(network, data, node.outputs[0], sizes, order)
+        return
     made = tuple(sizes[axis] for axis in order)
-    network.add("Permute", (network.read(data, sizes),), node.outputs[0], {0: number}, dims=made)
+    network.add("Permute", (network.read(data, sizes),), node.outputs[0], {0: _order(order)}, dims=made)
+
+
+def _order(order: list[int]) -> int:
+    letters = "".join(_LETTERS[len(order)][axis] for axis in order)[::-1]
+    return _ORDERS[len(order)].index(letters)
+
+
+def _one_by_one(network: Network, data: ir.Value, made: ir.Value, sizes: tuple[int, ...], order: list[int]) -> None:
+    """Bring one axis after the other to its place; those before it, those it passes and those after it are one each."""
+    blob, now = network.blob(data), list(range(len(sizes)))
+    for place, axis in enumerate(order):
+        at = now.index(axis)
+        if at == place:
+            continue
+        parts = (now[:place], now[place:at], [axis], now[at + 1 :])
+        dims = tuple(math.prod(sizes[item] for item in part) for part in parts)
+        now = [*now[:place], axis, *now[place:at], *now[at + 1 :]]
+        name = network.add_inner("Permute", (network.reshaped(blob, dims).name,), made, {0: _order([0, 2, 1, 3])})
+        blob = Blob(name, (dims[0], dims[2], dims[1], dims[3]))
+    network.name_last(made, blob)
 
 
 def _merged(shape: tuple[int, ...], order: list[int]) -> tuple[tuple[int, ...], list[int]]:
