@@ -52,8 +52,8 @@ def one_sample(ir_model: ir.Model) -> OneSample:
     """The network of one sample; `ir_model` is not changed."""
     copy = _inlined(ir_model)
     symbol, problems = _batch_of(copy)
-    longer = {} if symbol is None or problems else _shapes(copy, symbol)
-    _bind(copy, symbol, 1)
+    longer = {} if symbol is None or problems else _shapes(copy)
+    _bind(copy, 1)
     fold(copy, _is_small)
     infer(copy)
     axes = {} if symbol is None else _axes(copy, longer)
@@ -98,12 +98,10 @@ def _inputs(ir_model: ir.Model) -> list[ir.Value]:
     return [value for value in ir_model.graph.inputs if value.name not in ir_model.graph.initializers]
 
 
-def _bind(ir_model: ir.Model, symbol: str | None, batch: int) -> None:
-    """Give the open sizes of the inputs the value `batch`, and let those of the outputs be inferred."""
+def _bind(ir_model: ir.Model, batch: int) -> None:
+    """Give the open sizes of the inputs the value `batch`, and let all that follow be inferred."""
     import onnx_ir as ir
 
-    if symbol is None:
-        return
     for value in _inputs(ir_model):
         if value.shape is not None:
             value.shape = ir.Shape([size if isinstance(size, int) else batch for size in value.shape])
@@ -114,10 +112,10 @@ def _bind(ir_model: ir.Model, symbol: str | None, batch: int) -> None:
             value.shape = None
 
 
-def _shapes(ir_model: ir.Model, symbol: str) -> dict[str, tuple[int, ...]]:
+def _shapes(ir_model: ir.Model) -> dict[str, tuple[int, ...]]:
     """Shapes of all tensors for a batch of three, those that can be told."""
     probe = ir_model.clone()
-    _bind(probe, symbol, _PROBE)
+    _bind(probe, _PROBE)
     infer(probe)
     values = (*probe.graph.inputs, *(value for node in probe.graph for value in node.outputs))
     return {value.name: shape for value in values if value.name and (shape := static_shape(value)) is not None}
