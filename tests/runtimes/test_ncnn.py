@@ -107,6 +107,29 @@ class TestShapes:
         assert "mixes samples" in str(caught.value)
         assert not (tmp_path / "net").exists()
 
+    @pytest.mark.parametrize(
+        ("body", "apart"),
+        [
+            ("c = Conv(x, w) y = Flatten(c)", True),
+            ("s = Constant<value_ints=[4,-1]>() y = Reshape(x, s)", False),
+            ("i = Constant<value_ints=[0]>() m = ReduceMean(x, i) y = Sub(x, m)", False),
+        ],
+    )
+    def test_a_fixed_batch_is_taken_apart_where_samples_do_not_meet(
+        self, body: str, apart: bool, model_from_text: Make, tmp_path: Path, rng: np.random.Generator, tolerance: Any
+    ) -> None:
+        model = model_from_text(
+            f"{HEADER} net (float[4,3,5,5] x) => (float[A,B] y) <float[1,3,1,1] w = {{1, 2, 3}}> {{ {body} }}"
+        )
+        if "Sub" in body:
+            model.ir.graph.outputs[0].shape = None
+        bundle = convert(model, "ncnn", tmp_path / "net")
+        agree(
+            model, bundle, {"x": rng.standard_normal((4, 3, 5, 5)).astype(np.float32)}, tolerance["float32"]["rel_l2"]
+        )
+        sizes = (bundle.path / "model.param").read_text(encoding="utf-8").splitlines()[2].split()[5:]
+        assert sizes == (["0=5", "1=5", "2=3"] if apart else ["0=5", "1=5", "2=4", "11=3"])
+
     @pytest.mark.parametrize("shape", ["float[N,3,H,W]", "float[H,3]", "float[2,A,3]"])
     def test_open_sizes_other_than_the_batch_are_refused(self, shape: str, model_from_text: Make) -> None:
         model = model_from_text(f"{HEADER} net ({shape} x) => (float[A,B] y) {{ y = Softmax<axis=0>(x) }}")

@@ -43,13 +43,11 @@ class Lowered:
     Attributes:
         layers: ncnn's.
         tensors: By ONNX name, those that survive.
-        batched: False where the network takes a single sample.
         problems: Nodes that have no form in ncnn; where there are some, the rest is of no use.
     """
 
     layers: tuple[Layer, ...]
     tensors: Mapping[str, Tensor]
-    batched: bool
     problems: tuple[Problem, ...]
 
 
@@ -64,14 +62,14 @@ def lower(ir_model: ir.Model, *, half: bool = False) -> Lowered:
     for node in graph:
         problems += [] if id(node) in network.done else _node(network, node)
     if problems:
-        return Lowered((), {}, sample.batched, tuple(problems))
+        return Lowered((), {}, tuple(problems))
     for value in graph.outputs:
         network.blob(value)
     tensors = {}
     for value in (*graph.inputs, *(value for node in graph for value in node.outputs), *graph.outputs):
         if value.name in network.blobs and value.name not in network.hidden:
             tensors[value.name] = _tensor(network, value, sample.axes)
-    return Lowered(tuple(network.layers), tensors, sample.batched, ())
+    return Lowered(tuple(network.layers), tensors, ())
 
 
 def _input(network: Network, value: ir.Value) -> list[Problem]:

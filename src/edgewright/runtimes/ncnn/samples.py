@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from edgewright.contracts import Problem
+from edgewright.errors import EdgewrightError
 from edgewright.graph.dataflow import constant_array, is_standard
 from edgewright.graph.folding import fold
 from edgewright.graph.shapes import infer, static_shape
@@ -38,28 +39,40 @@ class OneSample:
     Attributes:
         ir_model: With every size that is known set, constants folded.
         axes: Axis of the batch by tensor name; None where the tensor is the same for all samples.
-        batched: False where the network takes a single sample, whatever it is.
         problems: Why it cannot be run sample by sample.
     """
 
     ir_model: ir.Model
     axes: Mapping[str, int | None]
-    batched: bool
     problems: tuple[Problem, ...]
 
 
 def one_sample(ir_model: ir.Model) -> OneSample:
-    """The network of one sample; `ir_model` is not changed."""
+    """The network of one sample; `ir_model` is not changed.
+
+    A fixed batch of several is taken apart too where that can be; where samples meet, it stays an axis like any other.
+    """
+    free, problems = _free_axes(ir_model)
+    if free or problems:
+        return _apart(ir_model, free, problems)
+    fixed = _fixed_axes(ir_model)
+    apart = _apart(ir_model, fixed, []) if fixed else None
+    if apart is not None and not apart.problems and _adds_up(ir_model, apart, fixed):
+        return apart
+    return _apart(ir_model, {}, [])
+
+
+def _apart(ir_model: ir.Model, free: Mapping[str, int], problems: list[Problem]) -> OneSample:
+    """The network with the axes `free` of its inputs as 1."""
     copy = _inlined(ir_model)
-    symbol, problems = _batch_of(copy)
-    longer = {} if symbol is None or problems else _shapes(copy)
-    _bind(copy, 1)
+    longer = _shapes(copy, free) if free and not problems else {}
+    _bind(copy, free, 1)
     fold(copy, _is_small)
     infer(copy)
-    axes = {} if symbol is None else _axes(copy, longer)
-    if symbol is not None and not problems:
+    axes = _axes(copy, longer) if free else {}
+    if not problems:
         problems = [found for node in copy.graph for found in _mixing(node, axes)]
-    return OneSample(copy, axes, symbol is not None, tuple(problems))
+    return OneSample(copy, axes, tuple(problems))
 
 
 def _inlined(ir_model: ir.Model) -> ir.Model:
@@ -77,10 +90,11 @@ def _is_small(node: ir.Node) -> bool:
     return size <= _LARGEST_FOLDED
 
 
-def _batch_of(ir_model: ir.Model) -> tuple[str | None, list[Problem]]:
-    """Name of the batch, "" where it has none, None where all sizes are fixed; and inputs with other open sizes."""
+def _free_axes(ir_model: ir.Model) -> tuple[dict[str, int], list[Problem]]:
+    """The axis of the batch by input, of those that have one of any size; and inputs with other open sizes."""
+    axes: dict[str, int] = {}
     symbols: set[str] = set()
-    problems = []
+    problems: list[Problem] = []
     for value in _inputs(ir_model):
         sizes = [] if value.shape is None else list(value.shape)
         free = [axis for axis, size in enumerate(sizes) if not isinstance(size, int)]
@@ -88,23 +102,52 @@ def _batch_of(ir_model: ir.Model) -> tuple[str | None, list[Problem]]:
         if value.shape is None or not set(free) <= {1 if sequence and free == [1] else 0}:
             what = "its rank is not known" if value.shape is None else f"more than its batch is open: {value.shape}"
             problems.append(Problem(value.name or "", "Input", f"{what}; ncnn networks here have fixed sizes"))
+        if free:
+            axes[value.name or ""] = free[0]
         symbols |= {str(getattr(sizes[axis], "value", None) or "") for axis in free}
     if len(symbols) > 1 and not problems:
         problems.append(Problem("", "Input", f"its inputs have batches of their own: {', '.join(sorted(symbols))}"))
-    return (min(symbols) if symbols else None), problems
+    return axes, problems
+
+
+def _fixed_axes(ir_model: ir.Model) -> dict[str, int]:
+    """Axis 0 of every input, where all have one of the same size and that is a batch of several; else nothing."""
+    shapes = [static_shape(value) for value in _inputs(ir_model)]
+    if any(shape is None or len(shape) < 2 for shape in shapes):
+        return {}
+    sizes = {shape[0] for shape in shapes if shape is not None}
+    return {value.name or "": 0 for value in _inputs(ir_model)} if len(sizes) == 1 and min(sizes) > 1 else {}
+
+
+def _adds_up(ir_model: ir.Model, apart: OneSample, fixed: Mapping[str, int]) -> bool:
+    """True where the results of single samples make up those of the batch."""
+    first = next(value for value in _inputs(ir_model) if value.name in fixed)
+    whole = ir_model.clone()
+    _bind(whole, {}, 1)
+    infer(whole)
+    batch = (static_shape(first) or (0,))[0]
+    for wanted, value in zip(whole.graph.outputs, apart.ir_model.graph.outputs, strict=True):
+        one, many, axis = static_shape(value), static_shape(wanted), apart.axes.get(value.name or "")
+        if one is None or many is None or axis is None:
+            return False
+        if many != (*one[:axis], one[axis] * batch, *one[axis + 1 :]):
+            return False
+    return True
 
 
 def _inputs(ir_model: ir.Model) -> list[ir.Value]:
     return [value for value in ir_model.graph.inputs if value.name not in ir_model.graph.initializers]
 
 
-def _bind(ir_model: ir.Model, batch: int) -> None:
-    """Give the open sizes of the inputs the value `batch`, and let all that follow be inferred."""
+def _bind(ir_model: ir.Model, free: Mapping[str, int], batch: int) -> None:
+    """Give the axes `free` of the inputs the size `batch`, and let all that follow be inferred."""
     import onnx_ir as ir
 
     for value in _inputs(ir_model):
-        if value.shape is not None:
-            value.shape = ir.Shape([size if isinstance(size, int) else batch for size in value.shape])
+        if value.shape is not None and value.name in free:
+            sizes = list(value.shape)
+            sizes[free[value.name]] = batch
+            value.shape = ir.Shape(sizes)
     for value in ir_model.graph.outputs:
         value.shape = None
     for node in ir_model.graph:
@@ -112,11 +155,14 @@ def _bind(ir_model: ir.Model, batch: int) -> None:
             value.shape = None
 
 
-def _shapes(ir_model: ir.Model) -> dict[str, tuple[int, ...]]:
+def _shapes(ir_model: ir.Model, free: Mapping[str, int]) -> dict[str, tuple[int, ...]]:
     """Shapes of all tensors for a batch of three, those that can be told."""
     probe = ir_model.clone()
-    _bind(probe, _PROBE)
-    infer(probe)
+    _bind(probe, free, _PROBE)
+    try:
+        infer(probe)
+    except EdgewrightError:  # a fixed batch stands in the graph
+        return {}
     values = (*probe.graph.inputs, *(value for node in probe.graph for value in node.outputs))
     return {value.name: shape for value in values if value.name and (shape := static_shape(value)) is not None}
 
