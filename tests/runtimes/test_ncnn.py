@@ -320,3 +320,16 @@ def test_lowering_does_not_change_the_model(model_from_text: Make) -> None:
     before = model.hash
     lower(model.ir)
     assert Model(model.ir).hash == before
+
+
+def test_every_layer_of_a_real_network_is_right_alone(data: Path, tmp_path: Path, tolerance: Any) -> None:
+    import edgewright as ew
+
+    model = ew.load("zoo:efficientnet-lite0")
+    samples = ew.Samples.open(data / "imagenet-sample", model)
+    found = ew.locate(model, convert(model, "ncnn", tmp_path / "net"), samples)
+    assert found.first is None
+    assert len(found.layers) > 100
+    for layer in found.layers:
+        assert layer.isolated is not None
+        assert layer.isolated.rel_l2 <= 10 * tolerance["float32"]["rel_l2"], layer.name
