@@ -1,1 +1,1 @@
-"""ncnn: the text of a .param and the weights of its .bin."""
+"""ncnn's two files: `.param`, the graph as text, and `.bin`, the weights in the order of the layers."""
