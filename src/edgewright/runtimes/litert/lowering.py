@@ -1,0 +1,456 @@
+"""Lowering: the ONNX graph, node by node, as operators of LiteRT.
+
+Each ONNX value is held by one tensor of the file, in some order of its axes (`layouts`). An order is chosen where a
+kernel asks for it (convolutions want channels last) and handed on as it is by everything else, so transposes are
+written only where two such wishes meet. A value behind a DequantizeLinear stays held by its integers until somebody
+needs floats.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edgewright.contracts import Problem
+from edgewright.formats.tflite.writing import Network, Operator, Quantization, Tensor
+from edgewright.graph.dataflow import constant_array, is_standard, sole_consumer
+from edgewright.graph.naming import shown
+from edgewright.runtimes.litert.layouts import (
+    NHWC,
+    Batch,
+    Order,
+    Sizes,
+    arranged,
+    count,
+    essential,
+    identity,
+    signature,
+)
+from edgewright.runtimes.litert.preparing import Prepared
+from edgewright.runtimes.litert.registering import RULES, Refused
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+#: ONNX type by numpy's name -> the file's. Half precision is stored only; indices need no 64 bits on a phone.
+DTYPES = {
+    **{name: name for name in ("float32", "int32", "uint8", "int8", "int16", "bool")},
+    "float16": "float32",
+    "int64": "int32",
+}
+#: Elements from which a constant of half precision is stored as such.
+_STORED_HALF = 64
+
+
+@dataclass(frozen=True, eq=False)
+class Held:
+    """How the file holds an ONNX value: in which tensor, with its axes in which order."""
+
+    tensor: Tensor
+    order: Order
+
+    @property
+    def sizes(self) -> Sizes:
+        """Sizes in ONNX's order."""
+        found: list[int] = [0] * len(self.order)
+        for place, axis in enumerate(self.order):
+            found[axis] = sizes_of(self.tensor)[place]
+        return tuple(found)
+
+
+def sizes_of(tensor: Tensor) -> Sizes:
+    """Sizes of a tensor of the file; those that grow are marked."""
+    if tensor.signature is None:
+        return tensor.shape
+    return tuple(Batch(a) if b < 0 else a for a, b in zip(tensor.shape, tensor.signature, strict=True))
+
+
+class Lowering:
+    """What has been written so far, and the hands to write more.
+
+    Attributes:
+        prepared: The graph.
+        operators: Operators of the file, in the order in which they run.
+        problems: Nodes that could not be written.
+        growing: Constants that hold sizes: by tensor, the places in it that grow with the batch.
+    """
+
+    def __init__(self, prepared: Prepared) -> None:
+        self.prepared = prepared
+        self.operators: list[Operator] = []
+        self.problems: list[Problem] = []
+        self.growing: dict[Tensor, list[int]] = {}
+        self._held: dict[ir.Value, Held] = {}
+        self._done: set[ir.Node] = set()
+        self._broken: set[ir.Value] = set()
+        self._names: set[str] = set()
+        self._copies: dict[tuple[Tensor, Any], Tensor] = {}
+        self._constants: dict[Any, tuple[Tensor, np.ndarray]] = {}
+        self._restored: dict[ir.Value, np.ndarray] = {}
+
+    # --- the whole graph
+
+    def run(self) -> None:
+        """Write every node; those that cannot be become `problems`."""
+        graph = self.prepared.ir.graph
+        for value in graph.inputs:
+            self._names.add(value.name or "")
+        for node in graph:
+            self._names.update(value.name or "" for value in node.outputs)
+        for value in graph.inputs:
+            if not value.is_initializer():
+                self._open(value)
+        for node in graph:
+            if node not in self._done:
+                self._lower(node)
+        for value in graph.outputs:
+            if value not in self._held and value not in self._broken:
+                self._output_of_constant(value)
+
+    def network(self) -> Network:
+        """The file: what its outputs need, and no more."""
+        inputs = [self._held[value].tensor for value in self.prepared.ir.graph.inputs if not value.is_initializer()]
+        outputs = list(dict.fromkeys(self.raw(value).tensor for value in self.prepared.ir.graph.outputs))
+        needed, kept = set(outputs), []
+        for operator in reversed(self.operators):
+            if needed.intersection(operator.outputs):
+                kept.append(operator)
+                needed.update(tensor for tensor in operator.inputs if tensor is not None)
+        return Network(inputs, outputs, kept[::-1])
+
+    def held(self) -> dict[str, Held]:
+        """How each value of the graph that was written is held, by its name."""
+        return {value.name: held for value, held in self._held.items() if value.name}
+
+    def _lower(self, node: ir.Node) -> None:
+        if any(value in self._broken for value in node.inputs if value is not None):
+            self._broken.update(node.outputs)  # one problem is told once, where it begins
+            return
+        start = len(self.operators)
+        try:
+            function = RULES.get(node.op_type) if is_standard(node, node.op_type) else None
+            if function is None:
+                raise Refused("LiteRT has no operator for it, nor is it made of others here")
+            for value in node.outputs:
+                if value.name and value.uses() and value.dtype is not None:
+                    self.dtype(value)
+            function(self, node)
+        except Refused as reason:
+            del self.operators[start:]
+            self._broken.update(node.outputs)
+            self.problems.append(Problem(node.name or shown(node), node.op_type, str(reason)))
+
+    def _open(self, value: ir.Value) -> None:
+        """A graph input lies in the file as its first readers want it: channels last before convolutions."""
+        sizes = self.sizes(value)
+        order = NHWC if len(sizes) == 4 and _meets_image_layer(value) else identity(len(sizes))
+        tensor = Tensor(value.name or "", self.dtype(value), *self._shapes(arranged(sizes, order)))
+        self._held[value] = Held(tensor, order)
+
+    def _output_of_constant(self, value: ir.Value) -> None:
+        array = self.constant(value)
+        if array is None:
+            return
+        tensor = Tensor(value.name or "", self.dtype(value), array.shape, data=_stored(array))
+        self._held[value] = Held(tensor, identity(array.ndim))
+
+    # --- what is known of values
+
+    def sizes(self, value: ir.Value) -> Sizes:
+        """Sizes in ONNX's order.
+
+        Raises:
+            Refused: Where they are not known.
+        """
+        found = self.prepared.sizes.get(value.name or "")
+        if found is None:
+            raise Refused(f"the size of `{value.name}` is not known before it runs, or grows out of proportion")
+        return found
+
+    def dtype(self, value: ir.Value) -> str:
+        """Type in the file.
+
+        Raises:
+            Refused: For one that LiteRT has no kernels for.
+        """
+        name = value.dtype.numpy().name if value.dtype is not None else "float32"
+        if name not in DTYPES:
+            raise Refused(f"`{value.name}` is {name}")
+        return DTYPES[name]
+
+    def constant(self, value: ir.Value | None) -> np.ndarray | None:
+        """The array of a constant, None for anything else; weights stored in integers count as their floats.
+
+        Raises:
+            Refused: For one that differs from batch to batch.
+        """
+        if value is not None and value in self._restored:
+            return self._restored[value]
+        array = constant_array(value)
+        if array is not None and value is not None and value.name in self.prepared.varying:
+            raise Refused(f"`{value.name}` depends on the batch")
+        return array
+
+    def anyhow(self, value: ir.Value) -> np.ndarray | None:
+        """The array of a constant for batch 1, also of one that differs from batch to batch."""
+        return constant_array(value)
+
+    def restore(self, value: ir.Value, floats: np.ndarray) -> None:
+        """`value` is a constant that the file stores in integers for nobody: layers in floats read these."""
+        self._restored[value] = floats
+
+    def required(self, value: ir.Value | None, what: str) -> np.ndarray:
+        """The same, where nothing but a constant will do."""
+        array = self.constant(value)
+        if array is None:
+            raise Refused(f"its {what} must be constant")
+        return array
+
+    def is_held(self, value: ir.Value | None) -> bool:
+        """True for what the network computes."""
+        return value is not None and value in self._held
+
+    def raw(self, value: ir.Value) -> Held:
+        """How `value` is held, maybe by integers that stand for floats."""
+        if value not in self._held:
+            array = self.constant(value)
+            if array is None:
+                raise Refused(f"`{value.name}` is not made in this graph")
+            return Held(self.array(array, value.name or "constant"), identity(array.ndim))
+        return self._held[value]
+
+    def get(self, value: ir.Value) -> Held:
+        """How `value` is held, as floats where it is float."""
+        held = self.raw(value)
+        if held.tensor.quantization is None or value.dtype is None or not value.dtype.is_floating_point():
+            return held
+        return Held(self.dequantized(held.tensor), held.order)
+
+    def dequantized(self, tensor: Tensor) -> Tensor:
+        """The floats that the integers of `tensor` stand for."""
+        key = (tensor, "float")
+        if key not in self._copies:
+            name = self.fresh(f"{tensor.name.removesuffix(':q')}:dq")
+            self._copies[key] = self.op("DEQUANTIZE", [tensor], sizes_of(tensor), "float32", name)
+        return self._copies[key]
+
+    # --- tensors
+
+    def fresh(self, wanted: str) -> str:
+        """A name for a tensor that no value has."""
+        name, number = wanted, 0
+        while name in self._names:
+            number += 1
+            name = f"{wanted}:{number}"
+        self._names.add(name)
+        return name
+
+    def array(self, array: np.ndarray, name: str = "constant") -> Tensor:
+        """A constant of the file; half precision is stored as such and widened when the file is opened."""
+        key = (array.dtype.str, array.shape, array.tobytes()) if array.nbytes <= 4096 else (id(array), name)
+        if key not in self._constants:
+            half = array.dtype == np.float16 and array.size >= _STORED_HALF
+            data = np.ascontiguousarray(array) if half else _stored(array)
+            made = Tensor(self.fresh(name), data.dtype.name, array.shape, data=data)
+            if half:
+                made = self.op("DEQUANTIZE", [made], array.shape, "float32")
+            self._constants[key] = (made, array)  # the array as well: its id must stay its own
+        return self._constants[key][0]
+
+    def shared(self, array: np.ndarray, name: str) -> Tensor:
+        """The same for views of one array, which are new objects each time: by where they lie in memory."""
+        key = (array.__array_interface__["data"][0], array.shape, name)
+        if key not in self._constants:
+            self._constants[key] = (self.array(array, name), array)
+        return self._constants[key][0]
+
+    def number(self, value: float, like: Tensor) -> Tensor:
+        """A constant that broadcasts against `like`, of its type."""
+        return self.array(np.array([value], like.dtype))
+
+    def size_vector(self, sizes: Sequence[int]) -> Tensor:
+        """Sizes as a constant i32; at most one may be open (-1), others are noted as growing."""
+        vector = np.array(sizes, np.int32)
+        places = [place for place, size in enumerate(sizes) if isinstance(size, Batch)]
+        if not places:
+            return self.array(vector, "sizes")
+        tensor = Tensor(self.fresh("sizes"), "int32", vector.shape, data=vector)
+        self.growing[tensor] = places
+        return tensor
+
+    def op(
+        self,
+        kind: str,
+        inputs: Sequence[Tensor | None],
+        sizes: Sequence[int],
+        dtype: str | None = None,
+        name: str | None = None,
+        *,
+        quantization: Quantization | None = None,
+        version: int = 1,
+        **options: Any,
+    ) -> Tensor:
+        """Write an operator with one output, which is returned; its type is that of the first input."""
+        first = inputs[0]
+        assert first is not None
+        held = quantization if quantization is not None or dtype else first.quantization
+        made = self.tensor(kind.lower() if name is None else name, dtype or first.dtype, sizes, held, exact=bool(name))
+        self.operators.append(Operator(kind, inputs, [made], options, version))
+        return made
+
+    def tensor(
+        self,
+        name: str,
+        dtype: str,
+        sizes: Sequence[int],
+        quantization: Quantization | None = None,
+        *,
+        exact: bool = False,
+    ) -> Tensor:
+        """A tensor that an operator is going to make, of this name or one like it."""
+        return Tensor(name if exact else self.fresh(name), dtype, *self._shapes(sizes), quantization=quantization)
+
+    def set(self, value: ir.Value, tensor: Tensor, order: Order) -> None:
+        """`value` is held by `tensor`; a tensor that nothing has named yet takes its name."""
+        assert len(order) == len(tensor.shape), (value.name, order, tensor.shape)
+        if value.name and tensor.name not in self._value_names() and self.operators:
+            made = self.operators[-1].outputs
+            if tensor in made and tensor.data is None:
+                tensor.name = value.name
+        self._held[value] = Held(tensor, order)
+
+    def _value_names(self) -> set[str]:
+        if not hasattr(self, "_own_names"):
+            graph = self.prepared.ir.graph
+            self._own_names = {value.name or "" for value in graph.inputs}
+            self._own_names |= {value.name or "" for node in graph for value in node.outputs}
+        return self._own_names
+
+    @staticmethod
+    def _shapes(sizes: Sequence[int]) -> tuple[tuple[int, ...], tuple[int, ...] | None]:
+        return tuple(int(size) for size in sizes), signature(sizes)
+
+    # --- orders
+
+    def ordered(self, held: Held, order: Order) -> Tensor:
+        """The tensor of `held` with its axes in another order; written once, however many need it."""
+        if held.order == order:
+            return held.tensor
+        key = (held.tensor, (held.order, order))
+        if key not in self._copies:
+            sizes = held.sizes
+            wanted = arranged(sizes, order)
+            if essential(held.order, sizes) == essential(order, sizes):
+                self._copies[key] = self.reshaped(held.tensor, wanted)
+            else:
+                permutation = np.array([held.order.index(axis) for axis in order], np.int32)
+                self._copies[key] = self.op("TRANSPOSE", [held.tensor, self.array(permutation, "order")], wanted)
+        return self._copies[key]
+
+    def reshaped(self, tensor: Tensor, sizes: Sequence[int], name: str | None = None) -> Tensor:
+        """The elements of `tensor` with other sizes."""
+        if tensor.data is not None:
+            return self.array(tensor.data.reshape([int(size) for size in sizes]), tensor.name)
+        open_ = [place for place, size in enumerate(sizes) if isinstance(size, Batch)]
+        target = [-1 if len(open_) == 1 and place in open_ else size for place, size in enumerate(sizes)]
+        vector = self.size_vector(target)
+        assert vector.data is not None
+        return self.op("RESHAPE", [tensor, vector], sizes, name=name, newShape=vector.data)
+
+    def fit(self, value: ir.Value, order: Order) -> Tensor:
+        """`value` as an operand that broadcasts against a tensor in `order`, of that or a lower rank."""
+        rank = len(order)
+        array = None if self.is_held(value) else self.constant(value)
+        if array is not None:
+            full = array.reshape((1,) * (rank - array.ndim) + array.shape).transpose(order)
+            leading = 0
+            while leading < rank - 1 and full.shape[leading] == 1:
+                leading += 1
+            return self.array(full.reshape(full.shape[leading:] or (1,)), value.name or "constant")
+        held = self.get(value)
+        missing = rank - len(held.order)
+        tensor = self.ordered(held, tuple(axis - missing for axis in order if axis >= missing))
+        if not missing or set(order[:missing]) == set(range(missing)):
+            return tensor
+        sizes = iter(sizes_of(tensor))
+        return self.reshaped(tensor, [1 if axis < missing else next(sizes) for axis in order])
+
+    def common_order(self, values: Sequence[ir.Value], rank: int) -> Order:
+        """The order in which values meet at least cost: that of the largest one that has the full rank."""
+        best: tuple[tuple[int, bool], Order] | None = None
+        for value in values:
+            if not self.is_held(value):
+                continue
+            held = self._held[value]
+            if len(held.order) == rank:
+                score = (count(held.sizes), held.order != identity(rank))
+                if best is None or score > best[0]:
+                    best = (score, held.order)
+        return identity(rank) if best is None else best[1]
+
+    # --- fusing
+
+    def absorb(self, value: ir.Value) -> tuple[ir.Value, str]:
+        """The activation that alone reads `value`, where kernels clamp to its range: what it makes, and its name."""
+        reader = sole_consumer(value)
+        if reader is None or reader.graph is not self.prepared.ir.graph:
+            return value, "NONE"
+        kind = clamp(reader, self) if reader.inputs[0] is value else None
+        if kind is None or kind not in ("RELU", "RELU6", "RELU_N1_TO_1"):
+            return value, "NONE"
+        self.skip(reader)
+        return reader.outputs[0], kind
+
+    def skip(self, node: ir.Node) -> None:
+        """`node` is part of what was written already."""
+        self._done.add(node)
+
+
+def clamp(node: ir.Node, lowering: Lowering) -> str | None:
+    """The operator of LiteRT that a Relu or Clip with constant bounds is; None where there is none."""
+    if is_standard(node, "Relu"):
+        return "RELU"
+    if not is_standard(node, "Clip"):
+        return None
+    bounds = [lowering.constant(value) for value in node.inputs[1:3]]
+    low, high = (float(item.reshape(())) if item is not None else None for item in (*bounds, None, None)[:2])
+    if len(node.inputs) > 1 and node.inputs[1] is not None and bounds[0] is None:
+        return None
+    if len(node.inputs) > 2 and node.inputs[2] is not None and bounds[1] is None:
+        return None
+    known = {(0.0, 6.0): "RELU6", (-1.0, 1.0): "RELU_N1_TO_1", (0.0, 1.0): "RELU_0_TO_1", (0.0, None): "RELU"}
+    return known.get((low, high))  # type: ignore[arg-type]
+
+
+def _stored(array: np.ndarray) -> np.ndarray:
+    """The array in the type that the file has for it."""
+    name = DTYPES.get(array.dtype.name)
+    if name is None:
+        raise Refused(f"a constant is {array.dtype.name}")
+    if array.dtype == np.int64:
+        array = np.clip(array, -(2**31), 2**31 - 1)  # beyond these only "to the end" of slices is meant
+    return np.ascontiguousarray(array.astype(name, copy=False)).reshape(array.shape)
+
+
+def _meets_image_layer(value: ir.Value) -> bool:
+    """True where a layer that wants channels last reads `value`, or what element-wise operators make of it."""
+    seen, stack = {value}, [value]
+    while stack:
+        for use in stack.pop().uses():
+            if is_standard(use.node, *_IMAGE_LAYERS):
+                return True
+            if is_standard(use.node, *_TRANSPARENT):
+                fresh = [output for output in use.node.outputs if output not in seen]
+                seen.update(fresh)
+                stack.extend(fresh)
+    return False
+
+
+_IMAGE_LAYERS = ("Conv", "ConvTranspose", "MaxPool", "AveragePool", "Resize", "DepthToSpace", "SpaceToDepth", "LRN")
+_TRANSPARENT = (
+    *("Add", "Sub", "Mul", "Div", "Relu", "Clip", "Sigmoid", "Cast", "Pad", "Slice", "Identity", "PRelu", "LeakyRelu"),
+    *("BatchNormalization", "InstanceNormalization", "QuantizeLinear", "DequantizeLinear", "Concat", "Split", "Neg"),
+)

@@ -1,0 +1,22 @@
+"""Rules: one module for each family of ONNX operators; importing this fills `registering.RULES`."""
+
+from edgewright.runtimes.litert.rules import (
+    activation,
+    arithmetic,
+    convolution,
+    indexing,
+    joining,
+    linear,
+    normalization,
+    pooling,
+    quantization,
+    recurrent,
+    reduction,
+    reshaping,
+    resizing,
+)
+
+__all__ = [
+    "activation", "arithmetic", "convolution", "indexing", "joining", "linear", "normalization", "pooling",
+    "quantization", "recurrent", "reduction", "reshaping", "resizing",
+]  # fmt: skip
