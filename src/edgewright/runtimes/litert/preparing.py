@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgewright.errors import EdgewrightError
-from edgewright.graph.dataflow import constant_tensor, lift_constants
+from edgewright.graph.dataflow import constant_tensor, is_standard, lift_constants
 from edgewright.graph.folding import fold
 from edgewright.graph.shapes import infer, static_shape
 from edgewright.runtimes.litert.layouts import Batch, Sizes
@@ -107,11 +107,34 @@ def _instantiated(ir_model: ir.Model, batch: int) -> ir.Model:
         if any(not isinstance(size, int) for size in value.shape or ()):
             value.shape = None
     lift_constants(copy)
-    infer(copy, keep_known=False)
+    types = {value.name: value.type for node in copy.graph for value in node.outputs}
+    _infer(copy, types)
+    for node in copy.graph:
+        if is_standard(node, "CastLike") and node.inputs[1] is not None and node.inputs[1].dtype is not None:
+            _make_cast(node, node.inputs[1].dtype)
     if _foldable(copy):
         fold(copy, _may_fold)
-        infer(copy, keep_known=False)
+        _infer(copy, types)
     return copy
+
+
+def _infer(ir_model: ir.Model, types: dict[str | None, Any]) -> None:
+    """Sizes and types that follow from the inputs; types of which inference knows nothing stay as they came."""
+    infer(ir_model)
+    for node in ir_model.graph:
+        for value in node.outputs:
+            value.type = value.type or types.get(value.name)
+        if node.outputs and node.outputs[0].type is None and node.inputs and node.inputs[0] is not None:
+            node.outputs[0].type = node.inputs[0].type  # true of nearly all operators, and nothing else is known
+
+
+def _make_cast(node: ir.Node, dtype: ir.DataType) -> None:
+    """CastLike as the Cast that it is, so that it folds where it casts a constant."""
+    import onnx_ir as ir
+
+    node.op_type = "Cast"
+    node.resize_inputs(1)
+    node.attributes["to"] = ir.AttrInt64("to", int(dtype))
 
 
 def _foldable(ir_model: ir.Model) -> bool:

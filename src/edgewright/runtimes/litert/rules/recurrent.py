@@ -206,7 +206,7 @@ def _zeros(lowering: Lowering, batch: int, hidden: int) -> Tensor:
     if not isinstance(batch, Batch):
         return lowering.array(np.zeros((batch, hidden), np.float32), "zeros")
     one = lowering.array(np.zeros((1, hidden), np.float32), "zeros")
-    return lowering.op("BROADCAST_TO", [one, lowering.size_vector((batch, hidden))], (batch, hidden))
+    return lowering.op("BROADCAST_TO", [one, lowering.size_vector((batch, hidden))], (batch, hidden), version=2)
 
 
 def _recurrent(steps: Steps, state: Tensor, rows: np.ndarray, bias: np.ndarray | None = None) -> Tensor:

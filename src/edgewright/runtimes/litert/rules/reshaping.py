@@ -62,7 +62,7 @@ def expand(lowering: Lowering, node: ir.Node) -> None:
     tensor = lowering.fit(data, order)
     wanted = arranged(sizes, order)
     if sizes_of(tensor) != wanted:
-        tensor = lowering.op("BROADCAST_TO", [tensor, lowering.size_vector(wanted)], wanted)
+        tensor = lowering.op("BROADCAST_TO", [tensor, lowering.size_vector(wanted)], wanted, version=2)
     lowering.set(made, tensor, order)
 
 
