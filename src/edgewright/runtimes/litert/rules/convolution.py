@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edgewright.formats.tflite.writing import Tensor
+from edgewright.graph.dataflow import is_standard, sole_consumer
 from edgewright.runtimes.litert.layouts import Batch
 from edgewright.runtimes.litert.lowering import Lowering, sizes_of
 from edgewright.runtimes.litert.registering import Refused, rule
 from edgewright.runtimes.litert.rules.integers import IntegerLayer, integer_layer
+from edgewright.runtimes.litert.rules.normalization import factor_and_offset
 from edgewright.runtimes.litert.rules.windows import Windows, hand_out, image, padded, windows
 
 if TYPE_CHECKING:
@@ -27,15 +29,36 @@ def convolution(lowering: Lowering, node: ir.Node) -> None:
     source = image(lowering, data, integers=layer is not None)
     groups = node.attributes.get_int("group", 1)
     depthwise = groups > 1 and groups == sizes_of(source)[3] and shape[1] == 1
-    weight = _weight(lowering, node, layer, depthwise=depthwise)
-    if layer is None:
-        target, act = lowering.absorb(node.outputs[0])
-        bias = _bias(lowering, node, shape[0])
-        made = _slide(lowering, slid, [source, weight, bias], act, depthwise=depthwise)
-        hand_out(lowering, target, made)
+    if layer is not None:
+        weight = layer.stored(lowering, _turned(layer.weight, depthwise=depthwise), axis=3 if depthwise else 0)
+        made = _slide(lowering, slid, [source, weight, layer.bias], layer.act, depthwise=depthwise, layer=layer)
+        hand_out(lowering, layer.result, made)
         return
-    made = _slide(lowering, slid, [source, weight, layer.bias], layer.act, depthwise=depthwise, layer=layer)
-    hand_out(lowering, layer.result, made)
+    constants, result = _constants(lowering, node)
+    weight = lowering.array(_turned(constants[0], depthwise=depthwise), _required(node.inputs[1]).name or "weight")
+    target, act = lowering.absorb(result)
+    made = _slide(lowering, slid, [source, weight, _bias(lowering, node, constants[1])], act, depthwise=depthwise)
+    hand_out(lowering, target, made)
+
+
+def _constants(lowering: Lowering, node: ir.Node) -> tuple[tuple[np.ndarray, np.ndarray], ir.Value]:
+    """Weights and bias, with the factors and offsets of the BatchNormalization that alone reads the result; its result."""
+    weight = lowering.required(node.inputs[1], "weights")
+    value = node.inputs[2] if len(node.inputs) > 2 else None
+    bias = np.zeros(len(weight), np.float32) if value is None else lowering.required(value, "bias").astype(np.float32)
+    reader = sole_consumer(node.outputs[0])
+    if reader is None or not is_standard(reader, "BatchNormalization") or reader.graph is not node.graph:
+        return (weight, bias), node.outputs[0]
+    factor, offset = factor_and_offset(lowering, reader)
+    lowering.skip(reader)
+    scaled = weight * factor.reshape([-1] + [1] * (weight.ndim - 1))
+    return (scaled.astype(weight.dtype), (bias * factor + offset).astype(np.float32)), reader.outputs[0]
+
+
+def _turned(weight: np.ndarray, *, depthwise: bool) -> np.ndarray:
+    """OIHW as OHWI, or 1HWO for a depthwise convolution; OIW has one row."""
+    full = weight[:, :, None, :] if weight.ndim == 3 else weight
+    return np.ascontiguousarray(full.transpose((1, 2, 3, 0) if depthwise else (0, 2, 3, 1)))
 
 
 def _slide(
@@ -68,31 +91,17 @@ def _slide(
     )
 
 
-def _weight(lowering: Lowering, node: ir.Node, layer: IntegerLayer | None, *, depthwise: bool) -> Tensor:
-    """OIHW as OHWI, or 1HWO for a depthwise convolution."""
-    value = _required(node.inputs[1])
-    weight = layer.weight if layer else lowering.required(value, "weights")
-    if weight.ndim == 3:
-        weight = weight[:, :, None, :]
-    moved = weight.transpose((1, 2, 3, 0) if depthwise else (0, 2, 3, 1))
-    if layer:
-        return layer.stored(lowering, moved, axis=3 if depthwise else 0)
-    return lowering.array(np.ascontiguousarray(moved), value.name or "weight")
-
-
-def _bias(lowering: Lowering, node: ir.Node, channels: int) -> Tensor:
+def _bias(lowering: Lowering, node: ir.Node, bias: np.ndarray) -> Tensor:
     value = node.inputs[2] if len(node.inputs) > 2 else None
-    bias = np.zeros(channels, np.float32) if value is None else lowering.required(value, "bias")
-    name = (value.name if value is not None else None) or "bias"
-    return lowering.array(bias.astype(np.float32), name)
+    return lowering.array(bias, (value.name if value is not None else None) or "bias")
 
 
 @rule("ConvTranspose")
 def transposed_convolution(lowering: Lowering, node: ir.Node) -> None:
     """TRANSPOSE_CONV without padding, then the part that ONNX keeps."""
-    data, value = node.inputs[0], _required(node.inputs[1])
+    data = node.inputs[0]
     assert data is not None
-    weight = lowering.required(value, "weights").astype(np.float32)
+    weight = lowering.required(node.inputs[1], "weights").astype(np.float32)
     groups = node.attributes.get_int("group", 1)
     if weight.ndim == 3:
         weight = weight[:, :, None, :]
@@ -108,7 +117,9 @@ def transposed_convolution(lowering: Lowering, node: ir.Node) -> None:
         raise Refused("LiteRT has no dilated transposed convolution")
     made = (*lead, *sizes[2:])
     source = image(lowering, data)
-    bias = _bias(lowering, node, weight.shape[1])
+    value = node.inputs[2] if len(node.inputs) > 2 else None
+    added = np.zeros(weight.shape[1]) if value is None else lowering.required(value, "bias")
+    bias = _bias(lowering, node, added.astype(np.float32))
     target, act = lowering.absorb(node.outputs[0])
     tensor = _spread_out(
         lowering, source, [weight, bias], steps, act, made, _before(node, sizes[2:], source, weight, steps)

@@ -20,20 +20,26 @@ if TYPE_CHECKING:
 @rule("BatchNormalization")
 def batch_normalization(lowering: Lowering, node: ir.Node) -> None:
     """x factor + offset by channel."""
+    factor, added = factor_and_offset(lowering, node)
+    data = node.inputs[0]
+    assert data is not None
+    held = lowering.get(data)
+    sizes = sizes_of(held.tensor)
+    scaled = lowering.op("MUL", [held.tensor, _by_channel(lowering, factor, held.order)], sizes)
+    offset = _by_channel(lowering, added, held.order)
+    target, act = lowering.absorb(node.outputs[0])
+    lowering.set(target, lowering.op("ADD", [scaled, offset], sizes, fusedActivationFunction=act), held.order)
+
+
+def factor_and_offset(lowering: Lowering, node: ir.Node) -> tuple[np.ndarray, np.ndarray]:
+    """A BatchNormalization as x factor + offset by channel, f64[C] each."""
     if node.attributes.get_int("training_mode", 0):
         raise Refused("it is in training mode")
     scale, bias, mean, variance = (
         lowering.required(value, "scale, bias, mean and variance").astype(np.float64) for value in node.inputs[1:5]
     )
     factor = scale / np.sqrt(variance + node.attributes.get_float("epsilon", 1e-5))
-    data = node.inputs[0]
-    assert data is not None
-    held = lowering.get(data)
-    sizes = sizes_of(held.tensor)
-    scaled = lowering.op("MUL", [held.tensor, _by_channel(lowering, factor, held.order)], sizes)
-    offset = _by_channel(lowering, bias - mean * factor, held.order)
-    target, act = lowering.absorb(node.outputs[0])
-    lowering.set(target, lowering.op("ADD", [scaled, offset], sizes, fusedActivationFunction=act), held.order)
+    return factor, bias - mean * factor
 
 
 @rule("InstanceNormalization")

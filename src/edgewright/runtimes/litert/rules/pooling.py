@@ -31,7 +31,8 @@ def max_pool(lowering: Lowering, node: ir.Node) -> None:
     scheme = slid.scheme()
     if scheme is None:
         # Beside values that are not negative a zero never wins, and zeros are what kernels pad with for nothing.
-        lowest = -128.0 if source.quantization is not None else 0.0 if _not_negative(data) else _LOWEST
+        smallest = _LOWEST if source.dtype == "float32" else float(np.iinfo(source.dtype).min)
+        lowest = 0.0 if source.dtype == "float32" and _not_negative(data) else smallest
         source, scheme = padded(lowering, source, slid.covering(), lowest), "VALID"
     hand_out(lowering, node.outputs[0], _pool(lowering, "MAX_POOL_2D", source, slid, scheme))
 
