@@ -98,7 +98,7 @@ class Lowering:
         graph = self.prepared.ir.graph
         for value in graph.inputs:
             self._names.add(value.name or "")
-        for node in graph:
+        for node in graph.all_nodes():
             self._names.update(value.name or "" for value in node.outputs)
         for value in graph.inputs:
             if not value.is_initializer():
@@ -124,6 +124,17 @@ class Lowering:
     def held(self) -> dict[str, Held]:
         """How each value of the graph that was written is held, by its name."""
         return {value.name: held for value, held in self._held.items() if value.name}
+
+    def inner(self, graph: ir.Graph) -> bool:
+        """Write the nodes of a branch; False where some cannot be."""
+        for node in graph:
+            if node not in self._done:
+                self._lower(node)
+        return not any(value in self._broken for value in graph.outputs)
+
+    def give_up(self, node: ir.Node) -> None:
+        """What `node` makes is not there, for a reason that was told already."""
+        self._broken.update(node.outputs)
 
     def _lower(self, node: ir.Node) -> None:
         if any(value in self._broken for value in node.inputs if value is not None):
@@ -326,7 +337,7 @@ class Lowering:
         if not hasattr(self, "_own_names"):
             graph = self.prepared.ir.graph
             self._own_names = {value.name or "" for value in graph.inputs}
-            self._own_names |= {value.name or "" for node in graph for value in node.outputs}
+            self._own_names |= {value.name or "" for node in graph.all_nodes() for value in node.outputs}
         return self._own_names
 
     @staticmethod

@@ -103,9 +103,7 @@ def _instantiated(ir_model: ir.Model, batch: int) -> ir.Model:
     for value in copy.graph.inputs:
         if value.shape is not None:
             value.shape = ir.Shape([size if isinstance(size, int) else batch for size in value.shape])
-    for value in copy.graph.outputs:
-        if any(not isinstance(size, int) for size in value.shape or ()):
-            value.shape = None
+    _name_apart(copy)
     lift_constants(copy)
     types = {value.name: value.type for node in copy.graph for value in node.outputs}
     _infer(copy, types)
@@ -118,8 +116,19 @@ def _instantiated(ir_model: ir.Model, batch: int) -> ir.Model:
     return copy
 
 
+def _name_apart(ir_model: ir.Model) -> None:
+    """Values of branches get names that no other branch has."""
+    for number, graph in enumerate(ir_model.graph.subgraphs()):
+        for node in graph:
+            for value in node.outputs:
+                value.name = f"{value.name}@{number}"
+
+
 def _infer(ir_model: ir.Model, types: dict[str | None, Any]) -> None:
     """Sizes and types that follow from the inputs; types of which inference knows nothing stay as they came."""
+    for value in ir_model.graph.outputs:
+        if static_shape(value) is None:
+            value.shape = None  # what is declared there would stay
     infer(ir_model)
     for node in ir_model.graph:
         for value in node.outputs:
@@ -154,7 +163,8 @@ def _may_fold(node: ir.Node) -> bool:
 
 def _shapes(ir_model: ir.Model) -> dict[str, Sizes | None]:
     graph = ir_model.graph
-    values = (*graph.inputs, *graph.initializers.values(), *(value for node in graph for value in node.outputs))
+    values = [*graph.inputs, *(value for node in graph.all_nodes() for value in node.outputs)]
+    values += [value for part in ir_model.graphs() for value in part.initializers.values()]
     return {value.name: _shape(value) for value in values if value.name}
 
 

@@ -3,6 +3,7 @@
 from edgewright.runtimes.litert.rules import (
     activation,
     arithmetic,
+    control,
     convolution,
     indexing,
     joining,
@@ -17,6 +18,6 @@ from edgewright.runtimes.litert.rules import (
 )
 
 __all__ = [
-    "activation", "arithmetic", "convolution", "indexing", "joining", "linear", "normalization", "pooling",
+    "activation", "arithmetic", "control", "convolution", "indexing", "joining", "linear", "normalization", "pooling",
     "quantization", "recurrent", "reduction", "reshaping", "resizing",
 ]  # fmt: skip
