@@ -9,25 +9,22 @@ needs floats.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from edgewright.contracts import Problem
-from edgewright.formats.tflite.writing import Network, Operator, Quantization, Tensor
+from edgewright.formats.tflite.writing import Network, Tensor
 from edgewright.graph.dataflow import constant_array, is_standard, sole_consumer
 from edgewright.graph.naming import shown
+from edgewright.runtimes.litert.drafting import DTYPES, Draft, Held, shapes, sizes_of, stored
 from edgewright.runtimes.litert.layouts import (
     NHWC,
-    Batch,
     Order,
     Sizes,
     arranged,
     count,
-    essential,
     identity,
-    signature,
 )
 from edgewright.runtimes.litert.preparing import Prepared
 from edgewright.runtimes.litert.registering import RULES, Refused
@@ -35,60 +32,24 @@ from edgewright.runtimes.litert.registering import RULES, Refused
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-#: ONNX type by numpy's name -> the file's. Half precision is stored only; indices need no 64 bits on a phone.
-DTYPES = {
-    **{name: name for name in ("float32", "int32", "uint8", "int8", "int16", "bool")},
-    "float16": "float32",
-    "int64": "int32",
-}
-#: Elements from which a constant of half precision is stored as such.
-_STORED_HALF = 64
 
-
-@dataclass(frozen=True, eq=False)
-class Held:
-    """How the file holds an ONNX value: in which tensor, with its axes in which order."""
-
-    tensor: Tensor
-    order: Order
-
-    @property
-    def sizes(self) -> Sizes:
-        """Sizes in ONNX's order."""
-        found: list[int] = [0] * len(self.order)
-        for place, axis in enumerate(self.order):
-            found[axis] = sizes_of(self.tensor)[place]
-        return tuple(found)
-
-
-def sizes_of(tensor: Tensor) -> Sizes:
-    """Sizes of a tensor of the file; those that grow are marked."""
-    if tensor.signature is None:
-        return tensor.shape
-    return tuple(Batch(a) if b < 0 else a for a, b in zip(tensor.shape, tensor.signature, strict=True))
-
-
-class Lowering:
-    """What has been written so far, and the hands to write more.
+class Lowering(Draft):
+    """The graph and what has been written of it.
 
     Attributes:
         prepared: The graph.
-        operators: Operators of the file, in the order in which they run.
         problems: Nodes that could not be written.
-        growing: Constants that hold sizes: by tensor, the places in it that grow with the batch.
     """
 
     def __init__(self, prepared: Prepared) -> None:
+        graph = prepared.ir.graph
+        values = [*graph.inputs, *(value for node in graph.all_nodes() for value in node.outputs)]
+        super().__init__(frozenset(value.name for value in values if value.name))
         self.prepared = prepared
-        self.operators: list[Operator] = []
         self.problems: list[Problem] = []
-        self.growing: dict[Tensor, list[int]] = {}
         self._held: dict[ir.Value, Held] = {}
         self._done: set[ir.Node] = set()
         self._broken: set[ir.Value] = set()
-        self._names: set[str] = set()
-        self._copies: dict[tuple[Tensor, Any], Tensor] = {}
-        self._constants: dict[Any, tuple[Tensor, np.ndarray]] = {}
         self._restored: dict[ir.Value, np.ndarray] = {}
 
     # --- the whole graph
@@ -96,10 +57,6 @@ class Lowering:
     def run(self) -> None:
         """Write every node; those that cannot be become `problems`."""
         graph = self.prepared.ir.graph
-        for value in graph.inputs:
-            self._names.add(value.name or "")
-        for node in graph.all_nodes():
-            self._names.update(value.name or "" for value in node.outputs)
         for value in graph.inputs:
             if not value.is_initializer():
                 self._open(value)
@@ -158,14 +115,14 @@ class Lowering:
         """A graph input lies in the file as its first readers want it: channels last before convolutions."""
         sizes = self.sizes(value)
         order = NHWC if len(sizes) == 4 and _meets_image_layer(value) else identity(len(sizes))
-        tensor = Tensor(value.name or "", self.dtype(value), *self._shapes(arranged(sizes, order)))
+        tensor = Tensor(value.name or "", self.dtype(value), *shapes(arranged(sizes, order)))
         self._held[value] = Held(tensor, order)
 
     def _output_of_constant(self, value: ir.Value) -> None:
         array = self.constant(value)
         if array is None:
             return
-        tensor = Tensor(value.name or "", self.dtype(value), array.shape, data=_stored(array))
+        tensor = Tensor(value.name or "", self.dtype(value), array.shape, data=stored(array))
         self._held[value] = Held(tensor, identity(array.ndim))
 
     # --- what is known of values
@@ -240,136 +197,18 @@ class Lowering:
             return held
         return Held(self.dequantized(held.tensor), held.order)
 
-    def dequantized(self, tensor: Tensor) -> Tensor:
-        """The floats that the integers of `tensor` stand for."""
-        key = (tensor, "float")
-        if key not in self._copies:
-            name = self.fresh(f"{tensor.name.removesuffix(':q')}:dq")
-            self._copies[key] = self.op("DEQUANTIZE", [tensor], sizes_of(tensor), "float32", name)
-        return self._copies[key]
-
-    # --- tensors
-
-    def fresh(self, wanted: str) -> str:
-        """A name for a tensor that no value has."""
-        name, number = wanted, 0
-        while name in self._names:
-            number += 1
-            name = f"{wanted}:{number}"
-        self._names.add(name)
-        return name
-
-    def array(self, array: np.ndarray, name: str = "constant") -> Tensor:
-        """A constant of the file; half precision is stored as such and widened when the file is opened."""
-        key = (array.dtype.str, array.shape, array.tobytes()) if array.nbytes <= 4096 else (id(array), name)
-        if key not in self._constants:
-            half = array.dtype == np.float16 and array.size >= _STORED_HALF
-            data = np.ascontiguousarray(array) if half else _stored(array)
-            made = Tensor(self.fresh(name), data.dtype.name, array.shape, data=data)
-            if half:
-                made = self.op("DEQUANTIZE", [made], array.shape, "float32")
-            self._constants[key] = (made, array)  # the array as well: its id must stay its own
-        return self._constants[key][0]
-
-    def shared(self, array: np.ndarray, name: str) -> Tensor:
-        """The same for views of one array, which are new objects each time: by where they lie in memory."""
-        key = (array.__array_interface__["data"][0], array.shape, name)
-        if key not in self._constants:
-            self._constants[key] = (self.array(array, name), array)
-        return self._constants[key][0]
-
-    def number(self, value: float, like: Tensor) -> Tensor:
-        """A constant that broadcasts against `like`, of its type."""
-        return self.array(np.array([value], like.dtype))
-
-    def size_vector(self, sizes: Sequence[int]) -> Tensor:
-        """Sizes as a constant i32; at most one may be open (-1), others are noted as growing."""
-        vector = np.array(sizes, np.int32)
-        places = [place for place, size in enumerate(sizes) if isinstance(size, Batch)]
-        if not places:
-            return self.array(vector, "sizes")
-        tensor = Tensor(self.fresh("sizes"), "int32", vector.shape, data=vector)
-        self.growing[tensor] = places
-        return tensor
-
-    def op(
-        self,
-        kind: str,
-        inputs: Sequence[Tensor | None],
-        sizes: Sequence[int],
-        dtype: str | None = None,
-        name: str | None = None,
-        *,
-        quantization: Quantization | None = None,
-        version: int = 1,
-        **options: Any,
-    ) -> Tensor:
-        """Write an operator with one output, which is returned; its type is that of the first input."""
-        first = inputs[0]
-        assert first is not None
-        held = quantization if quantization is not None or dtype else first.quantization
-        made = self.tensor(kind.lower() if name is None else name, dtype or first.dtype, sizes, held, exact=bool(name))
-        self.operators.append(Operator(kind, inputs, [made], options, version))
-        return made
-
-    def tensor(
-        self,
-        name: str,
-        dtype: str,
-        sizes: Sequence[int],
-        quantization: Quantization | None = None,
-        *,
-        exact: bool = False,
-    ) -> Tensor:
-        """A tensor that an operator is going to make, of this name or one like it."""
-        return Tensor(name if exact else self.fresh(name), dtype, *self._shapes(sizes), quantization=quantization)
+    # --- how values are held
 
     def set(self, value: ir.Value, tensor: Tensor, order: Order) -> None:
         """`value` is held by `tensor`; a tensor that nothing has named yet takes its name."""
         assert len(order) == len(tensor.shape), (value.name, order, tensor.shape)
-        if value.name and tensor.name not in self._value_names() and self.operators:
+        if value.name and tensor.name not in self.taken and self.operators:
             made = self.operators[-1].outputs
             if tensor in made and tensor.data is None:
                 tensor.name = value.name
         self._held[value] = Held(tensor, order)
 
-    def _value_names(self) -> set[str]:
-        if not hasattr(self, "_own_names"):
-            graph = self.prepared.ir.graph
-            self._own_names = {value.name or "" for value in graph.inputs}
-            self._own_names |= {value.name or "" for node in graph.all_nodes() for value in node.outputs}
-        return self._own_names
-
-    @staticmethod
-    def _shapes(sizes: Sequence[int]) -> tuple[tuple[int, ...], tuple[int, ...] | None]:
-        return tuple(int(size) for size in sizes), signature(sizes)
-
     # --- orders
-
-    def ordered(self, held: Held, order: Order) -> Tensor:
-        """The tensor of `held` with its axes in another order; written once, however many need it."""
-        if held.order == order:
-            return held.tensor
-        key = (held.tensor, (held.order, order))
-        if key not in self._copies:
-            sizes = held.sizes
-            wanted = arranged(sizes, order)
-            if essential(held.order, sizes) == essential(order, sizes):
-                self._copies[key] = self.reshaped(held.tensor, wanted)
-            else:
-                permutation = np.array([held.order.index(axis) for axis in order], np.int32)
-                self._copies[key] = self.op("TRANSPOSE", [held.tensor, self.array(permutation, "order")], wanted)
-        return self._copies[key]
-
-    def reshaped(self, tensor: Tensor, sizes: Sequence[int], name: str | None = None) -> Tensor:
-        """The elements of `tensor` with other sizes."""
-        if tensor.data is not None:
-            return self.array(tensor.data.reshape([int(size) for size in sizes]), tensor.name)
-        open_ = [place for place, size in enumerate(sizes) if isinstance(size, Batch)]
-        target = [-1 if len(open_) == 1 and place in open_ else size for place, size in enumerate(sizes)]
-        vector = self.size_vector(target)
-        assert vector.data is not None
-        return self.op("RESHAPE", [tensor, vector], sizes, name=name, newShape=vector.data)
 
     def fit(self, value: ir.Value, order: Order) -> Tensor:
         """`value` as an operand that broadcasts against a tensor in `order`, of that or a lower rank."""
@@ -434,16 +273,6 @@ def clamp(node: ir.Node, lowering: Lowering) -> str | None:
         return None
     known = {(0.0, 6.0): "RELU6", (-1.0, 1.0): "RELU_N1_TO_1", (0.0, 1.0): "RELU_0_TO_1", (0.0, None): "RELU"}
     return known.get((low, high))  # type: ignore[arg-type]
-
-
-def _stored(array: np.ndarray) -> np.ndarray:
-    """The array in the type that the file has for it."""
-    name = DTYPES.get(array.dtype.name)
-    if name is None:
-        raise Refused(f"a constant is {array.dtype.name}")
-    if array.dtype == np.int64:
-        array = np.clip(array, -(2**31), 2**31 - 1)  # beyond these only "to the end" of slices is meant
-    return np.ascontiguousarray(array.astype(name, copy=False)).reshape(array.shape)
 
 
 def _meets_image_layer(value: ir.Value) -> bool:

@@ -6,9 +6,9 @@ import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-
 from edgewright.formats.tflite.writing import Tensor
-from edgewright.runtimes.litert.lowering import DTYPES, Held, Lowering, clamp, sizes_of
+from edgewright.runtimes.litert.drafting import DTYPES, Held, sizes_of
+from edgewright.runtimes.litert.lowering import Lowering, clamp
 from edgewright.runtimes.litert.registering import Refused, rule
 
 if TYPE_CHECKING:

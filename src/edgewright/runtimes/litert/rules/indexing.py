@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edgewright.formats.tflite.writing import Operator, Tensor
+from edgewright.runtimes.litert.drafting import Held, sizes_of
 from edgewright.runtimes.litert.layouts import Batch, arranged, identity, moved_last, without
-from edgewright.runtimes.litert.lowering import Held, Lowering, sizes_of
+from edgewright.runtimes.litert.lowering import Lowering
 from edgewright.runtimes.litert.registering import Refused, rule
 
 if TYPE_CHECKING:

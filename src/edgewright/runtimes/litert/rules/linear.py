@@ -8,8 +8,9 @@ import numpy as np
 
 from edgewright.formats.tflite.writing import Tensor
 from edgewright.graph.dataflow import is_standard, sole_consumer
+from edgewright.runtimes.litert.drafting import sizes_of
 from edgewright.runtimes.litert.layouts import arranged, identity, moved_last
-from edgewright.runtimes.litert.lowering import Lowering, sizes_of
+from edgewright.runtimes.litert.lowering import Lowering
 from edgewright.runtimes.litert.registering import Refused, rule
 from edgewright.runtimes.litert.rules.integers import integer_layer
 

@@ -8,8 +8,9 @@ import numpy as np
 
 from edgewright.formats.tflite.writing import Tensor
 from edgewright.graph.dataflow import constant_array, is_standard
+from edgewright.runtimes.litert.drafting import sizes_of
 from edgewright.runtimes.litert.layouts import channels_last
-from edgewright.runtimes.litert.lowering import Lowering, sizes_of
+from edgewright.runtimes.litert.lowering import Lowering
 from edgewright.runtimes.litert.registering import Refused, rule
 from edgewright.runtimes.litert.rules.integers import is_int8, result_of
 from edgewright.runtimes.litert.rules.windows import Windows, hand_out, image, padded, windows

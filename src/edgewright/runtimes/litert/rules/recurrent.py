@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edgewright.formats.tflite.writing import Operator, Tensor
+from edgewright.runtimes.litert.drafting import sizes_of
 from edgewright.runtimes.litert.layouts import Batch, arranged, identity
-from edgewright.runtimes.litert.lowering import Lowering, sizes_of
+from edgewright.runtimes.litert.lowering import Lowering
 from edgewright.runtimes.litert.registering import Refused, rule
 from edgewright.runtimes.litert.rules.joining import several
 from edgewright.runtimes.litert.rules.linear import fully_connected
@@ -54,12 +55,15 @@ class Steps:
         self.lowering = lowering
 
     def act(self, name: str, x: Tensor) -> Tensor:
+        """An activation."""
         return self.lowering.op(_FUNCTIONS[name], [x], sizes_of(x))
 
     def two(self, kind: str, x: Tensor, y: Tensor) -> Tensor:
+        """An operator on two tensors of one shape."""
         return self.lowering.op(kind, [x, y], sizes_of(x))
 
     def parts(self, x: Tensor, count: int) -> list[Tensor]:
+        """Equal parts of the last axis."""
         if count == 1:
             return [x]
         axis = self.lowering.array(np.array(len(x.shape) - 1, np.int32), "axis")

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edgewright.formats.tflite.writing import Tensor
+from edgewright.runtimes.litert.drafting import sizes_of
 from edgewright.runtimes.litert.layouts import arranged, moved_last, without
-from edgewright.runtimes.litert.lowering import Lowering, sizes_of
+from edgewright.runtimes.litert.lowering import Lowering
 from edgewright.runtimes.litert.registering import Refused, rule
 
 if TYPE_CHECKING:

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from edgewright.runtimes.litert.drafting import sizes_of
 from edgewright.runtimes.litert.layouts import NHWC, arranged, identity, regroup
-from edgewright.runtimes.litert.lowering import Lowering, sizes_of
+from edgewright.runtimes.litert.lowering import Lowering
 from edgewright.runtimes.litert.registering import Refused, rule
 
 if TYPE_CHECKING:

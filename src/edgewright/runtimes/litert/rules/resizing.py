@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edgewright.formats.tflite.writing import Tensor
+from edgewright.runtimes.litert.drafting import Held, sizes_of
 from edgewright.runtimes.litert.layouts import NHWC, Batch
-from edgewright.runtimes.litert.lowering import Held, Lowering, sizes_of
+from edgewright.runtimes.litert.lowering import Lowering
 from edgewright.runtimes.litert.registering import Refused, rule
 
 if TYPE_CHECKING:

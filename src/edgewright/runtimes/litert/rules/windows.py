@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edgewright.formats.tflite.writing import Tensor
+from edgewright.runtimes.litert.drafting import sizes_of
 from edgewright.runtimes.litert.layouts import Batch, channels_last
-from edgewright.runtimes.litert.lowering import Lowering, sizes_of
+from edgewright.runtimes.litert.lowering import Lowering
 from edgewright.runtimes.litert.registering import Refused
 
 if TYPE_CHECKING:
