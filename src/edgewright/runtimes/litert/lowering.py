@@ -58,8 +58,13 @@ class Lowering(Draft):
         """Write every node; those that cannot be become `problems`."""
         graph = self.prepared.ir.graph
         for value in graph.inputs:
-            if not value.is_initializer():
+            if value.is_initializer():
+                continue
+            try:
                 self._open(value)
+            except Refused as reason:
+                self._broken.add(value)
+                self.problems.append(Problem(value.name or "", "input", str(reason)))
         for node in graph:
             if node not in self._done:
                 self._lower(node)
@@ -199,7 +204,7 @@ class Lowering(Draft):
 
     # --- how values are held
 
-    def set(self, value: ir.Value, tensor: Tensor, order: Order) -> None:
+    def hold(self, value: ir.Value, tensor: Tensor, order: Order) -> None:
         """`value` is held by `tensor`; a tensor that nothing has named yet takes its name."""
         assert len(order) == len(tensor.shape), (value.name, order, tensor.shape)
         if value.name and tensor.name not in self.taken and self.operators:

@@ -72,7 +72,7 @@ def _symbols(ir_model: ir.Model) -> dict[str, tuple[int, ...]]:
         EdgewrightError: E209 for more than one symbol, or unknown ranks.
     """
     found: dict[str, tuple[int, ...]] = {}
-    names = set()
+    names: set[str] = set()
     for value in ir_model.graph.inputs:
         if value.is_initializer():
             continue

@@ -69,7 +69,7 @@ class FileRunner:
                 continue
             at = next(number for number, size in enumerate(signature) if size < 0)
             if place.order[at] < array.ndim and tensor.shape[at]:
-                return max(array.shape[place.order[at]] // int(tensor.shape[at]), 1)
+                return max(int(array.shape[place.order[at]]) // int(tensor.shape[at]), 1)
         return 1
 
     def _opened(self, batch: int) -> _Opened:

@@ -15,9 +15,10 @@ from edgewright.runtimes.litert.rules import (
     reduction,
     reshaping,
     resizing,
+    transposed,
 )
 
 __all__ = [
     "activation", "arithmetic", "control", "convolution", "indexing", "joining", "linear", "normalization", "pooling",
-    "quantization", "recurrent", "reduction", "reshaping", "resizing",
+    "quantization", "recurrent", "reduction", "reshaping", "resizing", "transposed",
 ]  # fmt: skip

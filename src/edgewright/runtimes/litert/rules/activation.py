@@ -48,7 +48,7 @@ class Maker:
 def one_to_one(lowering: Lowering, node: ir.Node) -> None:
     """The operator of the same meaning."""
     held = _held(lowering, node)
-    lowering.set(
+    lowering.hold(
         node.outputs[0], lowering.op(_ONE_TO_ONE[node.op_type], [held.tensor], sizes_of(held.tensor)), held.order
     )
 
@@ -60,7 +60,7 @@ def clip(lowering: Lowering, node: ir.Node) -> None:
     tensor, sizes = held.tensor, sizes_of(held.tensor)
     kind = clamp(node, lowering)
     if kind is not None and tensor.dtype == "float32":
-        lowering.set(node.outputs[0], lowering.op(kind, [tensor], sizes), held.order)
+        lowering.hold(node.outputs[0], lowering.op(kind, [tensor], sizes), held.order)
         return
     for bound, operator in ((1, "MAXIMUM"), (2, "MINIMUM")):
         value = node.inputs[bound] if bound < len(node.inputs) else None
@@ -69,7 +69,7 @@ def clip(lowering: Lowering, node: ir.Node) -> None:
             tensor = lowering.op(operator, [tensor, limit], sizes)
     if node.op_type == "Relu":
         tensor = lowering.op("MAXIMUM", [tensor, lowering.number(0, tensor)], sizes)
-    lowering.set(node.outputs[0], tensor, held.order)
+    lowering.hold(node.outputs[0], tensor, held.order)
 
 
 @rule("LeakyRelu")
@@ -77,7 +77,7 @@ def leaky_relu(lowering: Lowering, node: ir.Node) -> None:
     """LEAKY_RELU."""
     held, alpha = _held(lowering, node), node.attributes.get_float("alpha", 0.01)
     tensor = lowering.op("LEAKY_RELU", [held.tensor], sizes_of(held.tensor), alpha=alpha)
-    lowering.set(node.outputs[0], tensor, held.order)
+    lowering.hold(node.outputs[0], tensor, held.order)
 
 
 @rule("PRelu")
@@ -90,7 +90,7 @@ def parametric_relu(lowering: Lowering, node: ir.Node) -> None:
     if len(slopes.shape) == 1 and rank > 1:  # kernels want the slopes of one sample
         slopes = lowering.reshaped(slopes, (1,) * (rank - 2) + slopes.shape)
     tensor = lowering.op("PRELU", [held.tensor, slopes], sizes_of(held.tensor))
-    lowering.set(node.outputs[0], tensor, held.order)
+    lowering.hold(node.outputs[0], tensor, held.order)
 
 
 @rule("Gelu")
@@ -99,7 +99,7 @@ def gelu(lowering: Lowering, node: ir.Node) -> None:
     held = _held(lowering, node)
     by_tanh = node.attributes.get_string("approximate", "none") == "tanh"
     tensor = lowering.op("GELU", [held.tensor], sizes_of(held.tensor), approximate=by_tanh)
-    lowering.set(node.outputs[0], tensor, held.order)
+    lowering.hold(node.outputs[0], tensor, held.order)
 
 
 @rule("Cast", "CastLike")
@@ -111,14 +111,14 @@ def cast(lowering: Lowering, node: ir.Node) -> None:
     if dtype is None:
         raise Refused(f"it makes {name}")
     if dtype == held.tensor.dtype:
-        lowering.set(made, held.tensor, held.order)
+        lowering.hold(made, held.tensor, held.order)
         return
     tensor = held.tensor
     if dtype == "bool":
         tensor = lowering.op("NOT_EQUAL", [tensor, lowering.number(0, tensor)], sizes_of(tensor), "bool")
     else:
         tensor = lowering.op("CAST", [tensor], sizes_of(tensor), dtype)
-    lowering.set(made, tensor, held.order)
+    lowering.hold(made, tensor, held.order)
 
 
 @rule("IsNaN")
@@ -126,7 +126,7 @@ def is_nan(lowering: Lowering, node: ir.Node) -> None:
     """NaN is the one value that differs from itself."""
     held = _held(lowering, node)
     tensor = lowering.op("NOT_EQUAL", [held.tensor, held.tensor], sizes_of(held.tensor), "bool")
-    lowering.set(node.outputs[0], tensor, held.order)
+    lowering.hold(node.outputs[0], tensor, held.order)
 
 
 def _elu(make: Maker, x: Tensor, node: ir.Node) -> Tensor:
@@ -219,7 +219,7 @@ _FORMULAS: dict[str, Callable[[Maker, Tensor, ir.Node], Tensor]] = {
 def formula(lowering: Lowering, node: ir.Node) -> None:
     """A function made of several operators."""
     held = _held(lowering, node)
-    lowering.set(node.outputs[0], _FORMULAS[node.op_type](Maker(lowering), held.tensor, node), held.order)
+    lowering.hold(node.outputs[0], _FORMULAS[node.op_type](Maker(lowering), held.tensor, node), held.order)
 
 
 def _held(lowering: Lowering, node: ir.Node) -> Held:

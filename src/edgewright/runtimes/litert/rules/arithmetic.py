@@ -39,14 +39,14 @@ def arithmetic(lowering: Lowering, node: ir.Node) -> None:
                 _FUSING[node.op_type], tensors, sizes, quantization=result.quantization, version=2,
                 fusedActivationFunction=result.act,
             )  # fmt: skip
-            lowering.set(result.value, made, order)
+            lowering.hold(result.value, made, order)
             return
     tensors = [lowering.fit(value, order) for value in values]
     sizes = arranged(lowering.sizes(node.outputs[0]), order)
     if node.op_type == "Div" and tensors[0].dtype != "float32":
         raise Refused("LiteRT rounds quotients of integers down, ONNX towards zero")
     target, act = lowering.absorb(node.outputs[0])
-    lowering.set(target, lowering.op(_FUSING[node.op_type], tensors, sizes, fusedActivationFunction=act), order)
+    lowering.hold(target, lowering.op(_FUSING[node.op_type], tensors, sizes, fusedActivationFunction=act), order)
 
 
 @rule("Min", "Max", "Sum", "Mean")
@@ -62,7 +62,7 @@ def variadic(lowering: Lowering, node: ir.Node) -> None:
         made = lowering.op(kind, [made, tensor], part)
     if node.op_type == "Mean":
         made = lowering.op("MUL", [made, lowering.number(1 / len(values), made)], sizes)
-    lowering.set(node.outputs[0], made, order)
+    lowering.hold(node.outputs[0], made, order)
 
 
 @rule(*_KINDS)
@@ -71,7 +71,7 @@ def comparison(lowering: Lowering, node: ir.Node) -> None:
     values, order = _operands(lowering, node)
     sizes = arranged(lowering.sizes(node.outputs[0]), order)
     tensors = [lowering.fit(value, order) for value in values]
-    lowering.set(node.outputs[0], lowering.op(_KINDS[node.op_type], tensors, sizes, "bool"), order)
+    lowering.hold(node.outputs[0], lowering.op(_KINDS[node.op_type], tensors, sizes, "bool"), order)
 
 
 @rule("Where")
@@ -80,7 +80,7 @@ def where(lowering: Lowering, node: ir.Node) -> None:
     values, order = _operands(lowering, node)
     sizes = arranged(lowering.sizes(node.outputs[0]), order)
     tensors = [lowering.fit(value, order) for value in values]
-    lowering.set(node.outputs[0], lowering.op("SELECT_V2", tensors, sizes, tensors[1].dtype), order)
+    lowering.hold(node.outputs[0], lowering.op("SELECT_V2", tensors, sizes, tensors[1].dtype), order)
 
 
 @rule("Pow")
@@ -94,13 +94,13 @@ def power(lowering: Lowering, node: ir.Node) -> None:
         held = lowering.get(base)
         if len(held.order) == len(lowering.sizes(node.outputs[0])):
             sizes = arranged(lowering.sizes(node.outputs[0]), held.order)
-            lowering.set(node.outputs[0], lowering.op(kind, [held.tensor], sizes), held.order)
+            lowering.hold(node.outputs[0], lowering.op(kind, [held.tensor], sizes), held.order)
             return
     values, order = _operands(lowering, node)
     tensors = [lowering.fit(value, order) for value in values]
     if tensors[0].dtype != tensors[1].dtype:
         tensors[1] = lowering.op("CAST", [tensors[1]], tensors[1].shape, tensors[0].dtype)
-    lowering.set(node.outputs[0], lowering.op("POW", tensors, arranged(lowering.sizes(node.outputs[0]), order)), order)
+    lowering.hold(node.outputs[0], lowering.op("POW", tensors, arranged(lowering.sizes(node.outputs[0]), order)), order)
 
 
 @rule("Mod")
@@ -111,7 +111,7 @@ def modulo(lowering: Lowering, node: ir.Node) -> None:
     values, order = _operands(lowering, node)
     tensors = [lowering.fit(value, order) for value in values]
     sizes = arranged(lowering.sizes(node.outputs[0]), order)
-    lowering.set(node.outputs[0], lowering.op("FLOOR_MOD", tensors, sizes), order)
+    lowering.hold(node.outputs[0], lowering.op("FLOOR_MOD", tensors, sizes), order)
 
 
 def _operands(lowering: Lowering, node: ir.Node) -> tuple[list[ir.Value], Order]:

@@ -31,4 +31,4 @@ def branch(lowering: Lowering, node: ir.Node) -> None:
         order = lowering.common_order([first, second], len(sizes))
         pair = [lowering.fit(value, order) for value in (first, second)]
         tensor = lowering.op("SELECT_V2", [chosen.tensor, *pair], arranged(sizes, order), pair[0].dtype)
-        lowering.set(made, tensor, order)
+        lowering.hold(made, tensor, order)

@@ -15,6 +15,9 @@ from edgewright.runtimes.litert.registering import Refused, rule
 if TYPE_CHECKING:
     import onnx_ir as ir
 
+#: Of the schema's TensorType.
+_INT32 = 2
+
 
 @rule("Gather")
 def gather(lowering: Lowering, node: ir.Node) -> None:
@@ -43,7 +46,7 @@ def gather(lowering: Lowering, node: ir.Node) -> None:
         order = identity(rank + width - 1)
     sizes = arranged(lowering.sizes(made), order)
     tensor = lowering.op("GATHER", [held.tensor, index], sizes, axis=held.order.index(axis))
-    lowering.set(made, tensor, order)
+    lowering.hold(made, tensor, order)
 
 
 @rule("ArgMax", "ArgMin")
@@ -58,11 +61,11 @@ def arg_max(lowering: Lowering, node: ir.Node) -> None:
     place = lowering.array(np.array([held.order.index(axis)], np.int32), "axis")
     order = without(held.order, [axis])
     sizes = [size for number, size in enumerate(sizes_of(held.tensor)) if number != held.order.index(axis)]
-    kind, field = ("ARG_MAX", "outputType") if node.op_type == "ArgMax" else ("ARG_MIN", "outputType")
-    tensor = lowering.op(kind, [held.tensor, place], sizes, "int32", **{field: 2})  # 2: INT32
+    kind = "ARG_MAX" if node.op_type == "ArgMax" else "ARG_MIN"
+    tensor = lowering.op(kind, [held.tensor, place], sizes, "int32", outputType=_INT32)
     if node.attributes.get_int("keepdims", 1):
         tensor, order = lowering.reshaped(tensor, arranged(lowering.sizes(made), held.order)), held.order
-    lowering.set(made, tensor, order)
+    lowering.hold(made, tensor, order)
 
 
 @rule("TopK")
@@ -82,7 +85,7 @@ def top_k(lowering: Lowering, node: ir.Node) -> None:
     inputs = [tensor, lowering.array(np.array(int(count), np.int32), "count")]
     lowering.operators.append(Operator("TOPK_V2", inputs, [values, indices]))
     for value, made in zip(node.outputs, (values, indices), strict=False):
-        lowering.set(value, made, order)
+        lowering.hold(value, made, order)
 
 
 @rule("CumSum")
@@ -97,4 +100,4 @@ def cumulative_sum(lowering: Lowering, node: ir.Node) -> None:
         "CUMSUM", [held.tensor, place], sizes_of(held.tensor), exclusive=bool(node.attributes.get_int("exclusive", 0)),
         reverse=bool(node.attributes.get_int("reverse", 0)),
     )  # fmt: skip
-    lowering.set(node.outputs[0], made, held.order)
+    lowering.hold(node.outputs[0], made, held.order)

@@ -134,9 +134,8 @@ def integer_layer(lowering: Lowering, node: ir.Node, *, adder: ir.Node | None = 
 
 
 def _outputs(node: ir.Node, weight: np.ndarray) -> int:
-    if node.op_type == "Conv" or (node.op_type == "Gemm" and node.attributes.get_int("transB", 0)):
-        return weight.shape[0]
-    return weight.shape[-1]
+    first = node.op_type == "Conv" or (node.op_type == "Gemm" and node.attributes.get_int("transB", 0))
+    return int(weight.shape[0 if first else -1])
 
 
 def _bias(lowering: Lowering, node: ir.Node, adder: ir.Node | None, steps: np.ndarray) -> Tensor | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -35,7 +36,7 @@ def concat(lowering: Lowering, node: ir.Node) -> None:
     tensor = lowering.op(
         "CONCATENATION", tensors, arranged(sizes, order), axis=order.index(axis), fusedActivationFunction="NONE"
     )
-    lowering.set(made, tensor, order)
+    lowering.hold(made, tensor, order)
 
 
 def _in_steps(lowering: Lowering, held: Held, result: Result, order: tuple[int, ...]) -> Tensor:
@@ -62,11 +63,11 @@ def split(lowering: Lowering, node: ir.Node) -> None:
         inputs, kind = [held.tensor, lowering.array(lengths, "sizes"), place], "SPLIT_V"
     made = several(lowering, kind, inputs, held.tensor, parts, numSplits=len(parts))
     for value, tensor in zip(node.outputs, made, strict=True):
-        lowering.set(value, tensor, held.order)
+        lowering.hold(value, tensor, held.order)
 
 
 def several(
-    lowering: Lowering, kind: str, inputs: list[Tensor], like: Tensor, sizes: list[Sizes], **options: int
+    lowering: Lowering, kind: str, inputs: list[Tensor], like: Tensor, sizes: Sequence[Sizes], **options: int
 ) -> list[Tensor]:
     """Write an operator with several outputs of the type of `like`."""
     made = [lowering.tensor(kind.lower(), like.dtype, part, like.quantization) for part in sizes]
@@ -94,7 +95,7 @@ def slice_(lowering: Lowering, node: ir.Node) -> None:
         step[axis % rank] = pace
     wanted = lowering.sizes(made)
     tensor = part_of(lowering, held, begin, wanted, step)
-    lowering.set(made, tensor, held.order)
+    lowering.hold(made, tensor, held.order)
 
 
 def part_of(lowering: Lowering, held: Held, begin: list[int], sizes: Sizes, steps: list[int]) -> Tensor:
@@ -139,7 +140,7 @@ def pad(lowering: Lowering, node: ir.Node) -> None:
         )  # fmt: skip
         held, pads = Held(tensor, held.order), np.maximum(pads, 0)
     if not pads.any():
-        lowering.set(made, held.tensor, held.order)
+        lowering.hold(made, held.tensor, held.order)
         return
     amounts = lowering.array(pads[list(held.order)], "pads")
     wanted = arranged(sizes, held.order)
@@ -151,7 +152,7 @@ def pad(lowering: Lowering, node: ir.Node) -> None:
         tensor = lowering.op("MIRROR_PAD", [held.tensor, amounts], wanted, mode="REFLECT")
     else:
         tensor = _repeated(lowering, held, pads, "edge" if mode == "edge" else "wrap")
-    lowering.set(made, tensor, held.order)
+    lowering.hold(made, tensor, held.order)
 
 
 def _repeated(lowering: Lowering, held: Held, pads: np.ndarray, mode: str) -> Tensor:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgewright.formats.tflite.writing import Tensor
+from edgewright.formats.tflite.writing import Quantization, Tensor
 from edgewright.graph.dataflow import is_standard, sole_consumer
 from edgewright.runtimes.litert.drafting import sizes_of
 from edgewright.runtimes.litert.layouts import arranged, identity, moved_last
@@ -32,7 +32,7 @@ def gemm(lowering: Lowering, node: ir.Node) -> None:
         made = fully_connected(
             lowering, source, layer.stored(lowering, rows, axis=0), layer.bias, layer.act, layer.quantization
         )
-        lowering.set(layer.result, made, (0, 1))
+        lowering.hold(layer.result, made, (0, 1))
         return
     alpha, beta = attributes.get_float("alpha", 1.0), attributes.get_float("beta", 1.0)
     order = (1, 0) if attributes.get_int("transA", 0) else (0, 1)
@@ -50,7 +50,7 @@ def gemm(lowering: Lowering, node: ir.Node) -> None:
     target, act = lowering.absorb(node.outputs[0])
     kernel = lowering.array(_times(rows, alpha), second.name or "weight")
     added = None if bias is None else lowering.array(_times(bias.reshape(-1), beta).astype(np.float32), _name(third))
-    lowering.set(target, fully_connected(lowering, source, kernel, added, act), (0, 1))
+    lowering.hold(target, fully_connected(lowering, source, kernel, added, act), (0, 1))
 
 
 def _general_gemm(lowering: Lowering, node: ir.Node, source: Tensor, alpha: float, beta: float) -> None:
@@ -68,7 +68,7 @@ def _general_gemm(lowering: Lowering, node: ir.Node, source: Tensor, alpha: floa
         if beta != 1:
             added = lowering.op("MUL", [added, lowering.number(beta, added)], sizes_of(added))
         product = lowering.op("ADD", [product, added], sizes)
-    lowering.set(made, product, (0, 1))
+    lowering.hold(made, product, (0, 1))
 
 
 @rule("MatMul")
@@ -91,7 +91,7 @@ def matmul(lowering: Lowering, node: ir.Node) -> None:
     if layer is not None:
         kernel = layer.stored(lowering, layer.weight.T, axis=0)
         made = fully_connected(lowering, source, kernel, layer.bias, layer.act, layer.quantization)
-        lowering.set(layer.result, made, order)
+        lowering.hold(layer.result, made, order)
         return
     weight = lowering.required(second, "weights")
     kernel = lowering.array(np.ascontiguousarray(weight.T), second.name or "weight")
@@ -101,7 +101,7 @@ def matmul(lowering: Lowering, node: ir.Node) -> None:
         bias = lowering.array(lowering.required(value, "bias").reshape(-1).astype(np.float32), _name(value))
         result = adder.outputs[0]
     target, act = lowering.absorb(result)
-    lowering.set(target, fully_connected(lowering, source, kernel, bias, act), order)
+    lowering.hold(target, fully_connected(lowering, source, kernel, bias, act), order)
 
 
 def fully_connected(
@@ -110,7 +110,7 @@ def fully_connected(
     kernel: Tensor,
     bias: Tensor | None,
     act: str = "NONE",
-    quantization: object = None,
+    quantization: Quantization | None = None,
 ) -> Tensor:
     """FULLY_CONNECTED of the last axis of `source` with the rows of `kernel`."""
     return lowering.op(
@@ -137,7 +137,7 @@ def _products(lowering: Lowering, node: ir.Node) -> None:
     if max(ranks) > 5:
         raise Refused(f"LiteRT multiplies tensors of up to 5 axes; it has {max(ranks)}")
     tensor = lowering.op("BATCH_MATMUL", factors, sizes, adjX=turned[0], adjY=turned[1])
-    lowering.set(made, tensor, identity(len(sizes)))
+    lowering.hold(made, tensor, identity(len(sizes)))
 
 
 @rule("Einsum")
@@ -165,7 +165,7 @@ def einsum(lowering: Lowering, node: ir.Node) -> None:
     wanted = arranged(lowering.sizes(node.outputs[0]), order)
     if wanted != sizes:
         product = lowering.reshaped(product, wanted)
-    lowering.set(node.outputs[0], product, order)
+    lowering.hold(node.outputs[0], product, order)
 
 
 def _in_order(

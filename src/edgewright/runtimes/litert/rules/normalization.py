@@ -29,7 +29,7 @@ def batch_normalization(lowering: Lowering, node: ir.Node) -> None:
     scaled = lowering.op("MUL", [held.tensor, _by_channel(lowering, factor, held.order)], sizes)
     offset = _by_channel(lowering, added, held.order)
     target, act = lowering.absorb(node.outputs[0])
-    lowering.set(target, lowering.op("ADD", [scaled, offset], sizes, fusedActivationFunction=act), held.order)
+    lowering.hold(target, lowering.op("ADD", [scaled, offset], sizes, fusedActivationFunction=act), held.order)
 
 
 def factor_and_offset(lowering: Lowering, node: ir.Node) -> tuple[np.ndarray, np.ndarray]:
@@ -51,7 +51,7 @@ def instance_normalization(lowering: Lowering, node: ir.Node) -> None:
     held = lowering.get(data)
     places = [place for place, axis in enumerate(held.order) if axis >= 2]
     made = _normalized(lowering, held.tensor, places, node.attributes.get_float("epsilon", 1e-5))
-    lowering.set(node.outputs[0], _scaled(lowering, node, made, held.order), held.order)
+    lowering.hold(node.outputs[0], _scaled(lowering, node, made, held.order), held.order)
 
 
 @rule("GroupNormalization")
@@ -68,7 +68,7 @@ def group_normalization(lowering: Lowering, node: ir.Node) -> None:
     places = [number for number in range(len(sizes) + 1) if number not in kept]
     made = _normalized(lowering, split, places, node.attributes.get_float("epsilon", 1e-5))
     made = lowering.reshaped(made, sizes)
-    lowering.set(node.outputs[0], _scaled(lowering, node, made, held.order), held.order)
+    lowering.hold(node.outputs[0], _scaled(lowering, node, made, held.order), held.order)
 
 
 @rule("LayerNormalization")
@@ -86,7 +86,7 @@ def layer_normalization(lowering: Lowering, node: ir.Node) -> None:
     for kind, value in zip(("MUL", "ADD"), node.inputs[1:3], strict=False):
         if value is not None:
             made = lowering.op(kind, [made, lowering.fit(value, held.order)], sizes)
-    lowering.set(node.outputs[0], made, held.order)
+    lowering.hold(node.outputs[0], made, held.order)
 
 
 @rule("LRN")
@@ -105,7 +105,7 @@ def local_response_normalization(lowering: Lowering, node: ir.Node) -> None:
         bias=node.attributes.get_float("bias", 1.0), alpha=node.attributes.get_float("alpha", 1e-4) / size,
         beta=node.attributes.get_float("beta", 0.75),
     )  # fmt: skip
-    lowering.set(node.outputs[0], made, order)
+    lowering.hold(node.outputs[0], made, order)
 
 
 @rule("LpNormalization")
@@ -120,7 +120,7 @@ def lp_normalization(lowering: Lowering, node: ir.Node) -> None:
     length = reduced(lowering, "SUM", powered, [place])
     if euclidean:
         length = lowering.op("SQRT", [length], sizes_of(length))
-    lowering.set(node.outputs[0], lowering.op("DIV", [held.tensor, length], sizes_of(held.tensor)), held.order)
+    lowering.hold(node.outputs[0], lowering.op("DIV", [held.tensor, length], sizes_of(held.tensor)), held.order)
 
 
 def _normalized(lowering: Lowering, tensor: Tensor, places: Sequence[int], epsilon: float) -> Tensor:

@@ -73,7 +73,7 @@ def global_pool(lowering: Lowering, node: ir.Node) -> None:
     made = lowering.op(kind, [tensor, axes], sizes, quantization=result.quantization if result else None, keepDims=True)
     for part in result.skipped if result else ():
         lowering.skip(part)
-    lowering.set(result.value if result else node.outputs[0], made, order)
+    lowering.hold(result.value if result else node.outputs[0], made, order)
 
 
 def _windows(lowering: Lowering, node: ir.Node) -> Windows:

@@ -27,10 +27,10 @@ def quantize(lowering: Lowering, node: ir.Node) -> None:
         raise Refused("activations are quantized with one constant scale, to int8")
     held = lowering.raw(data)
     if held.tensor.dtype == dtype and same(held.tensor.quantization, held_as):
-        lowering.set(made, held.tensor, held.order)
+        lowering.hold(made, held.tensor, held.order)
         return
     tensor = lowering.op("QUANTIZE", [held.tensor], sizes_of(held.tensor), dtype, made.name, quantization=held_as)
-    lowering.set(made, tensor, held.order)
+    lowering.hold(made, tensor, held.order)
 
 
 @rule("DequantizeLinear")
@@ -54,4 +54,4 @@ def dequantize(lowering: Lowering, node: ir.Node) -> None:
     held = lowering.raw(data)
     if not same(held.tensor.quantization, held_as):
         raise Refused("integers are read with another scale than they were made with")
-    lowering.set(made, held.tensor, held.order)
+    lowering.hold(made, held.tensor, held.order)

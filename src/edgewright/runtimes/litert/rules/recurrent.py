@@ -244,10 +244,10 @@ def _hand_out(
         small = (sizes[0] * sizes[1], sizes[2], sizes[3])
         packed = lowering.op("PACK", flat, small, valuesCount=len(flat), axis=0)
         tensor = lowering.reshaped(packed, sizes)
-        lowering.set(whole, tensor, (1, 2, 0, 3) if first else identity(4))
+        lowering.hold(whole, tensor, (1, 2, 0, 3) if first else identity(4))
     for number, value in enumerate(node.outputs[1:]):
         if value.name and (value.uses() or value.is_graph_output()):
             parts = [states[number] for states in finals]
             order = (1, 0, 2) if first else identity(3)
             sizes = arranged(lowering.sizes(value), order)
-            lowering.set(value, lowering.op("PACK", parts, sizes, valuesCount=len(parts), axis=0), order)
+            lowering.hold(value, lowering.op("PACK", parts, sizes, valuesCount=len(parts), axis=0), order)

@@ -41,7 +41,7 @@ def reduce(lowering: Lowering, node: ir.Node) -> None:
     axes = [] if value is None else [int(axis) % rank for axis in lowering.required(value, "axes").reshape(-1)]
     if not axes:
         if node.attributes.get_int("noop_with_empty_axes", 0):
-            lowering.set(made, held.tensor, held.order)
+            lowering.hold(made, held.tensor, held.order)
             return
         axes = list(range(rank))
     before, kind, after = _REDUCTIONS[node.op_type]
@@ -53,7 +53,7 @@ def reduce(lowering: Lowering, node: ir.Node) -> None:
     tensor = reduced(lowering, kind, tensor, [held.order.index(axis) for axis in axes], keep=keep)
     for step in after:
         tensor = lowering.op(step, [tensor], sizes_of(tensor))
-    lowering.set(made, tensor, order)
+    lowering.hold(made, tensor, order)
 
 
 def reduced(lowering: Lowering, kind: str, tensor: Tensor, places: Sequence[int], *, keep: bool = True) -> Tensor:
@@ -80,7 +80,7 @@ def softmax(lowering: Lowering, node: ir.Node) -> None:
         made = lowering.op("SOFTMAX", [tensor], sizes_of(tensor), beta=1.0)
     else:
         made = lowering.op("LOG_SOFTMAX", [tensor], sizes_of(tensor))
-    lowering.set(node.outputs[0], made, order)
+    lowering.hold(node.outputs[0], made, order)
 
 
 @rule("ReduceLogSumExp")
@@ -100,4 +100,4 @@ def log_sum_exp(lowering: Lowering, node: ir.Node) -> None:
     if not node.attributes.get_int("keepdims", 1):
         order = without(held.order, axes)
         tensor = lowering.reshaped(tensor, arranged(lowering.sizes(made), order))
-    lowering.set(made, tensor, order)
+    lowering.hold(made, tensor, order)

@@ -23,7 +23,7 @@ def identical(lowering: Lowering, node: ir.Node) -> None:
     if len(node.outputs) > 1 and node.outputs[1].uses():
         raise Refused("its mask is read")
     held = lowering.raw(data)
-    lowering.set(node.outputs[0], held.tensor, held.order)
+    lowering.hold(node.outputs[0], held.tensor, held.order)
 
 
 @rule("Transpose")
@@ -34,7 +34,7 @@ def transpose(lowering: Lowering, node: ir.Node) -> None:
     held = lowering.raw(data)
     rank = len(held.order)
     permutation = node.attributes.get_ints("perm", list(range(rank))[::-1])
-    lowering.set(node.outputs[0], held.tensor, tuple(list(permutation).index(axis) for axis in held.order))
+    lowering.hold(node.outputs[0], held.tensor, tuple(list(permutation).index(axis) for axis in held.order))
 
 
 @rule("Reshape", "Flatten", "Squeeze", "Unsqueeze")
@@ -49,7 +49,7 @@ def reshape(lowering: Lowering, node: ir.Node) -> None:
     wanted = arranged(sizes, found.after)
     if wanted != sizes_of(tensor) or made.is_graph_output():
         tensor = lowering.reshaped(tensor, wanted)
-    lowering.set(made, tensor, found.after)
+    lowering.hold(made, tensor, found.after)
 
 
 @rule("Expand")
@@ -64,7 +64,7 @@ def expand(lowering: Lowering, node: ir.Node) -> None:
     wanted = arranged(sizes, order)
     if sizes_of(tensor) != wanted:
         tensor = lowering.op("BROADCAST_TO", [tensor, lowering.size_vector(wanted)], wanted, version=2)
-    lowering.set(made, tensor, order)
+    lowering.hold(made, tensor, order)
 
 
 @rule("Tile")
@@ -75,7 +75,7 @@ def tile(lowering: Lowering, node: ir.Node) -> None:
     repeats = lowering.required(node.inputs[1], "repeats").reshape(-1)
     held = lowering.get(data)
     counts = lowering.array(repeats[list(held.order)].astype(np.int32), "repeats")
-    lowering.set(
+    lowering.hold(
         made, lowering.op("TILE", [held.tensor, counts], arranged(lowering.sizes(made), held.order)), held.order
     )
 
@@ -92,7 +92,7 @@ def depth_to_space(lowering: Lowering, node: ir.Node) -> None:
         order = np.arange(channels).reshape(-1, block * block).T.reshape(-1)
         tensor = lowering.op("GATHER", [tensor, lowering.array(order.astype(np.int32))], sizes_of(tensor), axis=3)
     sizes = arranged(lowering.sizes(made), NHWC)
-    lowering.set(made, lowering.op("DEPTH_TO_SPACE", [tensor], sizes, blockSize=block), NHWC)
+    lowering.hold(made, lowering.op("DEPTH_TO_SPACE", [tensor], sizes, blockSize=block), NHWC)
 
 
 @rule("SpaceToDepth")
@@ -103,4 +103,4 @@ def space_to_depth(lowering: Lowering, node: ir.Node) -> None:
     tensor = lowering.ordered(lowering.get(data), NHWC)
     sizes = arranged(lowering.sizes(made), NHWC)
     block = node.attributes.get_int("blocksize", 1)
-    lowering.set(made, lowering.op("SPACE_TO_DEPTH", [tensor], sizes, blockSize=block), NHWC)
+    lowering.hold(made, lowering.op("SPACE_TO_DEPTH", [tensor], sizes, blockSize=block), NHWC)

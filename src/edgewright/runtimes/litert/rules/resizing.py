@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -47,12 +47,12 @@ def resize(lowering: Lowering, node: ir.Node) -> None:
         tensor = lowering.ordered(held, NHWC)
         target = lowering.array(np.array(wanted[2:], np.int32), "size")
         full = (sizes_of(tensor)[0], wanted[2], wanted[3], wanted[1])
-        lowering.set(made, lowering.op(kind, [tensor, target], full, version=3, **options), NHWC)
+        lowering.hold(made, lowering.op(kind, [tensor, target], full, version=3, **options), NHWC)
         return
     tensor = held.tensor
     for axis, found in axes.items():
         tensor = _resampled(lowering, Held(tensor, held.order), axis, found)
-    lowering.set(made, tensor, held.order)
+    lowering.hold(made, tensor, held.order)
 
 
 def _scales(lowering: Lowering, node: ir.Node, sizes: tuple[int, ...], wanted: tuple[int, ...]) -> list[np.float32]:
@@ -78,10 +78,8 @@ def _axis(node: ir.Node, length: int, size: int, scale: np.float32) -> Axis:
         return Axis(np.clip(places, 0, length - 1)[None], np.ones((1, size), _F))
     low = np.floor(points)
     share = points - low
-    if mode == "linear":
-        offsets, weights = (0, 1), np.stack([1 - share, share])
-    else:
-        offsets, weights = (-1, 0, 1, 2), _cubic(share, node.attributes.get_float("cubic_coeff_a", -0.75))
+    offsets = (0, 1) if mode == "linear" else (-1, 0, 1, 2)
+    weights = np.stack([1 - share, share]) if mode == "linear" else _cubic(share, node)
     places = np.stack([low.astype(np.int64) + offset for offset in offsets])
     if node.attributes.get_int("exclude_outside", 0):
         weights = np.where((places >= 0) & (places < length), weights, 0)
@@ -106,25 +104,25 @@ def _points(mode: str, length: int, size: int, scale: np.float32) -> np.ndarray:
 
 
 def _nearest(points: np.ndarray, mode: str) -> np.ndarray:
-    known = {
-        "round_prefer_floor": lambda: np.ceil(points - _F(0.5)),
-        "round_prefer_ceil": lambda: np.floor(points + _F(0.5)),
-        "floor": lambda: np.floor(points),
-        "ceil": lambda: np.ceil(points),
-    }
-    found: np.ndarray = known[mode]().astype(np.int64)
-    return found
+    raised = {"round_prefer_floor": points - _F(0.5), "round_prefer_ceil": points + _F(0.5)}.get(mode, points)
+    found: np.ndarray = np.ceil(raised) if mode in ("round_prefer_floor", "ceil") else np.floor(raised)
+    return found.astype(np.int64)
 
 
-def _cubic(share: np.ndarray, a: float) -> np.ndarray:
-    """Weights of four neighbours. Source: Keys 1981."""
-    near, far = (lambda d: ((a + 2) * d - (a + 3)) * d * d + 1), (lambda d: ((a * d - 5 * a) * d + 8 * a) * d - 4 * a)
-    return np.stack([far(share + 1), near(share), near(1 - share), far(2 - share)])
+def _cubic(share: np.ndarray, node: ir.Node) -> np.ndarray:
+    """Weights of four neighbours, f32[4, size]. Source: Keys 1981."""
+    a = node.attributes.get_float("cubic_coeff_a", -0.75)
+    weights = []
+    for distance in (share + 1, share, 1 - share, 2 - share):
+        near = ((a + 2) * distance - (a + 3)) * distance * distance + 1
+        far = ((a * distance - 5 * a) * distance + 8 * a) * distance - 4 * a
+        weights.append(np.where(distance <= 1, near, far))
+    return np.stack(weights)
 
 
 def _own_operator(
     node: ir.Node, sizes: tuple[int, ...], wanted: tuple[int, ...], axes: dict[int, Axis]
-) -> tuple[str, dict[str, bool]] | None:
+) -> tuple[str, dict[str, Any]] | None:
     """The operator of LiteRT, with its options, that takes the same places with the same weights.
 
     Source: tensorflow/lite/kernels/internal/reference/resize_bilinear.h and resize_nearest_neighbor.h.

@@ -154,4 +154,4 @@ def hand_out(lowering: Lowering, value: ir.Value, tensor: Tensor) -> None:
     if rank == 3:
         batch, _, length, channels = sizes_of(tensor)
         tensor = lowering.reshaped(tensor, (batch, length, channels))
-    lowering.set(value, tensor, channels_last(rank))
+    lowering.hold(value, tensor, channels_last(rank))
