@@ -91,7 +91,9 @@ def quantize(
             set_weights(node, adder, layer, rounded[name], names, scale)
     made |= {value.name: value for value in ir_model.graph.inputs}
     for point in placement.points:
-        _quantize(ir_model.graph, made[point], ranges[placement.owner(point)], names)
+        held = ranges[placement.owner(point)]
+        # ONNX Runtime 1.32 takes int8 for uint8 where it moves a Reshape between Q and DQ, before MatMul and Add.
+        _quantize(ir_model.graph, made[point], held if integers else held.unsigned(), names)
 
 
 def integer_bias(bias: np.ndarray, scales: np.ndarray, data_scale: float) -> np.ndarray:

@@ -71,6 +71,8 @@ class Lowering(Draft):
         for value in graph.outputs:
             if value not in self._held and value not in self._broken:
                 self._output_of_constant(value)
+            if value in self._held:
+                self._hand_out(value)
 
     def network(self) -> Network:
         """The file: what its outputs need, and no more."""
@@ -103,6 +105,7 @@ class Lowering(Draft):
             self._broken.update(node.outputs)  # one problem is told once, where it begins
             return
         start = len(self.operators)
+        self._done.add(node)
         try:
             function = RULES.get(node.op_type) if is_standard(node, node.op_type) else None
             if function is None:
@@ -129,6 +132,13 @@ class Lowering(Draft):
             return
         tensor = Tensor(value.name or "", self.dtype(value), array.shape, data=stored(array))
         self._held[value] = Held(tensor, identity(array.ndim))
+
+    def _hand_out(self, value: ir.Value) -> None:
+        """The file's own outputs are floats where the graph's are, under the graph's name."""
+        held = self.get(value)
+        if held.tensor is not self._held[value].tensor:
+            held.tensor.name = value.name or held.tensor.name
+            self._held[value] = held
 
     # --- what is known of values
 
@@ -160,6 +170,10 @@ class Lowering(Draft):
         Raises:
             Refused: For one that differs from batch to batch.
         """
+        node = None if value is None else value.producer()
+        ahead = node is not None and node not in self._done and is_standard(node, "DequantizeLinear")
+        if node is not None and ahead and constant_array(node.inputs[0]) is not None:
+            self._lower(node)  # it stands later in the graph than who looks at it
         if value is not None and value in self._restored:
             return self._restored[value]
         array = constant_array(value)

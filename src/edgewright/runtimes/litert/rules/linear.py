@@ -199,10 +199,8 @@ def _adder(lowering: Lowering, node: ir.Node) -> ir.Node | None:
     if other is None:
         return None
     width = lowering.sizes(node.outputs[0])[-1]
-    producer = other.producer()
-    stored = producer is not None and is_standard(producer, "DequantizeLinear") and not lowering.is_held(other)
-    array = lowering.constant(other)
-    return reader if array is not None and array.shape == (width,) and (stored or array.dtype.kind == "f") else None
+    array = None if lowering.is_held(other) else lowering.constant(other)
+    return reader if array is not None and array.shape == (width,) and array.dtype.kind == "f" else None
 
 
 def _times(array: np.ndarray, factor: float) -> np.ndarray:
