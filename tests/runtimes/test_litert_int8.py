@@ -112,7 +112,7 @@ def test_each_layer_computes_what_the_graph_says(
         assert got.dtype == np.int8
         apart = np.abs(wanted[made_].astype(int) - got.astype(int))
         assert apart.max() <= 1, made_
-        assert apart.mean() <= 20 * tolerance["int8"]["steps"], made_
+        assert apart.mean() <= 50 * tolerance["int8"]["steps"], made_
         compared += 1
     assert compared >= 4
 

@@ -226,6 +226,10 @@ class Lowering(Draft):
             if tensor in made and tensor.data is None:
                 tensor.name = value.name
         self._held[value] = Held(tensor, order)
+        node = value.producer()
+        rounded = node.inputs[0] if node is not None and is_standard(node, "QuantizeLinear") else None
+        if rounded is not None and rounded not in self._held:
+            self._held[rounded] = Held(tensor, order)  # a layer in integers: what it makes is there in steps alone
 
     # --- orders
 

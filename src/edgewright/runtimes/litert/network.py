@@ -78,20 +78,25 @@ def read(path: Path) -> Any:
         raise EdgewrightError("E232", f"`{path}` cannot be read as a .tflite file: {problem}") from None
 
 
-def notes(document: Any) -> Notes:
-    """The notes in the file.
+def notes(path: Path) -> Notes:
+    """The notes in the file, without reading the rest of it.
 
     Raises:
-        EdgewrightError: E232 where there are none.
+        EdgewrightError: E232 where there are none, or it is no such file.
     """
-    for entry in document.metadata or ():
-        if text(entry.name) == NOTES:
-            found = json.loads(bytes(document.buffers[entry.buffer].data))
-            places = {
-                name: Place(tensor, tuple(order), dtype) for name, (tensor, order, dtype) in found["tensors"].items()
-            }
-            return Notes(places, found["growing"], found["batch"])
-    raise EdgewrightError("E232", "the .tflite file does not say how its tensors lie: edgewright did not write it")
+    from ai_edge_litert import schema_py_generated as schema
+
+    try:
+        file = schema.Model.GetRootAs(np.memmap(path, np.uint8, "r"), 0)
+        entries = [file.Metadata(place) for place in range(file.MetadataLength())]
+        held = next((file.Buffers(entry.Buffer()) for entry in entries if text(entry.Name()) == NOTES), None)
+        found = None if held is None else json.loads(held.DataAsNumpy().tobytes())
+    except Exception as problem:  # as in `read`
+        raise EdgewrightError("E232", f"`{path}` cannot be read as a .tflite file: {problem}") from None
+    if found is None:
+        raise EdgewrightError("E232", f"`{path}` does not say how its tensors lie: edgewright did not write it")
+    places = {name: Place(tensor, tuple(order), dtype) for name, (tensor, order, dtype) in found["tensors"].items()}
+    return Notes(places, found["growing"], found["batch"])
 
 
 def text(name: Any) -> str:

@@ -13,7 +13,7 @@ from edgewright.contracts import Cut
 from edgewright.errors import EdgewrightError
 from edgewright.formats.tflite.writing import pack
 from edgewright.model import Arrays
-from edgewright.runtimes.litert.network import Place, at_batch, cut_to, notes, read
+from edgewright.runtimes.litert.network import Place, at_batch, cut_to, notes, read, text
 
 #: Interpreters that are kept, each for one batch: memory stays bounded.
 _KEPT = 2
@@ -27,16 +27,12 @@ class FileRunner:
     """
 
     def __init__(self, path: Path, threads: int, cut: Cut | None, outputs: Sequence[str]) -> None:
-        self._path, self._threads = path, threads
-        self._document = read(path)
-        self._known = notes(self._document)
-        self._whole = cut is None
-        if cut is not None:
-            self._document = cut_to(self._document, self._known, cut)
+        self._path, self._threads, self._cut = path, threads, cut
+        self._known = notes(path)
         self._outputs = tuple(dict.fromkeys(outputs if cut is None else cut.outputs))
-        self._inputs = None if cut is None or cut.inputs is None else cut.inputs
         self._lock = threading.Lock()
         self._open: dict[int, _Opened] = {}
+        self._document: Any = None
         self._closed = False
         self._opened(1)
 
@@ -59,18 +55,25 @@ class FileRunner:
 
     def _batch(self, inputs: Arrays) -> int:
         """How many times batch 1 is given."""
-        graph = self._document.subgraphs[0]
-        tensors = {_text(tensor.name): tensor for tensor in graph.tensors}
+        if self._cut is None or self._cut.inputs is None:
+            given = [inputs[name].shape[axis] for name, axis in self._known.batch.items() if inputs[name].ndim > axis]
+            return max(given[0], 1) if given else 1
+        sizes = {text(tensor.name): tensor for tensor in self._network().subgraphs[0].tensors}
         for name, array in inputs.items():
             place = self._known.places[name]
-            tensor = tensors[place.tensor]
-            signature = tensor.shapeSignature
-            if signature is None or not len(signature):
-                continue
-            at = next(number for number, size in enumerate(signature) if size < 0)
-            if place.order[at] < array.ndim and tensor.shape[at]:
-                return max(int(array.shape[place.order[at]]) // int(tensor.shape[at]), 1)
+            tensor = sizes[place.tensor]
+            if tensor.shapeSignature is not None and len(tensor.shapeSignature) == array.ndim:
+                open_ = [at for at, size in enumerate(tensor.shapeSignature) if size < 0]
+                if open_ and tensor.shape[open_[0]]:
+                    return max(int(array.shape[place.order[open_[0]]]) // int(tensor.shape[open_[0]]), 1)
         return 1
+
+    def _network(self) -> Any:
+        """The network as objects; read when a part or another batch of it is asked for."""
+        if self._document is None:
+            whole = read(self._path)
+            self._document = whole if self._cut is None else cut_to(whole, self._known, self._cut)
+        return self._document
 
     def _opened(self, batch: int) -> _Opened:
         if batch not in self._open:
@@ -80,10 +83,10 @@ class FileRunner:
         return self._open[batch]
 
     def _source(self, batch: int) -> dict[str, Any]:
-        if self._whole and batch == 1:
+        if self._cut is None and batch == 1:
             return {"model_path": str(self._path)}
-        document = self._document if batch == 1 else at_batch(self._document, self._known, batch)
-        return {"model_content": bytes(pack(document))}
+        network = self._network()
+        return {"model_content": bytes(pack(network if batch == 1 else at_batch(network, self._known, batch)))}
 
 
 class _Opened:
@@ -146,7 +149,3 @@ def failure(doing: str, problem: Exception) -> EdgewrightError:
     """The E232 error for an exception of the library."""
     lines = [line.strip() for line in str(problem).splitlines() if line.strip()]
     return EdgewrightError("E232", f"LiteRT failed while {doing} the network: {lines[0] if lines else problem}")
-
-
-def _text(name: Any) -> str:
-    return name.decode() if isinstance(name, bytes) else str(name)
