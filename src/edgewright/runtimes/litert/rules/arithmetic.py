@@ -11,6 +11,7 @@ from edgewright.runtimes.litert.layouts import Order, arranged, identity
 from edgewright.runtimes.litert.lowering import Lowering
 from edgewright.runtimes.litert.registering import Refused, rule
 from edgewright.runtimes.litert.rules.integers import is_int8, result_of
+from edgewright.runtimes.litert.rules.patterns import written_as_gelu
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -27,6 +28,8 @@ _IN_INTEGERS = ("Add", "Mul")
 @rule("Add", "Sub", "Mul", "Div")
 def arithmetic(lowering: Lowering, node: ir.Node) -> None:
     """One operator with the activation after it; in integers where all that it reads and makes is."""
+    if written_as_gelu(lowering, node):
+        return
     values, order = _operands(lowering, node)
     if node.op_type in _IN_INTEGERS and all(is_int8(lowering, value) for value in values):
         result = result_of(lowering, node)

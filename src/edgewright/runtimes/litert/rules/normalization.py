@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edgewright.formats.tflite.writing import Tensor
-from edgewright.runtimes.litert.drafting import sizes_of
+from edgewright.runtimes.litert.drafting import Held, sizes_of
 from edgewright.runtimes.litert.layouts import NHWC, Order, moved_last
 from edgewright.runtimes.litert.lowering import Lowering
 from edgewright.runtimes.litert.registering import Refused, rule
@@ -26,8 +26,8 @@ def batch_normalization(lowering: Lowering, node: ir.Node) -> None:
     assert data is not None
     held = lowering.get(data)
     sizes = sizes_of(held.tensor)
-    scaled = lowering.op("MUL", [held.tensor, _by_channel(lowering, factor, held.order)], sizes)
-    offset = _by_channel(lowering, added, held.order)
+    scaled = lowering.op("MUL", [held.tensor, by_channel(lowering, factor, held.order)], sizes)
+    offset = by_channel(lowering, added, held.order)
     target, act = lowering.absorb(node.outputs[0])
     lowering.hold(target, lowering.op("ADD", [scaled, offset], sizes, fusedActivationFunction=act), held.order)
 
@@ -60,15 +60,20 @@ def group_normalization(lowering: Lowering, node: ir.Node) -> None:
     data = node.inputs[0]
     assert data is not None
     held = lowering.get(data)
-    place, groups = held.order.index(1), node.attributes.get_int("num_groups", 1)
+    made = normalized_groups(
+        lowering, held, node.attributes.get_int("num_groups", 1), node.attributes.get_float("epsilon", 1e-5)
+    )
+    lowering.hold(node.outputs[0], _scaled(lowering, node, made, held.order), held.order)
+
+
+def normalized_groups(lowering: Lowering, held: Held, groups: int, epsilon: float) -> Tensor:
+    """Each group of channels of each sample by its own mean and variance, in the order that the file has."""
+    place, batch = held.order.index(1), held.order.index(0)
     sizes = [*sizes_of(held.tensor)]
     split = lowering.reshaped(held.tensor, (*sizes[:place], groups, sizes[place] // groups, *sizes[place + 1 :]))
-    batch = held.order.index(0)
     kept = (batch if batch < place else batch + 1, place)
     places = [number for number in range(len(sizes) + 1) if number not in kept]
-    made = _normalized(lowering, split, places, node.attributes.get_float("epsilon", 1e-5))
-    made = lowering.reshaped(made, sizes)
-    lowering.hold(node.outputs[0], _scaled(lowering, node, made, held.order), held.order)
+    return lowering.reshaped(_normalized(lowering, split, places, epsilon), sizes)
 
 
 @rule("LayerNormalization")
@@ -136,11 +141,11 @@ def _normalized(lowering: Lowering, tensor: Tensor, places: Sequence[int], epsil
 def _scaled(lowering: Lowering, node: ir.Node, tensor: Tensor, order: Order) -> Tensor:
     sizes = sizes_of(tensor)
     scale, bias = (lowering.required(value, "scale and bias") for value in node.inputs[1:3])
-    scaled = lowering.op("MUL", [tensor, _by_channel(lowering, scale, order)], sizes)
-    return lowering.op("ADD", [scaled, _by_channel(lowering, bias, order)], sizes)
+    scaled = lowering.op("MUL", [tensor, by_channel(lowering, scale, order)], sizes)
+    return lowering.op("ADD", [scaled, by_channel(lowering, bias, order)], sizes)
 
 
-def _by_channel(lowering: Lowering, values: np.ndarray, order: Order) -> Tensor:
+def by_channel(lowering: Lowering, values: np.ndarray, order: Order) -> Tensor:
     """Numbers of axis 1 as a constant that broadcasts; without leading ones, as kernels like it."""
     shape = [1] * len(order)
     shape[order.index(1)] = -1

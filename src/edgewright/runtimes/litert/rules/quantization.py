@@ -41,17 +41,26 @@ def dequantize(lowering: Lowering, node: ir.Node) -> None:
     if held_as is None:
         raise Refused("its scale and zero point must be constant")
     if levels is not None:
-        if node.attributes.get_int("block_size", 0):
-            raise Refused("LiteRT has no scales by block")
-        shape = [1] * levels.ndim
-        if len(held_as.scale) > 1:
-            shape[node.attributes.get_int("axis", 1)] = -1
-        floats = (levels.astype(np.int32) - held_as.zero_point.reshape(shape).astype(np.int32)).astype(np.float32)
-        floats *= held_as.scale.reshape(shape)
-        lowering.restore(made, floats)
+        lowering.restore(made, _floats(levels, node))
         return
     assert data is not None
     held = lowering.raw(data)
     if not same(held.tensor.quantization, held_as):
         raise Refused("integers are read with another scale than they were made with")
     lowering.hold(made, held.tensor, held.order)
+
+
+def _floats(levels: np.ndarray, node: ir.Node) -> np.ndarray:
+    """What stored integers mean, by tensor, channel or block. Source: ONNX operator specification, DequantizeLinear."""
+    scale, zero = constant_array(node.inputs[1]), constant_array(node.inputs[2]) if len(node.inputs) > 2 else None
+    assert scale is not None
+    parts = [scale.astype(np.float32), np.zeros_like(scale, np.int32) if zero is None else zero.astype(np.int32)]
+    axis, block = node.attributes.get_int("axis", 1), node.attributes.get_int("block_size", 0)
+    if block:
+        parts = [np.take(np.repeat(part, block, axis), range(levels.shape[axis]), axis) for part in parts]
+    elif scale.size > 1:
+        shape = [1] * levels.ndim
+        shape[axis] = -1
+        parts = [part.reshape(shape) for part in parts]
+    floats: np.ndarray = (levels.astype(np.int32) - parts[1]).astype(np.float32) * parts[0]
+    return floats

@@ -10,6 +10,7 @@ from edgewright.runtimes.litert.drafting import sizes_of
 from edgewright.runtimes.litert.layouts import NHWC, arranged, identity, regroup
 from edgewright.runtimes.litert.lowering import Lowering
 from edgewright.runtimes.litert.registering import Refused, rule
+from edgewright.runtimes.litert.rules.patterns import written_as_groups
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -42,6 +43,8 @@ def reshape(lowering: Lowering, node: ir.Node) -> None:
     """RESHAPE, in the order that the file has where the axes that are merged lie side by side there."""
     data, made = node.inputs[0], node.outputs[0]
     assert data is not None
+    if written_as_groups(lowering, node):
+        return
     held = lowering.raw(data)
     sizes = lowering.sizes(made)
     found = regroup(held.sizes, held.order, sizes)
