@@ -225,6 +225,62 @@ def test_resizing_takes_the_places_that_onnx_means(
     agrees(model, tmp_path / "net", feeds, tolerance["float32"])
 
 
+# --- what exporters write in several nodes
+
+GELUS = {
+    "half last": "d = Div(x, q) e = Erf(d) p = Add(e, o) m = Mul(x, p) y = Mul(m, h)",
+    "half first": "g = Mul(x, h) d = Mul(x, i) e = Erf(d) p = Add(e, o) y = Mul(g, p)",
+    "another factor": "d = Mul(x, o) e = Erf(d) p = Add(e, o) m = Mul(x, p) y = Mul(m, h)",
+}
+
+
+@pytest.mark.parametrize("form", GELUS)
+def test_gelu_is_one_operator(form: str, tmp_path: Path, tolerance: dict[str, dict[str, float]]) -> None:
+    numbers = {"q": 2**0.5, "i": 0.5**0.5, "o": 1.0, "h": 0.5}
+    model = network(
+        f"g (float[2,9] x, float q, float i, float o, float h) => (float[2,9] y) {{ {GELUS[form]} }}",
+        **{name: np.array(value, np.float32) for name, value in numbers.items()},
+    )
+    feeds = {"x": 3 * np.random.default_rng(0).standard_normal((2, 9)).astype(np.float32)}
+    bundle = agrees(model, tmp_path / "net", feeds, tolerance["float32"])
+    assert (operators(bundle) == {"GELU": 1}) == (form != "another factor")
+
+
+def test_erf_is_exact_near_zero_and_far_from_it(tmp_path: Path, tolerance: dict[str, dict[str, float]]) -> None:
+    x = np.array([0, 1e-30, -1e-4, 0.1, 0.2499, 0.25, -0.2501, 0.5, 1, -2, 3, 5, -30], np.float32)
+    model = network(f"g (float[{len(x)}] x) => (float[{len(x)}] y) {{ y = Erf(x) }}")
+    agrees(model, tmp_path / "net", {"x": x}, tolerance["float32"])
+
+
+@pytest.mark.parametrize("groups", [1, 4, 8])
+def test_groups_are_normalized_where_they_lie(
+    groups: int, tmp_path: Path, tolerance: dict[str, dict[str, float]]
+) -> None:
+    rng = np.random.default_rng(0)
+    model = network(
+        f"""g (float[N,3,6,7] x, float[8,3,1,1] w, float[{groups}] s, float[{groups}] b) => (float[N,8,6,7] y) {{
+        c = Conv(x, w) t = Constant<value_ints=[0,{groups},-1]>() r = Reshape(c, t) i = InstanceNormalization(r, s, b)
+        u = Constant<value_ints=[0,8,6,7]>() y = Reshape(i, u) }}""",
+        w=rng.standard_normal((8, 3, 1, 1)).astype(np.float32), s=rng.standard_normal(groups).astype(np.float32),
+        b=rng.standard_normal(groups).astype(np.float32),
+    )  # fmt: skip
+    feeds = {"x": rng.standard_normal((2, 3, 6, 7)).astype(np.float32)}
+    assert operators(agrees(model, tmp_path / "net", feeds, tolerance["float32"]))["TRANSPOSE"] == 0
+
+
+def test_weights_stored_in_integers_count_as_their_floats(
+    tmp_path: Path, tolerance: dict[str, dict[str, float]]
+) -> None:
+    rng = np.random.default_rng(0)
+    model = network(
+        """g (float[3,8] x, int8[8,5] w, float[2,5] s) => (float[3,5] y) {
+        d = DequantizeLinear<axis=0, block_size=4>(w, s) y = MatMul(x, d) }""",
+        w=rng.integers(-127, 127, (8, 5)).astype(np.int8), s=rng.uniform(0.1, 1, (2, 5)).astype(np.float32),
+    )  # fmt: skip
+    feeds = {"x": rng.standard_normal((3, 8)).astype(np.float32)}
+    agrees(model, tmp_path / "net", feeds, tolerance["float32"])
+
+
 # --- batches and parts
 
 
