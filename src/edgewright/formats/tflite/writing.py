@@ -6,7 +6,7 @@ Source: the TensorFlow Lite schema (`schema.fbs`, version 3), as `ai_edge_litert
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -230,8 +230,3 @@ def _code(kind: str, version: int, schema: Any) -> Any:
     number = getattr(schema.BuiltinOperator, kind)
     # The old field holds one byte; readers take the larger of the two.
     return schema.OperatorCodeT(deprecatedBuiltinCode=min(number, 127), builtinCode=number, version=version)
-
-
-def names(tensors: Iterable[Tensor]) -> list[str]:
-    """Names of tensors, in order."""
-    return [tensor.name for tensor in tensors]

@@ -141,10 +141,8 @@ def padded(lowering: Lowering, tensor: Tensor, pads: Sequence[tuple[int, int]], 
     (top, bottom), (left, right) = pads
     amounts = lowering.array(np.array([(0, 0), (top, bottom), (left, right), (0, 0)], np.int32), "pads")
     sizes = (batch, height + top + bottom, width + left + right, channels)
-    if value == 0 and tensor.quantization is None:
+    if value == 0:  # of integers the zero point
         return lowering.op("PAD", [tensor, amounts], sizes)
-    if tensor.quantization is not None and value == 0:
-        return lowering.op("PAD", [tensor, amounts], sizes)  # pads with the zero point
     return lowering.op("PADV2", [tensor, amounts, lowering.number(value, tensor)], sizes)
 
 
