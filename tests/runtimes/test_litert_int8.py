@@ -26,10 +26,11 @@ def wide() -> ew.Model:
     rng = np.random.default_rng(1)
     return parse(
         """g (float[1,3,12,12] x, float[8,3,3,3] v, float[8,8,1,1] w, float[8,8,3,3] u, float[4,16,1,1] t, float[4] b)
-        => (float[1,4,6,6] y) {
+        => (float[1,4,3,3] y) {
             a = Conv<pads = [1,1,1,1], strides = [2,2]>(x, v)  lo = Constant<value_float = 0.0>()
             hi = Constant<value_float = 6.0>()  r = Clip(a, lo, hi)  c = Conv(r, w)  d = Conv<pads = [1,1,1,1]>(c, u)
-            m = Mul(c, d)  p = MaxPool<kernel_shape = [3,3], pads = [1,1,1,1]>(m)  k = Concat<axis = 1>(p, c)
+            m = Mul(c, d)  p = MaxPool<kernel_shape = [3,3], strides = [2,2], pads = [1,1,1,1]>(m)
+            o = MaxPool<kernel_shape = [2,2], strides = [2,2]>(c)  k = Concat<axis = 1>(p, o)
             e = Conv(k, t, b)  y = Relu(e) }""",
         "tensor", v=rng.standard_normal((8, 3, 3, 3)).astype(np.float32),
         w=(rng.standard_normal((8, 8, 1, 1)) / 9).astype(np.float32),

@@ -143,7 +143,10 @@ def padded(lowering: Lowering, tensor: Tensor, pads: Sequence[tuple[int, int]], 
     sizes = (batch, height + top + bottom, width + left + right, channels)
     if value == 0:  # of integers the zero point
         return lowering.op("PAD", [tensor, amounts], sizes)
-    return lowering.op("PADV2", [tensor, amounts, lowering.number(value, tensor)], sizes)
+    number = lowering.number(value, tensor)
+    if tensor.quantization is not None:  # kernels compare what the integers mean
+        number = Tensor(lowering.fresh("fill"), tensor.dtype, (1,), data=number.data, quantization=tensor.quantization)
+    return lowering.op("PADV2", [tensor, amounts, number], sizes)
 
 
 def hand_out(lowering: Lowering, value: ir.Value, tensor: Tensor) -> None:
