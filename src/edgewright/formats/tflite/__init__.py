@@ -1,1 +1,1 @@
-"""TensorFlow Lite: a FlatBuffer of tensors, buffers and operators."""
+"""LiteRT (TensorFlow Lite) flatbuffers: `model.tflite`."""

@@ -92,7 +92,9 @@ def quantize(
     readers = {id(made[name].producer()) for name in placement.layers} if placement.own_inputs else None
     made |= {value.name: value for value in ir_model.graph.inputs}
     for point in placement.points:
-        _quantize(ir_model.graph, made[point], ranges[placement.owner(point)], names, readers)
+        held = ranges[placement.owner(point)]
+        # ONNX Runtime 1.32 takes int8 for uint8 where it moves a Reshape between Q and DQ, before MatMul and Add.
+        _quantize(ir_model.graph, made[point], held if integers else held.unsigned(), names, readers)
 
 
 def integer_bias(bias: np.ndarray, scales: np.ndarray, data_scale: float) -> np.ndarray:
