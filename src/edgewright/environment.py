@@ -70,7 +70,7 @@ class Environment(Record):
 @functools.cache
 def _environment() -> Environment:
     versions = {}
-    for name in ("edgewright", "numpy", "onnx", "onnx-ir", "onnxruntime", "openvino"):
+    for name in ("edgewright", "numpy", "onnx", "onnx-ir", "onnxruntime", "openvino", "ncnn", "ai-edge-litert"):
         try:
             versions[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
