@@ -93,10 +93,11 @@ def convert(model: Model, folder: Path, options: Options, target: Target) -> Con
     kept = set(network.tensors())
     return Conversion(
         tensor_names={name: held.tensor.name for name, held in lowering.held().items() if held.tensor in kept},
-        usage=f"""from ai_edge_litert.interpreter import Interpreter
-network = Interpreter("{_FILE}", num_threads=1); network.allocate_tensors()  # photos are NHWC: get_input_details()
-network.set_tensor(network.get_input_details()[0]["index"], ...); network.invoke()
-output = network.get_tensor(network.get_output_details()[0]["index"])""",
+        usage=f"""from ai_edge_litert.interpreter import Interpreter  # photos are NHWC: get_input_details()
+network = Interpreter("{_FILE}", num_threads=1); network.allocate_tensors()
+feeds = {{{", ".join(f'"{info.name}": ...' for info in model.inputs)}}}
+for item in network.get_input_details(): network.set_tensor(item["index"], feeds[item["name"]])
+network.invoke(); outputs = {{item["name"]: network.get_tensor(item["index"]) for item in network.get_output_details()}}""",
     )
 
 

@@ -86,14 +86,16 @@ def convert(model: Model, folder: Path, options: Options, target: Target) -> Con
 
 
 def _usage(model: Model, blobs: dict[str, str], *, half: bool) -> str:
-    feeds = "; ".join(f'extractor.input("{blobs[info.name]}", ncnn.Mat(...))' for info in model.inputs)
-    takes = ", ".join(f'extractor.extract("{blobs[info.name]}")[1]' for info in model.outputs)
+    feeds = ", ".join(f'"{blobs[info.name]}": ...' for info in model.inputs)
+    takes = ", ".join(f'extractor.extract("{blobs[info.name]}")[1].numpy()' for info in model.outputs)
     narrow = (
         "" if half else "; net.opt.use_fp16_storage = net.opt.use_fp16_packed = net.opt.use_fp16_arithmetic = False"
     )
     return f"""import ncnn  # one sample at a time, without the axis of the batch
 net = ncnn.Net(){narrow}; net.load_param("{PARAM}"); net.load_model("{WEIGHTS}")
-extractor = net.create_extractor(); {feeds}; outputs = {takes}"""
+extractor = net.create_extractor(); feeds = {{{feeds}}}
+for blob, array in feeds.items(): extractor.input(blob, ncnn.Mat(array[0]).clone())
+outputs = [{takes}]"""
 
 
 def open(bundle: OpenedBundle, *, threads: int, cut: Cut | None = None) -> NetRunner:
