@@ -321,7 +321,7 @@ def test_the_readme_runs_the_file_without_edgewright(tmp_path: Path) -> None:
     names: dict[str, Any] = {"x": x}
     code = code.replace('"model.tflite"', repr(str(bundle.path / "model.tflite"))).replace("...", "x")
     exec(code, names)
-    np.testing.assert_array_equal(names["output"], -x)
+    np.testing.assert_array_equal(names["outputs"]["y"], -x)
 
 
 # --- bad input

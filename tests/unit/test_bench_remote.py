@@ -313,11 +313,15 @@ def test_a_disk_that_fills_up_meanwhile(host: Host, bundle: Bundle) -> None:
 
 def workers(host: Host) -> bool:
     """True once a worker runs there."""
-    return any(
-        b"edgewright.bench.worker" in Path(f"/proc/{pid}/cmdline").read_bytes()
-        for pid in host.processes()
-        if Path(f"/proc/{pid}/cmdline").exists()
-    )
+    return any(b"edgewright.bench.worker" in command(pid) for pid in host.processes())
+
+
+def command(pid: int) -> bytes:
+    """A process's command line; empty where it has ended meanwhile."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
 
 
 @pytest.mark.parametrize("victim", ["connection", "runner"])
@@ -329,7 +333,7 @@ def test_a_connection_that_is_lost_in_the_middle(host: Host, bundle: Bundle, vic
             (ours,) = children(b"ssh")
             os.kill(ours, signal.SIGKILL)
         else:
-            runner = min(pid for pid in host.processes() if b"exec(sys" in Path(f"/proc/{pid}/cmdline").read_bytes())
+            runner = min(pid for pid in host.processes() if b"exec(sys" in command(pid))
             os.kill(runner, signal.SIGKILL)
 
     thread = threading.Thread(target=cut)
