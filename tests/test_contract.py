@@ -43,7 +43,7 @@ CONTRACT: dict[str, tuple[tuple[str, ...], dict[str, tuple[str, ...]]]] = {
     ),
 }
 PLUGINS = [(kind, name) for kind in CONTRACT for name in registry.names(kind)]
-HEAVY = ("onnx", "onnx_ir", "onnxruntime", "openvino", "torch", "onnxscript", "PIL", "skimage")
+HEAVY = ("ncnn", "onnx", "onnx_ir", "onnxruntime", "openvino", "torch", "onnxscript", "PIL", "skimage")
 
 
 def test_every_kind_has_plugins() -> None:

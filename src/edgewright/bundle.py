@@ -56,6 +56,9 @@ class Bundle:
         history: What was done to the network, oldest first.
         origin: Hash of the original Model.
         model_hash: Hash of the Model that was converted.
+        model_name: The network's name; "" in bundles of before it was recorded, as the next two are None.
+        macs: Multiply-adds of one run at batch 1; None where unknown.
+        traffic_bytes: Bytes that one run moves at least: weights, inputs and outputs, each once; None where unknown.
     """
 
     path: Path
@@ -74,6 +77,9 @@ class Bundle:
     history: tuple[Step, ...] = ()
     origin: str = ""
     model_hash: str = ""
+    model_name: str = ""
+    macs: int | None = None
+    traffic_bytes: int | None = None
 
     @property
     def hash(self) -> str:
@@ -202,6 +208,9 @@ class Bundle:
             "cpu_features": list(self.cpu_features),
             "origin": self.origin,
             "model_hash": self.model_hash,
+            "model_name": self.model_name,
+            "macs": self.macs,
+            "traffic_bytes": self.traffic_bytes,
             "options": dict(self.options),
             "files": {name: {"sha256": sha, "size_bytes": size} for name, (sha, size) in self.files.items()},
             "inputs": [[t.name, t.dtype, list(t.shape)] for t in self.inputs],
@@ -225,6 +234,9 @@ class Bundle:
             cpu_features=tuple(_text(feature) for feature in document["cpu_features"]),
             options=dict(_table(document["options"])),
             history=tuple(Step.from_json(_table(step)) for step in document["history"]),
+            model_name=_text(document.get("model_name", "")),
+            macs=_count(document.get("macs")),
+            traffic_bytes=_count(document.get("traffic_bytes")),
         )
 
     def _check_files(self) -> None:
@@ -332,6 +344,12 @@ def _seal(document: Mapping[str, Any]) -> str:
 def _text(value: Any) -> str:
     if not isinstance(value, str):
         raise TypeError(f"{value!r} must be text")
+    return value
+
+
+def _count(value: Any) -> int | None:
+    if value is not None and (type(value) is not int or value < 0):
+        raise TypeError(f"{value!r} must be a number from 0 on, or null")
     return value
 
 

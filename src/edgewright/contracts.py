@@ -100,6 +100,9 @@ class QuantFormat:
         operators: Further operators that run in int8 where everything they read and make is quantized.
         float_outputs: Of `layers`, those that run in int8 even where they hand on float; the others only if what they
             make is quantized too.
+        spatial_axes: How many a convolution in int8 may have.
+        grouped: True where convolutions run in int8 that have several groups, each of several channels.
+        own_inputs: True where layers quantize for themselves what they read: other readers of a tensor keep it in float.
         reason: One sentence for the report: why this format on this CPU.
     """
 
@@ -111,6 +114,9 @@ class QuantFormat:
     layers: tuple[str, ...] = ("Conv", "Gemm", "MatMul")
     operators: tuple[str, ...] = ()
     float_outputs: tuple[str, ...] = ()
+    spatial_axes: tuple[int, ...] = (1, 2, 3)
+    grouped: bool = True
+    own_inputs: bool = False
     reason: str = ""
 
 
@@ -228,6 +234,7 @@ class OpenedBundle(Protocol):
 
     path: Path
     tensor_names: Mapping[str, str]
+    inputs: tuple[TensorInfo, ...]
     outputs: tuple[TensorInfo, ...]
     options: Mapping[str, Any]
     precision: str

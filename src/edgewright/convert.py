@@ -12,6 +12,7 @@ from edgewright import registry
 from edgewright.bundle import MANIFEST, Bundle, file_hash, staging
 from edgewright.contracts import Conversion
 from edgewright.errors import EdgewrightError
+from edgewright.graph import cost
 from edgewright.graph.int8 import saturating_layers
 from edgewright.model import Model
 from edgewright.options import build, dump
@@ -105,6 +106,7 @@ def _describe(
         for path in sorted(folder.rglob("*"))
         if path.is_file()
     }
+    macs, traffic_bytes = _cost(model) if hashed else (None, None)
     return Bundle(
         path=folder,
         name=name,
@@ -122,7 +124,18 @@ def _describe(
         history=model.history,
         origin=model.origin,
         model_hash=model.hash if hashed else "",
+        model_name=model.name,
+        macs=macs,
+        traffic_bytes=traffic_bytes,
     )
+
+
+def _cost(model: Model) -> tuple[int | None, int | None]:
+    """What one run computes and moves; unknown for a graph whose sizes contradict each other, yet which a runtime runs."""
+    try:
+        return cost.total(model.ir)
+    except EdgewrightError:
+        return None, None
 
 
 def _int8_needs(model: Model, plugin: Any) -> tuple[str, ...]:

@@ -59,11 +59,13 @@ def demo(out: str | Path, *, threads: int = 1, progress: Progress = SILENT) -> D
         EdgewrightError: E102 without the extra `demo`, E105 when a folder cannot be written, and what `deploy` raises.
     """
     from edgewright.deploy import deploy
+    from edgewright.deploy.run import read_state
     from edgewright.load import load
     from edgewright.samples import Samples
 
     out = Path(out)
     model = load(f"zoo:{NETWORK}")
+    read_state(out, model)  # refuses what `deploy` would refuse, before any photo is written
     folder = photos(photo_folder(out), progress=progress)
     samples = Samples.open(folder, model, progress=progress)
     words = ["edgewright", "deploy", f"zoo:{NETWORK}", "--samples", str(folder)]

@@ -69,10 +69,8 @@ class Environment(Record):
 
 @functools.cache
 def _environment() -> Environment:
-    import psutil
-
     versions = {}
-    for name in ("edgewright", "numpy", "onnx", "onnx-ir", "onnxruntime", "openvino"):
+    for name in ("edgewright", "numpy", "onnx", "onnx-ir", "onnxruntime", "openvino", "ncnn", "ai-edge-litert"):
         try:
             versions[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
@@ -83,7 +81,16 @@ def _environment() -> Environment:
         cpu=host_cpu_name(),
         cpu_features=host_features(),
         cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
-        memory_bytes=psutil.virtual_memory().total,
+        memory_bytes=_memory_bytes(),
         python=platform.python_version(),
         versions=versions,
     )
+
+
+def _memory_bytes() -> int:
+    """Physical memory."""
+    if hasattr(os, "sysconf"):
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    import psutil  # where POSIX is not
+
+    return int(psutil.virtual_memory().total)

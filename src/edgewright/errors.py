@@ -34,6 +34,8 @@ CODES: dict[str, str] = {
     "E212": "a pass cannot work on this graph",
     "E213": "a file is not valid ONNX",
     "E214": "a Darknet cfg has values or sizes that cannot be",
+    "E215": "an ncnn .param has values or sizes that cannot be",
+    "E216": "a TFLite file has options, types or shapes that cannot be",
     "E220": "a bundle's files do not match its manifest",
     "E221": "a bundle's manifest is missing or malformed",
     "E222": "a bundle was made from another network",
@@ -53,6 +55,9 @@ CODES: dict[str, str] = {
     # E4xx: measuring
     "E401": "a benchmark worker died",
     "E402": "a measurement is invalid",
+    "E410": "another machine cannot be reached",
+    "E411": "another machine lacks what a benchmark needs",
+    "E412": "the connection to another machine was lost",
 }
 
 

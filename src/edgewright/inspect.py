@@ -14,13 +14,14 @@ import math
 import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgewright import registry
 from edgewright.bench import inputs as bench_inputs
 from edgewright.bench import machine, telemetry
+from edgewright.bench.machine import Roof
 from edgewright.bundle import MANIFEST, Bundle
 from edgewright.convert import convert
 from edgewright.errors import EdgewrightError
@@ -39,19 +40,6 @@ if TYPE_CHECKING:
 _PROFILE_RUNS = 10
 #: Arithmetic that the measured float32 roof speaks of.
 _ROOF_PRECISION = "fp32"
-
-
-@dataclass(frozen=True)
-class _Roof:
-    """Peak in 1e9 operations per second, bandwidth in 1e9 bytes per second."""
-
-    peak_gflops: float
-    bandwidth_gbs: float
-
-    def floor_ms(self, macs: int, size_bytes: int) -> tuple[float, str]:
-        """Least milliseconds for so much work, and whether arithmetic or memory sets them."""
-        compute, memory = 2 * macs / self.peak_gflops / 1e6, size_bytes / self.bandwidth_gbs / 1e6
-        return max(compute, memory), "compute" if compute >= memory else "memory"
 
 
 def inspect(
@@ -98,7 +86,7 @@ def inspect(
         feed = _feed(network.inputs, samples)
         times, precision = _times(network, runtime, feed, threads)
     progress.update("inspect", 2, 3)
-    roof = _Roof(machine.peak_gflops(threads), machine.bandwidth_gbs(threads)) if roofline else None
+    roof = machine.roof(threads) if roofline else None
     if roof and precision != _ROOF_PRECISION:
         progress.note(f"the measured peak is float32's, so the roofline of a network in {precision} is left out")
     usable = roof if precision == _ROOF_PRECISION else None
@@ -164,7 +152,7 @@ def _times(network: Model | Bundle, runtime: str, feed: Arrays, threads: int) ->
 
 
 def _placed(
-    layers: Sequence[LayerCost], times: Mapping[str, float], model: Model | None, roof: _Roof | None
+    layers: Sequence[LayerCost], times: Mapping[str, float], model: Model | None, roof: Roof | None
 ) -> tuple[LayerCost, ...]:
     """The layers with times and bounds, followed by times that belong to no layer (changes of memory layout)."""
     if not times or model is None:
@@ -209,7 +197,7 @@ def _fused(ir_model: ir.Model, times: Mapping[str, float]) -> dict[str, list[ir.
 
 
 def _bounded(
-    layer: LayerCost, time_ms: float | None, roof: _Roof | None, *, macs: int | None, moved: int | None
+    layer: LayerCost, time_ms: float | None, roof: Roof | None, *, macs: int | None, moved: int | None
 ) -> LayerCost:
     """The layer with its time, and with what bounds the `macs` and `moved` bytes that it stands for."""
     if roof is None or moved is None or macs is None:
@@ -289,7 +277,7 @@ def _report(
     *,
     runtime: str | None,
     threads: int,
-    roof: _Roof | None,
+    roof: Roof | None,
     support: Mapping[str, tuple[str, ...]],
 ) -> InspectReport:
     operators: Counter[str] = Counter()

@@ -154,7 +154,7 @@ def test_the_whole_way(run: Run, workshop: Path, tmp_path: Path) -> None:
     assert run("report", "run")[0] == 0
 
 
-def test_step_by_step(run: Run, workshop: Path) -> None:
+def test_step_by_step(run: Run, workshop: Path, tmp_path: Path) -> None:
     net, photos = str(workshop / "net.onnx"), str(workshop / "photos")
     code, _, err = run("compress", net, "--recipe", "float", "--out", "small.onnx")
     assert (code, "next: edgewright convert small.onnx" in err) == (0, True)
@@ -166,10 +166,31 @@ def test_step_by_step(run: Run, workshop: Path) -> None:
     assert (code, "pass" in out) == (0, True), err
     code, out, err = run("bench", "bundle", "--max-seconds", "0.2", "--markdown", "table.md")
     assert "| bundle |" in out, err
+    assert "of fp32 roof" in out
+    assert "of fp32 roof" in (tmp_path / "table.md").read_text(encoding="utf-8")
     code, out, err = run("inspect", net)
     assert (code, "multiply-adds" in out) == (0, True), err
     code, out, err = run("spec", "show", net, "--json")
     assert json.loads(out)["task"] == "classify"
+
+
+def test_a_model_is_measured_on_the_runtimes_that_can_run_it(run: Run, workshop: Path, tmp_path: Path) -> None:
+    net = str(workshop / "net.onnx")
+    arguments = ("bench", net, "--samples", str(workshop / "photos"), "--max-seconds", "0.2", "--no-roofline", "--json")
+    code, out, err = run(*arguments, "--runtime", ",".join(installed()))
+    assert code in (0, 1), err
+    document = json.loads(out)
+    assert {result["bundle_name"] for result in document["results"]} == {f"net-{name}" for name in installed()}
+    assert len(document["fastest"]) == 1
+    assert list(tmp_path.iterdir()) == []
+    code, _, err = run("bench", net, "--runtime", "tensorrt")
+    assert (code, "error[E101]" in err) == (2, True)
+
+
+def installed() -> list[str]:
+    from edgewright import registry
+
+    return [name for name in ("onnxruntime", "openvino") if name in registry.installed("runtimes")]
 
 
 @pytest.mark.parametrize(
@@ -184,6 +205,9 @@ def test_step_by_step(run: Run, workshop: Path) -> None:
         (("verify", "nowhere.onnx", "nobundle", "--samples", "x"), 2, "error[E104]"),
         (("bench", "nobundle"), 2, "error[E104]"),
         (("bench", "nobundle", "--sweep", "one"), 2, "error["),
+        (("bench", "nobundle", "--on", "http://board"), 2, "error[E103]"),
+        (("bench", "nobundle", "--on", "ssh://board", "--ssh-option", "-F '"), 2, "error[E103]"),
+        (("bench", "zoo:efficientnet-lite9"), 2, "error[E101]"),
         (("report", "norun"), 2, "error[E104]"),
         (("list", "everything"), 2, "Invalid value"),
         (("list", "--set", "nonsense"), 2, "error[E103]"),
@@ -305,7 +329,7 @@ def test_documents_keep_their_schema(run: Run, workshop: Path, tmp_path: Path, d
         "verify": (net, "b", "--samples", photos),
         "locate": (net, "b", "--samples", photos),
         "inspect": (net,),
-        "bench": ("b", "--max-seconds", "0.2"),
+        "bench": ("b", "--max-seconds", "0.2", "--no-roofline"),
         "error": ("nowhere.onnx",),
     }
     command = "inspect" if document == "error" else document

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from edgewright.environment import Environment
-from edgewright.records import BenchResult, DeployOutcome, InspectReport, LocateReport, VerifyReport
+from edgewright.records import BenchResult, DeployOutcome, Fastest, InspectReport, LocateReport, VerifyReport
 
 FOLDER = Path(__file__).resolve().parents[2] / "docs" / "schemas"
 RECORDS = {"deploy": DeployOutcome, "verify": VerifyReport, "inspect": InspectReport}
@@ -28,7 +28,12 @@ def schemas() -> dict[str, dict[str, Any]]:
     """Name of the command -> schema of the document that it prints with --json."""
     found = {name: whole(lambda defs, record=record: of(record, defs)) for name, record in RECORDS.items()}
     found["bench"] = whole(
-        lambda defs: table({"results": {"type": "array", "minItems": 1, "items": of(BenchResult, defs)}})
+        lambda defs: table(
+            {
+                "results": {"type": "array", "minItems": 1, "items": of(BenchResult, defs)},
+                "fastest": {"type": "array", "minItems": 1, "items": of(Fastest, defs)},
+            }
+        )
     )
     found["locate"] = whole(  # one stage, or several in the order of the command line
         lambda defs: {

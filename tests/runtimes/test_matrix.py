@@ -1,4 +1,4 @@
-"""Operators x runtimes x dtypes: every runtime gives the reference's numbers, whole, tapped and cut."""
+"""Operators x runtimes x precisions: every runtime gives the reference's numbers, whole, tapped and cut, as the page says."""
 
 from __future__ import annotations
 
@@ -7,138 +7,71 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tests.docs.make_runtimes import Page
+from tests.runtimes.operators import (
+    OPERATORS,
+    PRECISIONS,
+    REFUSALS,
+    RUNTIMES,
+    Made,
+    Outcome,
+    distance,
+    inputs_for,
+    make,
+    reason,
+)
 
 from edgewright import registry, session
 from edgewright.contracts import Cut
-from edgewright.convert import convert
 from edgewright.errors import EdgewrightError
-from edgewright.model import Model
 
-#: One graph each: inputs, then how the inner tensor `a` is made; `y = Neg(a)` is added. T is the dtype under test and N
-#: the symbolic batch. Inputs named w... become weights: `w` normal, `wp` positive.
-OPERATORS = {
-    "conv": "T[N,3,9,8] x, T[4,3,3,3] w1, T[4] w2: a = Conv<strides=[2,1], pads=[1,1,1,1]>(x, w1, w2)",
-    "conv_1d": "T[N,3,12] x, T[4,3,3] w1: a = Conv<dilations=[2]>(x, w1)",
-    "conv_asymmetric": "T[N,2,7,7] x, T[3,2,3,2] w1, T[3] w2: a = Conv<pads=[0,1,2,0], dilations=[2,1]>(x, w1, w2)",
-    "conv_depthwise": "T[N,4,8,8] x, T[4,1,3,3] w1, T[4] w2: a = Conv<group=4, pads=[1,1,1,1]>(x, w1, w2)",
-    "conv_grouped": "T[N,4,8,8] x, T[6,2,3,3] w1: a = Conv<group=2, strides=[2,2]>(x, w1)",
-    "conv_relu6": "T[N,3,8,8] x, T[4,3,1,1] w1, T[4] w2: lo = Constant<value_float=0.0>() hi = Constant<value_float=6.0>()"
-    " l = CastLike(lo, x) h = CastLike(hi, x) c = Conv(x, w1, w2) a = Clip(c, l, h)",
-    "conv_same_upper": 'T[N,3,8,9] x, T[4,3,3,3] w1: a = Conv<auto_pad="SAME_UPPER", strides=[2,2]>(x, w1)',
-    "conv_transpose": "T[N,3,5,4] x, T[3,4,3,3] w1, T[4] w2:"
-    " a = ConvTranspose<strides=[2,2], pads=[1,1,1,1], output_padding=[1,1]>(x, w1, w2)",
-    "average_pool": "T[N,2,7,8] x: a = AveragePool<kernel_shape=[3,3], strides=[2,2], pads=[1,1,1,1]>(x)",
-    "average_pool_padded": "T[N,2,7,8] x:"
-    " a = AveragePool<kernel_shape=[3,3], pads=[1,1,1,1], count_include_pad=1>(x)",
-    "max_pool": "T[N,2,7,8] x: a = MaxPool<kernel_shape=[3,3], strides=[2,2], pads=[1,1,1,1]>(x)",
-    "max_pool_ceil": "T[N,2,8,8] x: a = MaxPool<kernel_shape=[3,3], strides=[2,2], ceil_mode=1>(x)",
-    "global_pools": "T[N,4,5,6] x: g = GlobalAveragePool(x) h = GlobalMaxPool(x) a = Add(g, h)",
-    "batch_normalization": "T[N,4,5,5] x, T[4] w1, T[4] w2, T[4] w3, T[4] wp4:"
-    " a = BatchNormalization<epsilon=0.001>(x, w1, w2, w3, wp4)",
-    "instance_normalization": "T[N,4,5,5] x, T[4] w1, T[4] w2: a = InstanceNormalization(x, w1, w2)",
-    "group_normalization": "T[N,4,5,5] x, T[4] w1, T[4] w2: a = GroupNormalization<num_groups=2>(x, w1, w2)",
-    "layer_normalization": "T[N,6,8] x, T[8] w1, T[8] w2: a = LayerNormalization<axis=-1>(x, w1, w2)",
-    "lrn": "T[N,6,4,4] x: a = LRN<size=3, alpha=0.1>(x)",
-    "gemm": "T[N,8] x, T[5,8] w1, T[5] w2: a = Gemm<transB=1, alpha=0.5>(x, w1, w2)",
-    "matmul": "T[N,3,8] x, T[8,5] w1: a = MatMul(x, w1)",
-    "attention": "T[N,2,6,4] x, T[N,2,6,4] k: t = Transpose<perm=[0,1,3,2]>(k) s = MatMul(x, t)"
-    " p = Softmax<axis=-1>(s) a = MatMul(p, k)",
-    "einsum": 'T[N,3,4] x, T[4,5] w1: a = Einsum<equation="bij,jk->bik">(x, w1)',
-    "elu_selu": "T[N,9] x: e = Elu<alpha=0.5>(x) a = Selu(e)",
-    "gelu": "T[N,9] x: a = Gelu(x)",
-    "hard_sigmoid": "T[N,9] x: a = HardSigmoid<alpha=0.166667, beta=0.5>(x)",
-    "hard_swish": "T[N,9] x: a = HardSwish(x)",
-    "leaky_relu": "T[N,9] x: a = LeakyRelu<alpha=0.1>(x)",
-    "mish": "T[N,9] x: a = Mish(x)",
-    "prelu": "T[N,4,3,3] x, T[4,1,1] w1: a = PRelu(x, w1)",
-    "sigmoid_tanh": "T[N,9] x: s = Sigmoid(x) a = Tanh(s)",
-    "softplus": "T[N,9] x: a = Softplus(x)",
-    "erf_sign": "T[N,9] x: e = Erf(x) s = Sign(x) a = Mul(e, s)",
-    "softmax": "T[N,4,5] x: a = Softmax<axis=1>(x)",
-    "log_softmax": "T[N,7] x: a = LogSoftmax(x)",
-    "arithmetic": "T[N,3,4] x, T[3,1] w1, T[4] wp2: s = Sub(x, w1) m = Mul(s, wp2) a = Div(m, wp2)",
-    "power": "T[N,6] x: b = Abs(x) r = Sqrt(b) e = Exp(x) p = Mul(r, e) o = Constant<value_float=2.0>()"
-    " q = CastLike(o, x) a = Pow(p, q)",
-    "minimum_maximum": "T[N,6] x, T[6] w1: m = Min(x, w1) n = Max(x, w1) a = Sub(n, m)",
-    "floor_round": "T[N,6] x: f = Floor(x) c = Ceil(x) r = Round(x) s = Add(f, c) a = Add(s, r)",
-    "reduce_mean": "T[N,3,4,5] x: i = Constant<value_ints=[2,3]>() a = ReduceMean<keepdims=1>(x, i)",
-    "reduce_norm": "T[N,8] x: i = Constant<value_ints=[1]>() n = ReduceL2(x, i) a = Div(x, n)",
-    "reduce_sum_max": "T[N,3,4] x: i = Constant<value_ints=[-1]>() s = ReduceSum<keepdims=0>(x, i)"
-    " m = ReduceMax<keepdims=0>(x, i) a = Add(s, m)",
-    "concat_split": "T[N,6,3] x: p, q, r = Split<axis=1, num_outputs=3>(x) a = Concat<axis=2>(r, p, q)",
-    "slice": "T[N,6,7] x: b = Constant<value_ints=[1,-1]>() e = Constant<value_ints=[5,-7]>() i = Constant<value_ints=[1,2]>()"
-    " s = Constant<value_ints=[2,-2]>() a = Slice(x, b, e, i, s)",
-    "pad": "T[N,2,4,4] x: p = Constant<value_ints=[0,0,1,2,0,0,2,1]>() a = Pad(x, p)",
-    "pad_reflect": 'T[N,2,4,4] x: p = Constant<value_ints=[0,0,1,2,0,0,2,1]>() a = Pad<mode="reflect">(x, p)',
-    "pad_edge": 'T[N,2,4,4] x: p = Constant<value_ints=[0,0,1,2,0,0,2,1]>() a = Pad<mode="edge">(x, p)',
-    "transpose_reshape": "T[N,3,4] x: t = Transpose<perm=[0,2,1]>(x) s = Constant<value_ints=[0,-1]>() a = Reshape(t, s)",
-    "flatten_unsqueeze": "T[N,3,1,4] x: i = Constant<value_ints=[2]>() q = Squeeze(x, i) f = Flatten<axis=1>(q)"
-    " a = Unsqueeze(f, i)",
-    "shape_arithmetic": "T[N,3,4] x: s = Shape<start=0, end=1>(x) m = Constant<value_ints=[12]>()"
-    " c = Concat<axis=0>(s, m) a = Reshape(x, c)",
-    "expand_tile": "T[N,1,4] x: s = Constant<value_ints=[1,3,4]>() e = Expand(x, s) r = Constant<value_ints=[1,2,1]>()"
-    " a = Tile(e, r)",
-    "gather": "T[N,5,3] x: i = Constant<value_ints=[4,0,-1]>() a = Gather<axis=1>(x, i)",
-    "where": "T[N,5] x, T[5] w1: g = Greater(x, w1) a = Where(g, x, w1)",
-    "top_k": "T[N,9] x: k = Constant<value_ints=[3]>() a, i = TopK(x, k)",
-    "arg_max": "T[N,9] x: i = ArgMax<axis=1>(x) a = CastLike(i, x)",
-    "cumulative_sum": "T[N,9] x: i = Constant<value_int=1>() a = CumSum(x, i)",
-    "resize_nearest": 'T[N,2,3,4] x: e = Constant<value_floats=[1.0,1.0,2.0,2.0]>() a = Resize<mode="nearest",'
-    ' coordinate_transformation_mode="asymmetric", nearest_mode="floor">(x, , e)',
-    "resize_linear": 'T[N,2,3,4] x: e = Constant<value_floats=[1.0,1.0,2.0,2.0]>() a = Resize<mode="linear",'
-    ' coordinate_transformation_mode="half_pixel">(x, , e)',
-    "resize_corners": 'T[N,2,3,4] x: e = Constant<value_floats=[1.0,1.0,2.0,2.0]>() a = Resize<mode="linear",'
-    ' coordinate_transformation_mode="align_corners">(x, , e)',
-    "depth_to_space": 'T[N,8,3,3] x: d = DepthToSpace<blocksize=2, mode="CRD">(x) a = SpaceToDepth<blocksize=2>(d)',
-    "lstm": "T[5,N,4] x, T[1,12,4] w1, T[1,12,3] w2, T[1,24] w3: a, h, c = LSTM<hidden_size=3>(x, w1, w2, w3)",
-    "lstm_bidirectional": "T[5,N,4] x, T[2,12,4] w1, T[2,12,3] w2, T[2,24] w3:"
-    ' a, h, c = LSTM<hidden_size=3, direction="bidirectional">(x, w1, w2, w3)',
-    "gru": "T[5,N,4] x, T[1,9,4] w1, T[1,9,3] w2, T[1,18] w3:"
-    " a, h = GRU<hidden_size=3, linear_before_reset=1>(x, w1, w2, w3)",
-    "rnn": "T[5,N,4] x, T[1,3,4] w1, T[1,3,3] w2, T[1,6] w3: a, h = RNN<hidden_size=3>(x, w1, w2, w3)",
-    "if": "T[N,4] x, T[4] w1: r = ReduceSum<keepdims=0>(x) z = Constant<value_float=0.0>() t = CastLike(z, r)"
-    " g = Greater(r, t) a = If(g) <then_branch = then () => (u) { u = Mul(x, w1) },"
-    " else_branch = other () => (v) { v = Add(x, w1) }>",
-    "function": "T[N,4] x, T[4] w1: a = edgewright.ScaledSwish(x, w1)",
-}  # fmt: skip
-FUNCTION = """<domain: "edgewright", opset_import: ["" : 21]>
-ScaledSwish (x, w) => (y) { s = Sigmoid(x) p = Mul(x, s) y = Mul(p, w) }"""
-RUNTIMES = [name for name in registry.names("runtimes") if name != "reference"]
-#: What a runtime has no kernel for, and says so.
-REFUSED: dict[tuple[str, str, str], str] = {}
+Tolerance = dict[str, dict[str, float]]
+_DTYPES = {"fp32": "float32", "fp16": "float16"}
 
 
-def operator_model(name: str, dtype: str) -> Model:
-    """The table's graph with weights from a seed and inferred shapes."""
-    import onnx
-    import onnx_ir as ir
-    from onnx import helper, numpy_helper, parser
-
-    signature, body = OPERATORS[name].split(":", 1)
-    types = signature.replace("T[", {"float32": "float[", "float16": "float16["}[dtype])
-    header = '<ir_version: 10, opset_import: ["" : 21, "edgewright" : 1]>'
-    kind = types.split("[")[0]
-    text = f"{header} {name} ({types}) => ({kind} y) {{ {body} y = Neg(a) }} {FUNCTION if name == 'function' else ''}"
-    proto = parser.parse_model(text)
-    rng = np.random.default_rng(len(name))
-    for value in list(proto.graph.input):
-        if value.name.startswith("w"):
-            shape = [size.dim_value for size in value.type.tensor_type.shape.dim]
-            weight = rng.standard_normal(shape) if not value.name.startswith("wp") else rng.uniform(0.5, 2, shape)
-            proto.graph.initializer.append(numpy_helper.from_array(weight.astype(dtype), value.name))
-            proto.graph.input.remove(value)
-    proto.graph.output[0].type.CopyFrom(
-        helper.make_tensor_type_proto(proto.graph.output[0].type.tensor_type.elem_type, None)
-    )
-    return Model(ir.from_proto(onnx.shape_inference.infer_shapes(proto, data_prop=True)), name=name)
+@pytest.fixture(scope="module")
+def page() -> Page:
+    return Page.read()
 
 
-def inputs_for(model: Model, batch: int, seed: int) -> dict[str, np.ndarray]:
-    rng = np.random.default_rng(seed)
-    return {
-        info.name: rng.standard_normal([batch if size == "N" else size for size in info.shape]).astype(info.dtype)
-        for info in model.inputs
-    }
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("runtime", RUNTIMES)
+@pytest.mark.parametrize("name", OPERATORS)
+def test_operator(name: str, runtime: str, precision: str, tmp_path: Path, tolerance: Tolerance, page: Page) -> None:
+    if registry.missing(registry.peek("runtimes", runtime).EXTRA):
+        pytest.skip(f"{runtime} is not installed")
+    try:
+        made = make(name, runtime, precision, tmp_path / "bundle")
+    except EdgewrightError as problem:
+        assert problem.code in REFUSALS, problem
+        assert not (tmp_path / "bundle").exists()
+        found = Outcome(refused=reason(problem))
+    else:
+        found = Outcome(distance(made))
+        if precision == "int8":
+            assert -20 * np.log10(max(found.distance, 1e-12)) >= tolerance["int8"]["sqnr_db"]
+        else:
+            check_everywhere(made, runtime, tolerance[_DTYPES[precision]])
+    assert page.agrees(name, runtime, precision, found), "python tests/docs/make_runtimes.py writes the page anew"
+
+
+def check_everywhere(made: Made, runtime: str, limits: dict[str, float]) -> None:
+    """Outputs at both batch sizes, inner tensors, and the parts before and behind one, as far as the runtime has these."""
+    traits = registry.peek("runtimes", runtime).TRAITS
+    one, three = inputs_for(made.model, 1, seed=1), inputs_for(made.model, 3, seed=2)
+    with session.open(made.model, runtime="reference") as original, session.open(made.bundle) as opened:
+        assert_close(opened.run(one), original.run(one), limits)
+        if traits.dynamic_shapes:
+            assert_close(opened.run(three), original.run(three), limits)
+        if traits.taps == "none":
+            return
+        assert {"a", "y"} <= set(made.bundle.tensor_names)
+        inner = original.run(one, ["a", "y"])
+        assert_close(opened.run(one, ["a", "y"]), inner, limits)
+    with session.open(made.bundle, cut=Cut(("a",), ("y",))) as fragment:
+        assert_close(fragment.run({"a": inner["a"]}), {"y": -inner["a"]}, limits)
+    with session.open(made.bundle, cut=Cut(None, ("a",))) as fragment:
+        assert_close(fragment.run(one), {"a": inner["a"]}, limits)
 
 
 def assert_close(got: dict[str, Any], wanted: dict[str, Any], limits: dict[str, float]) -> None:
@@ -149,28 +82,25 @@ def assert_close(got: dict[str, Any], wanted: dict[str, Any], limits: dict[str, 
         np.testing.assert_allclose(got[name], array, rtol=limits["rtol"], atol=limits["atol"], err_msg=name)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float16"])
-@pytest.mark.parametrize("runtime", RUNTIMES)
-@pytest.mark.parametrize("name", OPERATORS)
-def test_operator(name: str, runtime: str, dtype: str, tmp_path: Path, tolerance: dict[str, dict[str, float]]) -> None:
-    if registry.missing(registry.peek("runtimes", runtime).EXTRA):
-        pytest.skip(f"{runtime} is not installed")
-    model = operator_model(name, dtype)
-    limits = tolerance[dtype]
-    if (runtime, name, dtype) in REFUSED:
-        with pytest.raises(EdgewrightError, match=REFUSED[runtime, name, dtype]) as caught:
-            convert(model, runtime, tmp_path / "bundle")
-        assert caught.value.code == "E210"
-        return
-    bundle = convert(model, runtime, tmp_path / "bundle")
-    assert {"a", "y"} <= set(bundle.tensor_names)
-    one, three = inputs_for(model, 1, seed=1), inputs_for(model, 3, seed=2)
-    with session.open(model, runtime="reference") as original, session.open(bundle) as opened:
-        assert_close(opened.run(one), original.run(one), limits)
-        assert_close(opened.run(three), original.run(three), limits)
-        inner = original.run(one, ["a", "y"])
-        assert_close(opened.run(one, ["a", "y"]), inner, limits)
-    with session.open(bundle, cut=Cut(("a",), ("y",))) as fragment:
-        assert_close(fragment.run({"a": inner["a"]}), {"y": -inner["a"]}, limits)
-    with session.open(bundle, cut=Cut(None, ("a",))) as fragment:
-        assert_close(fragment.run(one), {"a": inner["a"]}, limits)
+def test_a_page_is_read_as_it_is_written() -> None:
+    reasons = {
+        ("lrn", "here", "fp32"): "it has no kernel: a pity",
+        ("rnn", "here", "fp32"): "it has no kernel: a pity",
+        **{(name, "here", "int8"): "it runs no int8" for name in ("lrn", "rnn", "if")},
+    }
+    rows = {"lrn": "LRN", "rnn": "RNN", "if": "If, Mul"}
+    cells = {(name, "here", precision): "<= 1e-6" for name in rows for precision in PRECISIONS}
+    page = Page(rows, ("here",), cells | dict.fromkeys(reasons, "refused"), reasons)
+    assert Page.parse(page.text()) == page
+    assert "- here fp32, `lrn`, `rnn`: it has no kernel: a pity\n- here int8, all: it runs no int8" in page.text()
+    assert page.agrees("if", "here", "fp32", Outcome(distance=1e-3))
+    assert page.agrees("lrn", "here", "fp32", Outcome(refused="it has no kernel: a pity"))
+    assert not page.agrees("lrn", "here", "fp32", Outcome(distance=1e-9))
+    assert not page.agrees("lrn", "here", "fp32", Outcome(refused="another reason"))
+    assert not page.agrees("if", "here", "fp32", Outcome(refused="it has no kernel: a pity"))
+
+
+def test_the_page_has_every_operator_and_runtime(page: Page) -> None:
+    assert list(page.rows) == list(OPERATORS)
+    assert set(page.runtimes) >= {name for name in RUNTIMES if name in registry.installed("runtimes")}
+    assert page.text() == Page.PATH.read_text(encoding="utf-8"), "python tests/docs/make_runtimes.py writes it anew"

@@ -10,16 +10,18 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from edgewright.bench import BenchPlan, bench, inputs, schedule
+from edgewright.bench import BenchPlan, bench, inputs, machine, schedule
 from edgewright.bench import process as process_module
+from edgewright.bench.pairs import winners
 from edgewright.bench.process import WorkerProcess
-from edgewright.bench.table import markdown, to_json
+from edgewright.bench.table import markdown, to_json, verdict
 from edgewright.bundle import Bundle
 from edgewright.contracts import Role, Sample
 from edgewright.convert import convert
@@ -371,6 +373,57 @@ def test_table(bundle: Bundle) -> None:
     with pytest.raises(EdgewrightError, match="E101"):
         markdown(results, baseline="nobody")
     assert "| bundle |" in markdown([])
+
+
+def test_bundles_are_compared_within_their_model(
+    bundle: Bundle, model_from_text: Callable[..., Model], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(machine, "peak_gflops", lambda threads: 100.0)
+    monkeypatch.setattr(machine, "bandwidth_gbs", lambda threads: 10.0)
+    text = HEAD + "g (float[N,64] x, float[64,64] w) => (float[N,64] y) { y = MatMul(x, w) }"
+    other = convert(model_from_text(text, name="product"), "onnxruntime", tmp_path / "product-ort")
+    plan = BenchPlan(**{**vars(QUICK), "roofline": True})
+    results = bench([other, bundle, bundle.path], None, plan)
+    assert [result.model for result in results] == ["product", "model", "model"]
+    assert results[0].relative == (1, 1, 1)
+    assert min(result.relative for result in results[1:]) == (1, 1, 1)
+    found = results[0].roofline
+    assert found is not None
+    assert results[0].macs == 64 * 64
+    assert found.floor_ms == pytest.approx(max(2 * 64 * 64 / 100e6, (64 * 64 + 2 * 64) * 4 / 10e6))
+    assert (found.bound, found.reached) == ("memory", found.floor_ms / results[0].infer.median_ms)
+    table = markdown(results)
+    assert "| model | bundle |" in table
+    assert "of fp32 roof" in table
+    assert "product, 1 thread: product-ort (onnxruntime" in table
+    assert table.count("- model, 1 thread: ") == 1
+    assert [item["model"] for item in json.loads(to_json(results))["fastest"]] == ["product", "model"]
+
+
+def test_the_fastest_is_named_only_where_it_is_proven(bundle: Bundle) -> None:
+    (first,) = bench([bundle], None, QUICK)
+    slow = replace(first, bundle_name="slow", relative=(1.5, 1.4, 1.6))
+    near = replace(first, bundle_name="near", relative=(1.01, 0.99, 1.03))
+    (alone,) = winners([first])
+    assert (alone.bundle_name, alone.next, alone.ratio) == ("relu", None, None)
+    assert "alone was measured" in verdict(alone)
+    (sure,) = winners([slow, first])
+    assert (sure.bundle_name, sure.next, sure.ratio, sure.equal) == ("relu", "slow", (1.5, 1.4, 1.6), ())
+    assert "fastest is relu" in verdict(sure)
+    (unsure,) = winners([slow, near, first])
+    assert (unsure.next, unsure.equal) == ("near", ("near",))
+    assert "no difference proven between relu" in verdict(unsure)
+    assert len(winners([first, replace(first, threads=2), replace(first, origin="other")])) == 3
+
+
+def test_a_roof_that_cannot_be_measured_costs_only_its_column(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(threads: int) -> float:
+        raise EdgewrightError("E402", "no")
+
+    monkeypatch.setattr(machine, "peak_gflops", fail)
+    (result,) = bench(bundle, None, BenchPlan(**{**vars(QUICK), "roofline": True}))
+    assert result.roofline is None
+    assert "roof" not in markdown([result])
 
 
 def test_longest_reply_is_bounded(monkeypatch: pytest.MonkeyPatch, bundle: Bundle) -> None:

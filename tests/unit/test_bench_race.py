@@ -92,8 +92,9 @@ def run(
 
 def entry_of(name: str, tmp_path: Path, race: Race) -> Entry:
     bundle: Any = SimpleNamespace(
-        hash=name, path=tmp_path / name, spec=Spec(), runtime="r", precision="fp32", size_bytes=1
-    )
+        hash=name, path=tmp_path / name, spec=Spec(), runtime="r", precision="fp32", size_bytes=1, origin="o",
+        model_name="m", macs=1,
+    )  # fmt: skip
     groups = tuple(number for number, names in enumerate(race) if name in names) if race else None
     typed: Bundle = bundle
     return Entry(typed, name, tmp_path / "inputs.npz", groups=groups)

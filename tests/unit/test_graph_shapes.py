@@ -86,3 +86,13 @@ def test_keep_known_fills_up_what_inference_cannot_tell() -> None:
         model.graph[0].outputs[0].shape = ir.Shape([3, 2])
         infer(model, keep_known=keep)
         assert static_shape(model.graph[0].outputs[0]) == expected
+
+
+def test_infer_goes_on_after_a_group_normalization() -> None:
+    model = parse(
+        "g (float[1,4,5,5] x) => (float[A,B] y) <float[4] s = {1, 1, 1, 1}, float[4] b = {0, 0, 0, 0}> "
+        "{ a = GroupNormalization<num_groups=2>(x, s, b)  y = Flatten(a) }"
+    )
+    infer(model)
+    assert static_shape(model.graph[0].outputs[0]) == (1, 4, 5, 5)
+    assert model.graph[0].op_type == "GroupNormalization"

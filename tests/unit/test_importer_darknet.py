@@ -213,7 +213,7 @@ def test_training_options_do_not_warn(data: Path) -> None:
 def test_an_option_of_several_plugins_belongs_to_the_one_that_loads_the_network() -> None:
     assert expand(["net.cfg", "--weights", "w"], set()) == ["net.cfg", "--set", "darknet.weights=w"]
     assert expand(["--weights=w", "zoo:resemblyzer"], set()) == ["--set", "resemblyzer.weights=w", "zoo:resemblyzer"]
-    with refused("E103", "`--weights` could belong to: darknet, efficientnet_lite, resemblyzer"):
+    with refused("E103", "`--weights` could belong to: darknet, ncnn, efficientnet_lite, resemblyzer"):
         expand(["net.onnx", "--weights", "w"], set())
 
 

@@ -10,9 +10,10 @@ import pytest
 
 from edgewright import registry
 from edgewright.bench import machine
+from edgewright.bench.machine import Roof
 from edgewright.convert import convert
 from edgewright.errors import EdgewrightError
-from edgewright.inspect import _bounded, _fused, _placed, _Roof, inspect
+from edgewright.inspect import _bounded, _fused, _placed, inspect
 from edgewright.model import Model
 from edgewright.records import InspectReport, LayerCost
 
@@ -52,7 +53,7 @@ def test_weights_are_counted(model_from_text: Callable[..., Model]) -> None:
 
 def test_a_fused_time_stands_at_the_heaviest_member(model: Model) -> None:
     layers = inspect(model).layers
-    roof = _Roof(peak_gflops=1.0, bandwidth_gbs=1.0)
+    roof = Roof(peak_gflops=1.0, bandwidth_gbs=1.0)
     placed = {item.name: item for item in _placed(layers, {"b": 1.0, "y": 0.5, "(reorder)": 0.1}, model, roof)}
     assert [placed[name].time_ms for name in ("a", "b", "y", "(reorder)")] == [1.0, None, 0.5, 0.1]
     read, weights, written = 4 * 64 * 4, 16 * 4 * 9 * 4, 16 * 64 * 4
@@ -73,7 +74,7 @@ def test_whole_chain_under_its_last_tensor(model: Model) -> None:
 
 def test_efficiency_ends_at_one(model: Model) -> None:
     conv = inspect(model).layers[0]
-    roof = _Roof(peak_gflops=1e-6, bandwidth_gbs=1e-6)
+    roof = Roof(peak_gflops=1e-6, bandwidth_gbs=1e-6)
     assert _bounded(conv, 0.001, roof, macs=5, moved=5).efficiency == 1.0
     assert _bounded(conv, 0.0, roof, macs=5, moved=5).efficiency is None
     assert _bounded(conv, 1.0, roof, macs=None, moved=5).bound is None

@@ -15,7 +15,7 @@ import edgewright as ew
 from edgewright.bundle import Bundle
 from edgewright.metrics import sqnr_db
 
-RUNTIMES = ("onnxruntime", "openvino")
+RUNTIMES = ("ncnn", "onnxruntime", "openvino")
 #: Photos that make the file, and others that judge it.
 CALIBRATE, JUDGE = 24, 40
 
@@ -54,6 +54,11 @@ def test_every_layer_runs_in_int8(made: Bundle) -> None:
         assert kinds.count("QLinearAdd") == 9
         assert kinds.count("QGemm") == 1
         assert not {"Conv", "Add", "Gemm", "MatMul", "Clip", "FusedConv"} & set(kinds)
+    elif made.runtime == "ncnn":
+        found = ncnn_layers(made)
+        assert len(found) == 50
+        assert found.count("101") == 34  # those that int8 convolutions alone read
+        assert found.count("1") == 16
     else:
         layers = openvino_layers(made)
         assert len(layers) == 50
@@ -86,10 +91,21 @@ def test_every_layer_of_a_small_network_runs_in_int8(
             sum(kind in ("QLinearConv", "QGemm", "QLinearMatMul", "MatMulIntegerToFloat") for kind in kinds) == layers
         )
         assert not {"Conv", "Add", "Gemm", "MatMul", "Relu", "FusedConv", "FusedMatMul"} & set(kinds), kinds
+    elif runtime == "ncnn":
+        kept = ncnn_layers(bundle)
+        assert len(kept) == layers
+        assert set(kept) <= {"1", "101"}
     else:
         found = openvino_layers(bundle)
         assert len(found) == layers
         assert {precision for _, precision in found} <= {"u8", "i8"}
+
+
+def ncnn_layers(bundle: Bundle) -> list[str]:
+    """Parameter 8 of the layers with weights: 1 for int8 that hands on floats, 101 for integers out, "" for floats."""
+    lines = [line.split() for line in bundle.file("model.param").read_text(encoding="utf-8").splitlines()[2:]]
+    weighted = [line for line in lines if line[0].startswith(("Convolution", "InnerProduct"))]
+    return [next((word[2:] for word in line if word.startswith("8=")), "") for line in weighted]
 
 
 def onnxruntime_operators(bundle: Bundle) -> list[str]:

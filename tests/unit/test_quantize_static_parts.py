@@ -13,6 +13,7 @@ from tests.onnx_files import with_weights
 from edgewright.contracts import QuantFormat
 from edgewright.graph.int8 import LARGEST_SAFE_PAIR, largest_pairs, neighbours
 from edgewright.graph.shapes import infer
+from edgewright.passes.quantize_static import _assembly as assembly
 from edgewright.passes.quantize_static import _rounding as rounding
 from edgewright.passes.quantize_static._layers import Layer, find_layers
 from edgewright.passes.quantize_static._placement import Placement, place
@@ -26,6 +27,15 @@ SIGNED = QuantFormat(activation_dtype="int8", activation_symmetric=True)
 CLOSED = QuantFormat(operators=("Add", "Concat", "GlobalAveragePool", "MaxPool"), float_outputs=("Gemm", "MatMul"))
 #: As OpenVINO's: layers may hand on float.
 OPEN = QuantFormat(operators=("Flatten", "MaxPool"), float_outputs=("Conv", "Gemm", "MatMul"))
+#: As ncnn's: layers quantize what they read, and few kinds of convolution run in int8.
+OWN = QuantFormat(
+    activation_dtype="int8",
+    activation_symmetric=True,
+    float_outputs=("Conv", "Gemm", "MatMul"),
+    spatial_axes=(2,),
+    grouped=False,
+    own_inputs=True,
+)
 
 
 # --- histograms and ranges --------------------------------------------------------------------------------------------
@@ -449,3 +459,45 @@ def test_nothing_to_do_is_nothing(rng: np.random.Generator) -> None:
     found: Any = placed("y = Conv(x, W)", CLOSED, rng, keep=("y",))
     assert not found.points
     assert not found.layers
+
+
+def test_layers_that_quantize_for_themselves_leave_other_readers_in_float(rng: np.random.Generator) -> None:
+    body = "a = Conv(x, w1) b = Conv(a, w2) y = Add(a, b)"
+    weights = {name: rng.standard_normal((4, 4, 1, 1)).astype(np.float32) for name in ("w1", "w2")}
+    model = parse(f"g (float[1,4,8,8] x, float[4,4,1,1] w1, float[4,4,1,1] w2) => (float[] y) {{ {body} }}", **weights)
+    layers, _ = find_layers(model, OWN)
+    placement = place(model, layers, OWN)
+    ranges = {name: Range(0.1, 0, "int8", (-1.0, 1.0), "minmax", 0.0, 0.0, 0.0) for name in placement.points}
+    assembly.quantize(model, placement, ranges, {})
+    read = {node.op_type: [value.name for value in node.inputs] for node in model.graph}
+    assert read["Add"] == ["a", "b"]
+    assert read["Conv"][0] == "a:dq"
+
+
+@pytest.mark.parametrize(
+    ("given", "weight", "attributes", "reason"),
+    [
+        ("float[1,4,8]", (4, 4, 3), "", "of 1 spatial axes"),
+        ("float[1,4,8,8]", (4, 2, 1, 1), "<group=2>", "of groups of several channels"),
+    ],
+)
+def test_convolutions_that_a_format_leaves_out_say_why(
+    given: str, weight: tuple[int, ...], attributes: str, reason: str, rng: np.random.Generator
+) -> None:
+    shape = ",".join(map(str, weight))
+    text = f"g ({given} x, float[{shape}] w) => (float[] y) {{ y = Conv{attributes}(x, w) }}"
+    model = parse(text, w=rng.standard_normal(weight).astype(np.float32))
+    assert not find_layers(model, OPEN)[1]
+    assert reason in find_layers(model, OWN)[1]["y"]
+
+
+def test_a_depthwise_convolution_is_none_of_groups_of_several_channels(rng: np.random.Generator) -> None:
+    text = "g (float[1,4,8,8] x, float[8,1,1,1] w) => (float[] y) { y = Conv<group=4>(x, w) }"
+    model = parse(text, w=rng.standard_normal((8, 1, 1, 1)).astype(np.float32))
+    assert reason_of(model)
+    text = "g (float[1,4,8,8] x, float[4,1,1,1] w) => (float[] y) { y = Conv<group=4>(x, w) }"
+    assert not reason_of(parse(text, w=rng.standard_normal((4, 1, 1, 1)).astype(np.float32)))
+
+
+def reason_of(model: ir.Model) -> dict[str, str]:
+    return find_layers(model, OWN)[1]

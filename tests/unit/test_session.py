@@ -26,7 +26,8 @@ net (float[N,3] image, int64[N] shift) => (float[N,3] scores, float[N,3] twice) 
   scores = Add(moved, column)
   twice = Add(scores, scores)
 }"""
-RUNTIMES = registry.installed("runtimes")
+#: Not ncnn, which takes no integers: its sessions are tested in tests/runtimes/test_ncnn.py.
+RUNTIMES = [name for name in registry.installed("runtimes") if name != "ncnn"]
 
 
 @pytest.fixture
@@ -232,7 +233,7 @@ class TestCut:
     def test_inputs_that_are_not_enough(self, bundle: Bundle) -> None:
         problem = refused(lambda: session.open(bundle, cut=Cut(("moved",), ("twice",))))
         assert problem.code == "E231"
-        assert "`image`" in problem.message
+        assert any(name in problem.message for name in ("`image`", "`shift`"))
 
     @pytest.mark.parametrize("cut", [Cut(("nowhere",), ("twice",)), Cut(None, ("nowhere",)), Cut(("moved",), ())])
     def test_tensors_that_do_not_exist(self, bundle: Bundle, cut: Cut) -> None:

@@ -10,15 +10,16 @@ the only clocks of the code base.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgewright import registry
 from edgewright.bench import inputs, telemetry
-from edgewright.bench.outcome import results_of
 from edgewright.bench.plan import BenchPlan
-from edgewright.bench.schedule import Entry, measure
+from edgewright.bench.remote import Board, measure_there
+from edgewright.bench.schedule import Entry
+from edgewright.bench.sweep import OnFailure, check_threads, measure_all
 from edgewright.bundle import Bundle
 from edgewright.errors import EdgewrightError
 from edgewright.model import TensorInfo
@@ -28,12 +29,9 @@ from edgewright.records import BenchResult
 if TYPE_CHECKING:
     from edgewright.contracts import SampleSource
 
-__all__ = ["BenchPlan", "bench"]
+__all__ = ["BenchPlan", "Board", "bench"]
 
 _DEFAULT_PLAN = BenchPlan()
-
-#: Told of a bundle that could not be measured: (bundle, threads, error).
-OnFailure = Callable[[Bundle, int, EdgewrightError], None]
 
 
 def bench(
@@ -42,6 +40,7 @@ def bench(
     plan: BenchPlan = _DEFAULT_PLAN,
     *,
     race: Sequence[Collection[str]] = (),
+    on: Board | str | None = None,
     on_failure: OnFailure | None = None,
     progress: Progress = SILENT,
 ) -> tuple[BenchResult, ...]:
@@ -58,28 +57,27 @@ def bench(
         race: Groups of names, where only the fastest of each is looked for. A bundle that is clearly slower than the
             fastest in every group that it is in, or is in none, leaves the rounds once its median is known to the
             plan's `rough_half_width`; its interval is that much wider. Without groups all are measured to the end.
+        on: Measure on this machine instead, `ssh://USER@HOST`; file -> arrays is not timed there (see `bench.remote`).
         on_failure: Told of a bundle that cannot be measured, which is then left out of the results; by default the
             first failure ends the whole measurement.
         progress: Told after every round.
 
     Raises:
         EdgewrightError: E103 for no bundles or more threads than cores, E301 or E230 for samples that are missing or do
-            not fit, E401 for a worker that died, E2xx for a bundle that cannot be opened.
+            not fit, E401 for a worker that died, E410, E411 or E412 for another machine that cannot be reached, lacks
+            something or was lost, E2xx for a bundle that cannot be opened.
     """
     opened = _opened(bundles)
-    cores = len(telemetry.available_cores())
-    if max(plan.threads) > cores:
-        raise EdgewrightError(
-            "E103", f"`threads` is {max(plan.threads)}, but only {cores} cores may be used", hint=f"--threads {cores}"
-        )
-    measured: list[tuple[Bundle, BenchResult]] = []
+    if on is None:
+        check_threads(plan, len(telemetry.available_cores()))  # before any input is made
     with tempfile.TemporaryDirectory(prefix="edgewright-bench-") as name:
         folder = Path(name)
         templates = _templates(opened, samples, plan, folder, race)
-        for threads in plan.threads:
-            measured += _measure_group(
-                templates, threads, plan=plan, folder=folder, on_failure=on_failure, progress=progress
-            )
+        if on is None:
+            measured = measure_all(templates, plan, folder, on_failure=on_failure, progress=progress)
+        else:
+            board = on if isinstance(on, Board) else Board.parse(on)
+            measured = measure_there(board, templates, plan, on_failure=on_failure, progress=progress)
     for bundle, result in measured:
         _keep(bundle, result, progress)
     return tuple(result for _, result in measured)
@@ -126,32 +124,6 @@ def _templates(
         groups = tuple(number for number, names in enumerate(race) if name in names) if race else None
         entries.append(Entry(bundle, name, own.path, note=own.note, photos=photos, post=post, groups=groups))
     return tuple(entries)
-
-
-def _measure_group(
-    templates: Sequence[Entry],
-    threads: int,
-    *,
-    plan: BenchPlan,
-    folder: Path,
-    on_failure: OnFailure | None,
-    progress: Progress,
-) -> list[tuple[Bundle, BenchResult]]:
-    """Bundle and result of those that could be measured at `threads` threads."""
-    entries = [entry.fresh() for entry in templates]
-    lost: list[Entry] = []
-
-    def lose(entry: Entry, error: EdgewrightError) -> None:
-        if on_failure is None:
-            raise error
-        on_failure(entry.bundle, threads, error)
-        lost.append(entry)
-
-    before = telemetry.state()
-    measure(entries, threads, plan, folder, lose=lose, progress=progress)
-    machine = {"before": before, "after": telemetry.state(), "machine": telemetry.machine()}
-    kept = [entry for entry in entries if entry not in lost]
-    return list(zip([entry.bundle for entry in kept], results_of(kept, threads, plan, machine), strict=True))
 
 
 def _keep(bundle: Bundle, result: BenchResult, progress: Progress) -> None:

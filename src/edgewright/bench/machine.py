@@ -9,6 +9,7 @@ one's BLAS to be slow. On a shared machine a neighbour lowers both; the best of 
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import os
@@ -17,11 +18,13 @@ import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
 import numpy as np
 
 from edgewright.bench import telemetry
 from edgewright.errors import EdgewrightError
+from edgewright.records import Bound
 
 #: Matrices of this many rows and columns: 8 MB of operands stay in the second and third level cache.
 _MATRIX = 1024
@@ -36,12 +39,34 @@ _BLAS_VARIABLES = ("OPENBLAS_CORETYPE", "MKL_ENABLE_INSTRUCTIONS", "MKL_DEBUG_CP
 _TIMEOUT_SECONDS = 120.0
 
 
+@dataclass(frozen=True)
+class Roof:
+    """Peak in 1e9 float32 operations per second, bandwidth in 1e9 bytes per second."""
+
+    peak_gflops: float
+    bandwidth_gbs: float
+
+    def floor_ms(self, macs: int, size_bytes: int) -> tuple[float, Bound]:
+        """Least milliseconds for so much work, and whether arithmetic or memory sets them."""
+        compute, memory = 2 * macs / self.peak_gflops / 1e6, size_bytes / self.bandwidth_gbs / 1e6
+        return max(compute, memory), "compute" if compute >= memory else "memory"
+
+
+def roof(threads: int) -> Roof:
+    """Both roofs on `threads` threads, measured at the first call.
+
+    Raises:
+        EdgewrightError: E402 when they cannot be measured.
+    """
+    return Roof(peak_gflops(threads), bandwidth_gbs(threads))
+
+
 @functools.cache
 def peak_gflops(threads: int) -> float:
     """Highest float32 rate reached, in 1e9 operations per second (a multiply-add is 2), on `threads` threads.
 
-    The best of two libraries' matrix products (numpy's BLAS, ONNX Runtime): what software reaches here, a lower bound
-    of what the CPU could do.
+    The best of two libraries' matrix products (numpy's BLAS, and ONNX Runtime where it is installed): what software
+    reaches here, a lower bound of what the CPU could do.
     Source: Williams, Waterman and Patterson 2009, "Roofline".
 
     Raises:
@@ -85,8 +110,10 @@ def _measure_peak(threads: int) -> float:
     left, right = (rng.standard_normal((_MATRIX, _MATRIX), np.float32) for _ in range(2))
     out = np.empty_like(left)
     flops = 2 * _MATRIX**3
-    numpy_rate = _best_rate(lambda: np.matmul(left, right, out=out), flops)
-    return max(numpy_rate, _best_rate(_onnxruntime_product(left, right, threads), flops))
+    products: list[Callable[[], object]] = [lambda: np.matmul(left, right, out=out)]
+    with contextlib.suppress(ImportError):  # another machine has only what its bundles need, and numpy
+        products.append(_onnxruntime_product(left, right, threads))
+    return max(_best_rate(product, flops) for product in products)
 
 
 def _onnxruntime_product(left: np.ndarray, right: np.ndarray, threads: int) -> Callable[[], object]:

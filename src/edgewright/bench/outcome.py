@@ -8,28 +8,32 @@ from typing import Any
 import numpy as np
 
 from edgewright.bench import statistics, telemetry, trust
+from edgewright.bench.machine import Roof
 from edgewright.bench.plan import BenchPlan
 from edgewright.bench.schedule import Entry
-from edgewright.records import BenchResult, Environment, Timing
+from edgewright.records import BenchResult, Environment, Roofline, Timing
 
 #: Counters of the worker that tell something on their own.
 _SHOWN = ("voluntary_switches", "involuntary_switches", "minor_faults", "major_faults")
 
 
 def results_of(
-    entries: Sequence[Entry], threads: int, plan: BenchPlan, machine: Mapping[str, Any]
+    entries: Sequence[Entry], threads: int, plan: BenchPlan, machine: Mapping[str, Any], roof: Roof | None = None
 ) -> list[BenchResult]:
     """A record per entry of one interleaved group; `machine` is the telemetry that they share."""
     timings = [statistics.summarize(entry.rounds, seed=plan.seed) for entry in entries]
     if not timings:
         return []
-    fastest = entries[statistics.fastest([entry.rounds for entry in entries])]
+    fastest: dict[str, Entry] = {}
+    for origin in {entry.bundle.origin for entry in entries}:
+        group = [entry for entry in entries if entry.bundle.origin == origin]
+        fastest[origin] = group[statistics.fastest([entry.rounds for entry in group])]
     results = []
     for entry, timing in zip(entries, timings, strict=True):
-        ratio = (1.0, 1.0, 1.0)
-        if entry is not fastest:
-            ratio = statistics.paired_ratio(entry.rounds, fastest.rounds, seed=plan.seed)
-        results.append(_result(entry, timing, threads=threads, ratio=ratio, plan=plan, machine=machine))
+        ratio, base = (1.0, 1.0, 1.0), fastest[entry.bundle.origin]
+        if entry is not base:
+            ratio = statistics.paired_ratio(entry.rounds, base.rounds, seed=plan.seed)
+        results.append(_result(entry, timing, threads=threads, ratio=ratio, plan=plan, machine=machine, roof=roof))
     return results
 
 
@@ -41,6 +45,7 @@ def _result(
     ratio: tuple[float, float, float],
     plan: BenchPlan,
     machine: Mapping[str, Any],
+    roof: Roof | None,
 ) -> BenchResult:
     seen = trust.Observation(
         timing=timing,
@@ -73,6 +78,25 @@ def _result(
         relative=ratio,
         seed=plan.seed,
         environment=Environment.here(),
+        model=entry.bundle.model_name,
+        origin=entry.bundle.origin,
+        macs=entry.bundle.macs,
+        roofline=None if roof is None else _roofline(entry, timing, roof),
+    )
+
+
+def _roofline(entry: Entry, timing: Timing, roof: Roof) -> Roofline | None:
+    """How near the network comes to the roof; None where the bundle does not record its costs."""
+    macs, traffic_bytes = entry.bundle.macs, entry.bundle.traffic_bytes
+    if macs is None or traffic_bytes is None or not timing.median_ms:
+        return None
+    floor_ms, bound = roof.floor_ms(macs, traffic_bytes)
+    return Roofline(
+        peak_gflops=roof.peak_gflops,
+        bandwidth_gbs=roof.bandwidth_gbs,
+        floor_ms=floor_ms,
+        bound=bound,
+        reached=floor_ms / timing.median_ms,
     )
 
 

@@ -26,6 +26,7 @@ class BenchPlan:
         seed: Seed of the order, the bootstrap and of random inputs.
         max_samples: Different inputs used in rotation.
         pre_post: Time file -> arrays and outputs -> result too, apart from the network.
+        roofline: Measure this machine's float32 peak and memory bandwidth too, and say how near each bundle comes.
         timeout_seconds: A worker that does not answer for so long is killed.
     """
 
@@ -40,6 +41,7 @@ class BenchPlan:
     seed: int = 0
     max_samples: int = 8
     pre_post: bool = True
+    roofline: bool = False
     timeout_seconds: float = 300.0
 
     def __post_init__(self) -> None:

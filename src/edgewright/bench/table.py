@@ -1,4 +1,4 @@
-"""Results as a Markdown table, the shape that llama-bench made usual, or as JSON.
+"""Results as a Markdown table, the shape that llama-bench made usual, or as JSON; both name the fastest of each model.
 
 print(markdown(results, baseline="original-onnxruntime"))
 """
@@ -6,24 +6,33 @@ print(markdown(results, baseline="original-onnxruntime"))
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from edgewright.bench import pairs
 from edgewright.bench.statistics import P99_RUNS_MIN
 from edgewright.errors import EdgewrightError
-from edgewright.records import BenchResult, Timing
+from edgewright.records import BenchResult, Fastest, Timing
 
-_COLUMNS = ("bundle", "runtime", "precision", "threads", "ms (95 %)", "p90", "p99", "{ratio}", "peak MB", "MB", "trust")
-_STAGES = ("pre ms", "post ms")
-_LEFT = 3  # columns of text come first
+
+@dataclass(frozen=True)
+class _Column:
+    """A column of the table; `shown` says whether it tells anything about these results."""
+
+    title: str
+    cell: Callable[[BenchResult], str]
+    right: bool = True
+    shown: bool = True
 
 
 def markdown(results: Sequence[BenchResult], *, baseline: str | None = None) -> str:
-    """The results as one Markdown table, with footnotes on what to be careful about.
+    """The results as one Markdown table by model and thread count, the fastest of each, and what to be careful about.
 
     Args:
         results: As `bench` returned them.
-        baseline: Name of the bundle whose time is 1 at each thread count; the fastest of each thread count by default.
+        baseline: Name of the bundle whose time is 1 at each thread count; the fastest of each model and thread count by
+            default.
 
     Raises:
         EdgewrightError: E101 when no result is called `baseline`.
@@ -33,44 +42,77 @@ def markdown(results: Sequence[BenchResult], *, baseline: str | None = None) -> 
         raise EdgewrightError(
             "E101", f"bundle `{baseline}` is not among the results: {', '.join(sorted(names)) or 'none'}"
         )
-    stages = any(result.pre or result.post for result in results)
-    titles = [title.format(ratio=f"x {_cell(baseline or 'fastest')}") for title in _COLUMNS]
-    titles += list(_STAGES) if stages else []
-    lines = [_line(titles), _line(["---" if index < _LEFT else "---:" for index in range(len(titles))])]
-    lines += [_line(_cells(result, _ratio(result, results, baseline), stages)) for result in results]
-    return "\n".join([*lines, *_footnotes(results)])
+    columns = _columns(results, baseline)
+    lines = [_line([column.title for column in columns]), _line(["---:" if c.right else "---" for c in columns])]
+    lines += [_line([column.cell(result) for column in columns]) for result in by_model(results)]
+    notes = [*map(verdict, pairs.winners(results)), *_footnotes(results)]
+    return "\n".join([*lines, *(["", *[f"- {note}" for note in notes]] if notes else [])])
 
 
 def to_json(results: Sequence[BenchResult]) -> str:
     """The results as a JSON document, every record with its surroundings."""
-    return json.dumps({"results": [result.to_json() for result in results]}, indent=1)
+    return json.dumps(document(results), indent=1)
 
 
-def _cells(result: BenchResult, ratio: str, stages: bool) -> list[str]:
-    few = "*" if result.infer.runs < P99_RUNS_MIN else ""
-    cells = [
-        _cell(result.bundle_name),
-        _cell(result.runtime),
-        result.precision,
-        str(result.threads),
-        f"{_ms(result.infer.median_ms)} [{_ms(result.infer.low_ms)}-{_ms(result.infer.high_ms)}]",
-        _ms(result.infer.p90_ms),
-        _ms(result.infer.p99_ms) + few,
-        ratio,
-        f"{result.peak_memory_bytes / 1e6:.0f}",
-        f"{result.size_bytes / 1e6:.1f}",
-        result.trust,
+def document(results: Sequence[BenchResult]) -> dict[str, Any]:
+    """The results, and the fastest of each model and thread count, as JSON-ready values."""
+    fastest = [found.to_json() for found in pairs.winners(results)]
+    return {"results": [result.to_json() for result in results], "fastest": fastest}
+
+
+def by_model(results: Sequence[BenchResult]) -> list[BenchResult]:
+    """The results with those of one model together, models as they come and thread counts as given."""
+    origins = list(dict.fromkeys(result.origin for result in results))
+    return sorted(results, key=lambda result: origins.index(result.origin))
+
+
+def verdict(found: Fastest) -> str:
+    """One sentence on which is the fastest, with its 95 % interval, or that no difference is proven."""
+    where = f"{_cell(found.model or found.origin[:12])}, {_threads(found.threads)}"
+    best = f"{_cell(found.bundle_name)} ({_cell(found.runtime)}, {found.precision})"
+    if found.ratio is None or found.next is None:
+        return f"{where}: {best} alone was measured"
+    ratio = "{:.2f} [{:.2f}-{:.2f}]".format(*found.ratio)
+    if found.equal:
+        others = ", ".join(map(_cell, found.equal))
+        return f"{where}: no difference proven between {best} and {others}; {_cell(found.next)} took {ratio} x the time"
+    return f"{where}: fastest is {best}; the next, {_cell(found.next)}, took {ratio} x the time"
+
+
+def _columns(results: Sequence[BenchResult], baseline: str | None) -> list[_Column]:
+    models = len({result.origin for result in results}) > 1
+    stages = any(result.pre or result.post for result in results)
+    columns = [
+        _Column("model", lambda r: _cell(r.model or r.origin[:12]), right=False, shown=models),
+        _Column("bundle", lambda r: _cell(r.bundle_name), right=False),
+        _Column("runtime", lambda r: _cell(r.runtime), right=False),
+        _Column("precision", lambda r: r.precision, right=False),
+        _Column("threads", lambda r: str(r.threads)),
+        _Column("ms (95 %)", lambda r: f"{_ms(r.infer.median_ms)} [{_ms(r.infer.low_ms)}-{_ms(r.infer.high_ms)}]"),
+        _Column("p90", lambda r: _ms(r.infer.p90_ms)),
+        _Column("p99", lambda r: _ms(r.infer.p99_ms) + ("*" if r.infer.runs < P99_RUNS_MIN else "")),
+        _Column(f"x {_cell(baseline or 'fastest')}", lambda r: _ratio(r, results, baseline)),
+        _Column("of fp32 roof", _reached, shown=any(result.roofline for result in results)),
+        _Column("peak MB", lambda r: f"{r.peak_memory_bytes / 1e6:.0f}"),
+        _Column("MB", lambda r: f"{r.size_bytes / 1e6:.1f}"),
+        _Column("trust", lambda r: r.trust, right=False),
+        _Column("pre ms", lambda r: _stage(r.pre), shown=stages),
+        _Column("post ms", lambda r: _stage(r.post), shown=stages),
     ]
-    return [*cells, _stage(result.pre), _stage(result.post)] if stages else cells
+    return [column for column in columns if column.shown]
 
 
 def _ratio(result: BenchResult, results: Sequence[BenchResult], baseline: str | None) -> str:
     """`1.53 [1.50-1.57]`, from rounds that both took part in."""
     base = [item for item in results if item.bundle_name == baseline and item.threads == result.threads]
-    if baseline is not None and not base:
+    if baseline is not None and (not base or base[0].origin != result.origin):
         return "-"
     found = pairs.ratio(result, base[0]) if base else result.relative
     return "1.00" if found == (1.0, 1.0, 1.0) else "{:.2f} [{:.2f}-{:.2f}]".format(*found)
+
+
+def _reached(result: BenchResult) -> str:
+    return "-" if result.roofline is None else f"{100 * result.roofline.reached:.0f} % {result.roofline.bound}"
 
 
 def _footnotes(results: Sequence[BenchResult]) -> list[str]:
@@ -79,10 +121,21 @@ def _footnotes(results: Sequence[BenchResult]) -> list[str]:
         notes.append(f"\\* p99 of fewer than {P99_RUNS_MIN} runs: close to the maximum.")
     for result in results:
         notes += [
-            f"{result.trust}: {_cell(result.bundle_name)}, {result.threads} thread(s): {why}" for why in result.reasons
+            f"{result.trust}: {_cell(result.bundle_name)}, {_threads(result.threads)}: {why}" for why in result.reasons
         ]
+    roofs = {result.threads: result.roofline for result in results if result.roofline}
+    notes += [
+        f"fp32 roof, {_threads(count)}: {roof.peak_gflops:.0f} GFLOP/s and {roof.bandwidth_gbs:.1f} GB/s, measured; "
+        "weights, inputs and outputs moved once."
+        for count, roof in sorted(roofs.items())
+    ]
     notes += sorted({f"Inputs: {result.telemetry['inputs']}." for result in results if "inputs" in result.telemetry})
-    return ["", *[f"- {note}" for note in notes]] if notes else []
+    notes += sorted({f"Machine: {_cell(r.environment.host)}, {_cell(r.environment.cpu)}." for r in results})
+    return notes
+
+
+def _threads(count: int) -> str:
+    return f"{count} thread{'' if count == 1 else 's'}"
 
 
 def _stage(timing: Timing | None) -> str:
@@ -91,15 +144,8 @@ def _stage(timing: Timing | None) -> str:
 
 def _ms(value: float) -> str:
     """Milliseconds with three significant digits."""
-    return (
-        f"{value:.0f}"
-        if value >= 100
-        else f"{value:.1f}"
-        if value >= 10
-        else f"{value:.2f}"
-        if value >= 1
-        else f"{value:.3g}"
-    )
+    digits = 0 if value >= 100 else 1 if value >= 10 else 2
+    return f"{value:.{digits}f}" if value >= 1 else f"{value:.3g}"
 
 
 def _cell(text: str) -> str:

@@ -62,13 +62,13 @@ class Run:
         self.bundles: dict[str, Bundle] = {}
         self._hashes: dict[tuple[str, str], str] = {}
         self._states: dict[str, Literal["chosen", "verified", "rejected", "failed"]] = {}
+        self._state = read_state(out, model)
         try:
             out.mkdir(parents=True, exist_ok=True)
-            self._state = self._read_state()
             for leftover in (out / "bundles").glob(".*"):  # staging folders of a run that was killed
                 shutil.rmtree(leftover)
         except OSError as problem:
-            raise EdgewrightError("E105", f"run folder `{out}` cannot be used: {problem.strerror}") from None
+            raise _unusable(out, problem) from None
         self._save_state()
 
     def judge(self, item: Planned, budget: Mapping[str, Any], done: int, total: int) -> Candidate:
@@ -195,33 +195,45 @@ class Run:
         ]
         return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
 
-    def _read_state(self) -> dict[str, Any]:
-        path = self.out / "run.json"
-        if not path.exists():
-            if any(self.out.iterdir()):
-                raise EdgewrightError(
-                    "E105", f"folder `{self.out}` holds something that is no run", hint="choose another --out"
-                )
-            return {"origin": self.model.hash, "candidates": {}}
-        try:
-            state = json.loads(path.read_text(encoding="utf-8"))
-            origin, known = state["origin"], dict(state["candidates"])
-        except (ValueError, KeyError, TypeError):
-            raise EdgewrightError("E105", f"`{path}` is malformed", hint=f"rm -r {self.out}") from None
-        if origin != self.model.hash:
-            raise EdgewrightError(
-                "E105",
-                f"folder `{self.out}` holds a run of another network ({origin[:12]})",
-                hint="choose another --out",
-            )
-        return {"origin": origin, "candidates": known}
-
     def _save_state(self) -> None:
         write_whole(self.out / "run.json", json.dumps(self._state, indent=1))
 
     def _log(self, name: str) -> None:
         with (self.out / _FAILURE_LOG).open("a", encoding="utf-8") as stream:
             stream.write(f"{name}\n{traceback.format_exc()}\n")
+
+
+def read_state(out: Path, model: Model) -> dict[str, Any]:
+    """What the run folder `out` says was made already; nothing where it does not exist or is empty. Writes nothing.
+
+    Raises:
+        EdgewrightError: E105 when `out` is a file, or holds something else or a run of another network.
+    """
+    path = out / "run.json"
+    try:
+        if not path.exists():
+            if out.exists() and any(out.iterdir()):
+                raise EdgewrightError(
+                    "E105", f"folder `{out}` holds something that is no run", hint="choose another --out"
+                )
+            return {"origin": model.hash, "candidates": {}}
+        state = json.loads(path.read_text(encoding="utf-8"))
+        origin, known = state["origin"], dict(state["candidates"])
+    except (ValueError, KeyError, TypeError):
+        raise EdgewrightError("E105", f"`{path}` is malformed", hint=f"rm -r {out}") from None
+    except OSError as problem:
+        raise _unusable(out, problem) from None
+    if origin != model.hash:
+        raise EdgewrightError(
+            "E105", f"folder `{out}` holds a run of another network ({origin[:12]})", hint="choose another --out"
+        )
+    return {"origin": origin, "candidates": known}
+
+
+def _unusable(out: Path, problem: OSError) -> EdgewrightError:
+    return EdgewrightError(
+        "E105", f"run folder `{out}` cannot be used: {problem.strerror}", hint="choose another --out"
+    )
 
 
 def _why_not(verdict: VerifyReport) -> str:

@@ -32,6 +32,26 @@ def layers(ir_model: ir.Model) -> tuple[LayerCost, ...]:
     return tuple(_cost(node) for node in copy.graph if not is_standard(node, "Constant"))
 
 
+def total(ir_model: ir.Model) -> tuple[int | None, int | None]:
+    """Multiply-adds of one run at batch 1, and the bytes that it has to move however well it is made.
+
+    These bytes are the weights, the graph's inputs and its outputs, each once; what layers hand on may stay in caches.
+    None where a size is not known, or an operator's meaning.
+    """
+    copy = _at_batch_1(ir_model)
+    _solve(copy)
+    macs = [_cost(node).macs for node in copy.graph if not is_standard(node, "Constant")]
+    graphs = (copy.graph, *copy.graph.subgraphs())
+    tensors = [value.const_value for graph in graphs for value in graph.initializers.values()]
+    weights = sum(tensor.nbytes for tensor in tensors if tensor is not None)
+    inputs = [value for value in copy.graph.inputs if value.name not in copy.graph.initializers]
+    sizes = [_bytes(value) for value in (*inputs, *copy.graph.outputs)]
+    return (
+        None if None in macs else sum(number for number in macs if number is not None),
+        None if None in sizes else weights + sum(size for size in sizes if size is not None),
+    )
+
+
 def _at_batch_1(ir_model: ir.Model) -> ir.Model:
     """A copy with the inputs' symbolic first size set to 1 and all shapes inferred from that."""
     import onnx_ir as ir

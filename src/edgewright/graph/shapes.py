@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 
 #: Inference needs the values of small constants (target shapes, axes); larger ones are weights and stay out of it.
 _SMALL_BYTES = 1024
+#: The onnx package infers nothing for these, whose result is like their first input.
+_SAME_SHAPE = ("GroupNormalization",)
 #: Data propagation of the onnx package makes an object for each element of a vector, whatever its type.
 _LONGEST_VECTOR = 1_000_000
 
@@ -98,6 +100,10 @@ def _skeleton(ir_model: ir.Model) -> ir.Model:
     declared = set(copy.graph.outputs)
     for graph in tuple(copy.graphs()):
         for node in graph:
+            if node.op_type in _SAME_SHAPE and node.domain in ("", "ai.onnx"):
+                node.op_type = "Identity"
+                node.resize_inputs(1)
+                node.attributes.clear()
             for value in node.outputs:
                 if value not in declared and node.domain in ("", "ai.onnx"):
                     value.shape = value.type = None

@@ -98,7 +98,7 @@ def load(path: Path, options: Options) -> Model:
 
 
 def _begin(path: Path, net: Section, sections: list[Section], weights: Weights, options: Options) -> Network:
-    from edgewright.importers.darknet._graph import Graph
+    from edgewright.graph.building import Graph
     from edgewright.importers.darknet._layer import Network
     from edgewright.importers.darknet._network import kind_of
 

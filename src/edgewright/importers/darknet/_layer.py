@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from edgewright.errors import EdgewrightError, EdgewrightWarning
+from edgewright.graph.building import Graph
 from edgewright.importers.darknet._cfg import Section
-from edgewright.importers.darknet._graph import Graph, chw
 from edgewright.importers.darknet._weights import Shapes, Weights
 
 if TYPE_CHECKING:
@@ -175,3 +175,10 @@ class Layer:
         if channels * height * width > _LARGEST_OUTPUT:
             raise self.refuse(f"its output would be {size}, more than {_LARGEST_OUTPUT} values")
         return (self.graph.shape(self.x)[0], channels, height, width)
+
+
+def chw(value: ir.Value) -> tuple[int, int, int]:
+    """Channels, height and width of a layer's output f32[N, C, H, W]."""
+    assert value.shape is not None
+    _, channels, height, width = value.shape
+    return int(channels), int(height), int(width)

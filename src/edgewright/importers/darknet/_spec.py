@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgewright.errors import EdgewrightError
 from edgewright.importers.darknet._cfg import Section
-from edgewright.importers.darknet._graph import chw
-from edgewright.importers.darknet._layer import Network
+from edgewright.importers.darknet._layer import Network, chw
 from edgewright.spec import ImageInput, InputSpec, Spec, TensorInput
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ Names: the float producer keeps `x`, the integers are `x:q`, what the readers ge
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -89,9 +89,12 @@ def quantize(
             adder = made[layer.adder].producer() if layer.adder else None
             scale = ranges[placement.owner(layer.data)].scale if integers else None
             set_weights(node, adder, layer, rounded[name], names, scale)
+    readers = {id(made[name].producer()) for name in placement.layers} if placement.own_inputs else None
     made |= {value.name: value for value in ir_model.graph.inputs}
     for point in placement.points:
-        _quantize(ir_model.graph, made[point], ranges[placement.owner(point)], names)
+        held = ranges[placement.owner(point)]
+        # ONNX Runtime 1.32 takes int8 for uint8 where it moves a Reshape between Q and DQ, before MatMul and Add.
+        _quantize(ir_model.graph, made[point], held if integers else held.unsigned(), names, readers)
 
 
 def integer_bias(bias: np.ndarray, scales: np.ndarray, data_scale: float) -> np.ndarray:
@@ -101,12 +104,14 @@ def integer_bias(bias: np.ndarray, scales: np.ndarray, data_scale: float) -> np.
     return steps.astype(np.int32)
 
 
-def _quantize(graph: ir.Graph, value: ir.Value, held: Range, names: Names) -> None:
-    """Put Q and DQ after `value`; every node that read it reads the result."""
+def _quantize(
+    graph: ir.Graph, value: ir.Value, held: Range, names: Names, readers: Collection[int] | None = None
+) -> None:
+    """Put Q and DQ after `value`; every node that read it reads the result, or those of `readers`, by id."""
     import onnx_ir as ir
 
     assert value.name is not None
-    uses = tuple(value.uses())
+    uses = tuple(use for use in value.uses() if readers is None or id(use.node) in readers)
     scale = add_initializer(graph, names.fresh(f"{value.name}:scale"), np.array(held.scale, np.float32))
     zero = add_initializer(graph, names.fresh(f"{value.name}:zero"), np.array(held.zero_point, held.dtype))
     quantize = ir.node("QuantizeLinear", [value, scale, zero], name=names.fresh_node(f"{value.name}/quantize"))

@@ -154,7 +154,7 @@ def find_layers(ir_model: ir.Model, form: QuantFormat) -> tuple[dict[str, Layer]
         if not is_standard(node, "Conv", "ConvTranspose", "Gemm", "MatMul", "LSTM", "GRU", "RNN"):
             continue
         name = next(value.name for value in node.outputs if value.name)
-        found = _layer(node) if node.op_type in form.layers else "the runtime has no static int8 form of it"
+        found = _layer(node, form) if node.op_type in form.layers else "the runtime has no static int8 form of it"
         if isinstance(found, Layer):
             layers[name] = found
         elif found:
@@ -179,7 +179,7 @@ def absorbed(value: ir.Value) -> ir.Value:
     return value
 
 
-def _layer(node: ir.Node) -> Layer | str:
+def _layer(node: ir.Node, form: QuantFormat) -> Layer | str:
     """The layer, or why the node cannot be one; empty for a product of two activations, which is no layer."""
     weight = constant_array(node.inputs[1])
     if weight is None or constant_array(node.inputs[0]) is not None:
@@ -189,7 +189,7 @@ def _layer(node: ir.Node) -> Layer | str:
     if not np.isfinite(weight).all():
         return "its weights hold NaN or infinity"
     if node.op_type == "Conv":
-        return _convolution(node, weight)
+        return _convolution(node, weight, form)
     return _linear(node, weight)
 
 
@@ -201,8 +201,12 @@ def _common(node: ir.Node) -> dict[str, Any]:
     return {"name": result.name, "node": node.name or result.name, "op": node.op_type, "data": data.name}
 
 
-def _convolution(node: ir.Node, weight: np.ndarray) -> Layer | str:
+def _convolution(node: ir.Node, weight: np.ndarray, form: QuantFormat) -> Layer | str:
     spatial = weight.ndim - 2
+    if spatial not in form.spatial_axes:
+        return f"the runtime has no int8 convolution of {spatial} spatial axes"
+    if not form.grouped and _groups(node) > 1 and weight.shape[:2] != (_groups(node), 1):
+        return "the runtime has no int8 convolution of groups of several channels"
     bias = _bias(node)
     if isinstance(bias, str):
         return bias
@@ -213,12 +217,17 @@ def _convolution(node: ir.Node, weight: np.ndarray) -> Layer | str:
         **_common(node),
         weight=weight,
         bias=bias,
-        groups=node.attributes.get_int("group", 1),
+        groups=_groups(node),
         strides=tuple(node.attributes.get_ints("strides", [1] * spatial)),
         dilations=tuple(node.attributes.get_ints("dilations", [1] * spatial)),
         pads=tuple(zip(flat[:spatial], flat[spatial:], strict=True)),
         pad_rule=node.attributes.get_string("auto_pad", "NOTSET"),
     )
+
+
+def _groups(node: ir.Node) -> int:
+    groups: int = node.attributes.get_int("group", 1)
+    return groups
 
 
 def _linear(node: ir.Node, weight: np.ndarray) -> Layer | str:

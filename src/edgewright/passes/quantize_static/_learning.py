@@ -307,7 +307,7 @@ def _batches(
     means: Any = 0.0
     for stored in inputs:
         if stored.dtype.kind in "iu":
-            data = stored.astype(np.float32) - np.float32(held.zero_point)
+            data = stored.astype(np.float32) - np.float32(held.unsigned().zero_point)  # as `simulated` stores them
         else:
             data = stored / np.float32(held.scale)
         means = means + layer.mean_patch(data)

@@ -32,11 +32,13 @@ class Placement:
         layers: Layers that run in int8.
         points: Names of the tensors that are quantized, in graph order.
         same: Tensors, points or not, that have the range of another one, by name.
+        own_inputs: True where only the layers read what is quantized, and everything else the float tensor.
     """
 
     layers: Mapping[str, Layer]
     points: tuple[str, ...]
     same: Mapping[str, str] = field(default_factory=dict)
+    own_inputs: bool = False
 
     def owner(self, point: str) -> str:
         """The tensor whose range `point` has."""
@@ -65,7 +67,7 @@ def place(ir_model: ir.Model, layers: Mapping[str, Layer], form: QuantFormat) ->
         elif node.op_type in form.operators and is_standard(node, node.op_type):
             _operator(node, points, wanted, same, form)
     order = [name for name in values if name in points]
-    return Placement(layers, tuple(order), same)
+    return Placement(layers, tuple(order), same, form.own_inputs)
 
 
 def _open(form: QuantFormat) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -54,6 +54,12 @@ class Range:
     def high(self) -> float:
         """The largest value that it holds."""
         return (int(np.iinfo(self.dtype).max) - self.zero_point) * self.scale
+
+    def unsigned(self) -> Range:
+        """The same steps as uint8."""
+        if self.dtype == "uint8":
+            return self
+        return replace(self, dtype="uint8", zero_point=self.zero_point - int(np.iinfo(self.dtype).min))
 
     def to_json(self, tensor: str) -> dict[str, Any]:
         """For the statistics of the pass."""

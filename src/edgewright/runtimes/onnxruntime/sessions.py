@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +25,8 @@ RESTORE = ("session.disable_quant_qdq", "1")
 #: Optimizers that change the answers: this one rounds the float weights of a layer between quantized tensors to 8 bits,
 #: with one scale for all channels, although the file keeps that layer in float.
 SILENTLY_LOSSY = ["WeightBiasQuantization"]
+#: On x86 this optimizer shifts int8 activations to uint8, and forgets that where a MatMul and an Add became a Gemm.
+_SHIFT, _SHIFT_FAILED = "QDQS8ToU8Transformer", "does not match y_zero_point type UINT8"
 _LEVELS = {
     "all": "ORT_ENABLE_ALL",
     "extended": "ORT_ENABLE_EXTENDED",
@@ -94,17 +96,22 @@ def load(source: bytes | Path, settings: Any) -> Any:
     Raises:
         EdgewrightError: E232 when ONNX Runtime rejects the model.
     """
-    import onnxruntime
-
     try:
-        return onnxruntime.InferenceSession(
-            source if isinstance(source, bytes) else str(source),
-            settings,
-            providers=PROVIDERS,
-            disabled_optimizers=SILENTLY_LOSSY,
-        )
+        return _session(source, settings, SILENTLY_LOSSY)
+    except Exception as problem:  # as above
+        if _SHIFT_FAILED not in str(problem):
+            raise failure("loading", problem) from None
+    try:
+        return _session(source, settings, (*SILENTLY_LOSSY, _SHIFT))
     except Exception as problem:  # as above
         raise failure("loading", problem) from None
+
+
+def _session(source: bytes | Path, settings: Any, disabled: Sequence[str]) -> Any:
+    import onnxruntime
+
+    path = source if isinstance(source, bytes) else str(source)
+    return onnxruntime.InferenceSession(path, settings, providers=PROVIDERS, disabled_optimizers=list(disabled))
 
 
 def failure(doing: str, problem: Exception, *, code: str = "E232") -> EdgewrightError:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from edgewright.importers.darknet._graph import Graph
+from edgewright.graph.building import Graph
 from edgewright.importers.darknet._layer import Layer
 
 if TYPE_CHECKING:

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgewright.importers.darknet._graph import chw
-from edgewright.importers.darknet._layer import Layer, Parameters
+from edgewright.importers.darknet._layer import Layer, Parameters, chw
 from edgewright.importers.darknet._layers.activations import activate
 from edgewright.importers.darknet._layers.convolution import entered, norm_shapes, normalized
 

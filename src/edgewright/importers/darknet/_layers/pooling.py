@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgewright.importers.darknet._graph import chw
-from edgewright.importers.darknet._layer import Layer
+from edgewright.importers.darknet._layer import Layer, chw
 from edgewright.importers.darknet._layers.convolution import blurred
 
 if TYPE_CHECKING:

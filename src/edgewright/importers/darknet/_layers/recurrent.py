@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgewright.importers.darknet._graph import chw
-from edgewright.importers.darknet._layer import Layer, Parameters
+from edgewright.importers.darknet._layer import Layer, Parameters, chw
 from edgewright.importers.darknet._layers.activations import activate
 from edgewright.importers.darknet._layers.convolution import Window, convolve, read_convolution, read_window
 from edgewright.importers.darknet._layers.dense import flat, multiply, read_connected, square

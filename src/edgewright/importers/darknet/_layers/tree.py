@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edgewright.errors import EdgewrightError
-from edgewright.importers.darknet._graph import Graph
+from edgewright.graph.building import Graph
 from edgewright.importers.darknet._layer import Layer
 
 if TYPE_CHECKING:

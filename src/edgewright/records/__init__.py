@@ -8,14 +8,35 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
-from edgewright.environment import Environment as Environment  # noqa: PLC0414 - explicit re-export
-from edgewright.environment import Record as Record  # noqa: PLC0414
+from edgewright.environment import Environment, Record
+from edgewright.records.measuring import BenchResult, Bound, Fastest, InspectReport, LayerCost, Roofline, Timing, Trust
+
+__all__ = [
+    "BenchResult",
+    "Bound",
+    "Candidate",
+    "Decision",
+    "DeployOutcome",
+    "Environment",
+    "Fastest",
+    "Gate",
+    "InspectReport",
+    "Layer",
+    "LayerCost",
+    "LocateReport",
+    "Record",
+    "Roofline",
+    "Saturation",
+    "TensorError",
+    "Timing",
+    "Trust",
+    "VerifyReport",
+]
 
 Decision = Literal["pass", "fail", "undecided"]
-Trust = Literal["trusted", "noisy", "invalid"]
 
 
 # --- verify and locate ----------------------------------------------------------------------------------------------------
@@ -189,130 +210,6 @@ class LocateReport(Record):
     seed: int
     environment: Environment
     stage: str = ""  # absent in evidence of before
-
-
-# --- bench and inspect ------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, kw_only=True)
-class Timing(Record):
-    """Milliseconds of one stage; `low` and `high` bound the median (bootstrap, 95 %)."""
-
-    median_ms: float
-    low_ms: float
-    high_ms: float
-    p90_ms: float
-    p99_ms: float
-    mean_ms: float
-    runs: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class BenchResult(Record):
-    """One bundle at one thread count.
-
-    Attributes:
-        bundle_hash: What ran.
-        bundle_name: Its name.
-        runtime: Its runtime and version.
-        precision: Its arithmetic.
-        threads: Threads.
-        infer: The network alone.
-        pre: File to input arrays, where samples are photos.
-        post: Outputs to result.
-        peak_memory_bytes: Peak resident memory of the worker process.
-        load_ms: Opening the bundle in the worker.
-        size_bytes: Bytes of the runtime's files.
-        trust: trusted, noisy or invalid.
-        reasons: Why not trusted.
-        telemetry: What the machine did meanwhile; absent values are "unavailable", never 0.
-        relative: Median time relative to the fastest of the same call and thread count, (ratio, low, high).
-        seed: Seed of the random order.
-        environment: Where.
-    """
-
-    bundle_hash: str
-    bundle_name: str
-    runtime: str
-    precision: str
-    threads: int
-    infer: Timing
-    pre: Timing | None
-    post: Timing | None
-    peak_memory_bytes: int
-    load_ms: float
-    size_bytes: int
-    trust: Trust
-    reasons: tuple[str, ...]
-    telemetry: Mapping[str, Any]
-    relative: tuple[float, float, float] = (1.0, 1.0, 1.0)
-    seed: int = 0
-    environment: Environment = field(default_factory=Environment.here)
-
-
-@dataclass(frozen=True, kw_only=True)
-class LayerCost(Record):
-    """What one node costs.
-
-    Attributes:
-        name: The node's first output.
-        node: The node's name.
-        op_type: Its operator.
-        shape: Shape of that output.
-        macs: Multiply-adds; 0 for what only moves or compares.
-        parameter_bytes: Weights read.
-        activation_bytes: Inputs read plus outputs written, without weights.
-        time_ms: Measured time, where the runtime gives one.
-        bound: "compute" or "memory" by the measured roofline, where known.
-        efficiency: Reached part of the roofline, 0..1, where known.
-    """
-
-    name: str
-    node: str
-    op_type: str
-    shape: tuple[int | str | None, ...]
-    macs: int | None
-    parameter_bytes: int
-    activation_bytes: int | None
-    time_ms: float | None = None
-    bound: str | None = None
-    efficiency: float | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class InspectReport(Record):
-    """A network's layers and totals.
-
-    Attributes:
-        model_hash: Which network.
-        name: Its name.
-        inputs: As text, `image float32[1, 3, 224, 224]`.
-        outputs: As text.
-        parameters: Number of weights; None for a bundle whose files do not hold the ONNX graph.
-        weight_bytes: Their bytes, or None.
-        macs: Multiply-adds of one run at batch 1, or None.
-        layers: In graph order.
-        operators: Operator -> count.
-        runtimes: Runtime -> reasons why it cannot run it (empty: it can).
-        peak_gflops: Measured float32 peak of `threads` threads, or None.
-        bandwidth_gbs: Measured memory bandwidth, or None.
-    """
-
-    model_hash: str
-    name: str
-    inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
-    parameters: int | None
-    weight_bytes: int | None
-    macs: int | None
-    layers: tuple[LayerCost, ...]
-    operators: Mapping[str, int]
-    runtimes: Mapping[str, tuple[str, ...]]
-    runtime: str | None = None
-    threads: int = 1
-    peak_gflops: float | None = None
-    bandwidth_gbs: float | None = None
-    environment: Environment = field(default_factory=Environment.here)
 
 
 # --- deploy -------------------------------------------------------------------------------------------------------------------

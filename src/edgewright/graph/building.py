@@ -1,9 +1,12 @@
-"""Adds nodes to the ONNX graph that is being made. All tensors between layers are f32[N, C, H, W]."""
+"""Adds nodes to an ONNX graph that is being made: what importers of other formats share.
+
+Tensors are f32 unless they are declared to be something else; the first axis is the batch.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,16 +26,20 @@ class Graph:
         scope: What names begin with, such as `layer_003`.
         batch: Size of the first axis, or its name.
         inputs: What is fed at run time, in order.
+
+    Args:
+        batch: The same.
+        reserved: Names that only `input` and `named` may give.
     """
 
-    def __init__(self, batch: Size) -> None:
+    def __init__(self, batch: Size, reserved: Collection[str] = ()) -> None:
         self.scope = ""
         self.batch = batch
         self.inputs: list[ir.Value] = []
         self._outputs: list[ir.Value] = []
         self._nodes: list[ir.Node] = []
         self._initializers: dict[str, ir.Value] = {}
-        self._names: Counter[str] = Counter()
+        self._names: Counter[str] = Counter(reserved)
 
     def input(self, name: str, shape: Sequence[Size]) -> ir.Value:
         """A new graph input, f32."""
@@ -58,9 +65,7 @@ class Graph:
         """The outputs of a new node that has several."""
         import onnx_ir as ir
 
-        wanted = f"{self.scope}.{op_type.lower()}"
-        self._names[wanted] += 1
-        name = wanted if self._names[wanted] == 1 else f"{wanted}.{self._names[wanted]}"
+        name = self.fresh(f"{self.scope}.{op_type.lower()}")
         labels = [name] if len(shapes) == 1 else [f"{name}:{number}" for number in range(len(shapes))]
         outputs = [_value(label, shape) for label, shape in zip(labels, shapes, strict=True)]
         self._nodes.append(ir.node(op_type, inputs, attributes, outputs=outputs, name=name))
@@ -87,6 +92,10 @@ class Graph:
         """A new constant `SCOPE.part`."""
         return self._constant(f"{self.scope}.{part}", array)
 
+    def shared(self, name: str, array: np.ndarray) -> ir.Value:
+        """The constant called `name`, which is made once."""
+        return self._constant(name, array)
+
     def scalar(self, number: float) -> ir.Value:
         """A constant f32 of no axes; equal ones are one."""
         return self._constant(f"number.{float(number)!r}", np.array(number, np.float32))
@@ -110,6 +119,15 @@ class Graph:
         """Sizes of `value`, the batch as a name where it is one."""
         return self._shape(value)
 
+    def fresh(self, wanted: str) -> str:
+        """`wanted`, with a number where that name is given already."""
+        name = wanted
+        while self._names[name]:
+            self._names[wanted] += 1
+            name = f"{wanted}.{self._names[wanted]}"
+        self._names[name] += 1
+        return name
+
     def finished(self, name: str) -> ir.Graph:
         """The graph; call it once."""
         import onnx_ir as ir
@@ -123,14 +141,10 @@ class Graph:
             name=name,
         )
 
-    def _constant(self, name: str, array: np.ndarray) -> ir.Value:
-        import onnx_ir as ir
-
-        if name not in self._initializers:
-            value = _value(name, array.shape, array.dtype)
-            value.const_value = ir.Tensor(np.ascontiguousarray(array).reshape(array.shape), name=name)
-            self._initializers[name] = value
-        return self._initializers[name]
+    def _constant(self, key: str, array: np.ndarray) -> ir.Value:
+        if key not in self._initializers:
+            self._initializers[key] = _constant(self.fresh(key), array)
+        return self._initializers[key]
 
     @staticmethod
     def _shape(value: ir.Value | None) -> tuple[Size, ...]:
@@ -139,11 +153,12 @@ class Graph:
         return tuple(size if isinstance(size, int) else str(size.value) for size in value.shape)
 
 
-def chw(value: ir.Value) -> tuple[int, int, int]:
-    """Channels, height and width of a layer's output f32[N, C, H, W]."""
-    assert value.shape is not None
-    _, channels, height, width = value.shape
-    return int(channels), int(height), int(width)
+def _constant(name: str, array: np.ndarray) -> ir.Value:
+    import onnx_ir as ir
+
+    value = _value(name, array.shape, array.dtype)
+    value.const_value = ir.Tensor(np.ascontiguousarray(array).reshape(array.shape), name=name)
+    return value
 
 
 def _value(name: str, shape: Sequence[Size], dtype: Any = np.float32) -> ir.Value:

@@ -1,0 +1,1 @@
+"""ncnn's two files: `.param`, the graph as text, and `.bin`, the weights in the order of the layers."""

@@ -1,0 +1,1 @@
+"""Builders of layers, by what the layers do."""

@@ -1,0 +1,1 @@
+"""Builders: one function for each TFLite operator, which adds its nodes."""
