@@ -13,12 +13,11 @@ import argparse
 import re
 import sys
 import tempfile
-import tracemalloc
 import warnings
-from collections import Counter
 from pathlib import Path
 
 import numpy as np
+from fuzzing import Outcome, load_all
 
 import edgewright as ew
 
@@ -152,38 +151,27 @@ def fit(cfg: Path, weights: Path, payload: int = 0) -> ew.Model:
     raise AssertionError("sizes do not settle")
 
 
-def fuzz(text: str, folder: Path, *, count: int, seed: int) -> tuple[Counter[str], int]:
-    """What became of `count` mutations: error code or `loaded`, and the most bytes that a load took."""
+def fuzz(text: str, folder: Path, *, count: int, seed: int) -> Outcome:
+    """What became of `count` mutations, which are left in `folder` as they were made."""
     rng = np.random.default_rng(seed)
-    outcome: Counter[str] = Counter()
     cfg, weights = folder / "fuzz.cfg", folder / "fuzz.weights"
-    most = 0
+    cfg.write_text(text, encoding="latin-1")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ew.EdgewrightWarning)
-        cfg.write_text(text, encoding="latin-1")
         fit(cfg, weights)
-        whole = weights.read_bytes()
-        tracemalloc.start()
-        for number in range(count):
-            tracemalloc.reset_peak()
-            try:
-                if number % 4 == 0:  # the bytes of either file
-                    target, data = (cfg, text.encode()) if number % 8 else (weights, whole)
-                    cfg.write_text(text, encoding="latin-1")
-                    weights.write_bytes(whole)
-                    target.write_bytes(mutate_bytes(data, rng))
-                    model = ew.load(cfg, weights=weights)
-                else:
-                    cfg.write_text(mutate(text, rng), encoding="latin-1")
-                    model = fit(cfg, weights, len(whole) - 20)
-                model.to_proto()
-                outcome["loaded"] += 1
-            except ew.EdgewrightError as problem:
-                outcome[problem.code] += 1
-            most = max(most, tracemalloc.get_traced_memory()[1])
-            assert most < _MOST_BYTES, f"{most} bytes were taken for:\n{cfg.read_text(encoding='latin-1')}"
-    tracemalloc.stop()
-    return outcome, most
+    whole = weights.read_bytes()
+
+    def load(number: int) -> ew.Model:
+        if number % 4:
+            cfg.write_text(mutate(text, rng), encoding="latin-1")
+            return fit(cfg, weights, len(whole) - 20)
+        cfg.write_text(text, encoding="latin-1")  # the bytes of either file
+        weights.write_bytes(whole)
+        target, data = (cfg, text.encode()) if number % 8 else (weights, whole)
+        target.write_bytes(mutate_bytes(data, rng))
+        return ew.load(cfg, weights=weights)
+
+    return load_all(load, count, limit_bytes=_MOST_BYTES, files=folder)
 
 
 def main() -> int:
@@ -194,11 +182,8 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     text = arguments.cfg.read_text(encoding="latin-1") if arguments.cfg else SMALL
-    with tempfile.TemporaryDirectory() as folder:
-        outcome, most = fuzz(text, Path(folder), count=arguments.count, seed=arguments.seed)
-    for result, count in outcome.most_common():
-        print(f"{result:>8} {count}")
-    print(f"most memory of one load: {most / 1e6:.1f} MB")
+    # Kept: it holds the mutation that stopped the run, if one did.
+    print(fuzz(text, Path(tempfile.mkdtemp(prefix="edgewright-")), count=arguments.count, seed=arguments.seed))
     return 0
 
 

@@ -13,35 +13,16 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
-import time
-import tracemalloc
-import warnings
-from collections import Counter
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from fuzzing import Outcome, load_all
 
 import edgewright as ew
 
 _SIZES = (0, 1, 2, 3, 6, 9, 1000, 2**31 - 1)
 _OPTIONS = (-(2**31), -100, -3, -2, -1, 0, 1, 2, 3, 5, 100, 2**16, 2**31 - 1)
 _NUMBERS = (0, 1, 2, 3, 4, 8, 255, 256, 65535, 65536, 2**31 - 1, 2**31, 2**32 - 1, 2**32 - 4)
-
-
-@dataclass
-class Outcome:
-    """What became of the mutations.
-
-    Attributes:
-        results: Error code, or `loaded`, and how often.
-        most_bytes: The most memory that Python objects of one load took.
-        longest_s: The longest load.
-    """
-
-    results: Counter[str] = field(default_factory=Counter)
-    most_bytes: int = 0
-    longest_s: float = 0.0
 
 
 def mutate(data: bytes, rng: np.random.Generator) -> bytes:
@@ -125,33 +106,18 @@ def _change_constant(model: object, tensor: object, rng: np.random.Generator) ->
 
 
 def fuzz(data: bytes, folder: Path, *, count: int, seed: int) -> Outcome:
-    """Load `count` mutations of a file.
+    """What became of `count` mutations of a file, the last of which is left in `folder`.
 
     Raises:
         AssertionError: A load took more memory than a few times the file.
     """
-    rng, outcome, path = np.random.default_rng(seed), Outcome(), folder / "fuzz.tflite"
-    limit = 64_000_000 + 16 * len(data)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ew.EdgewrightWarning)
-        tracemalloc.start()
-        for number in range(count):
-            path.write_bytes((mutate, mutate_network)[number % 2](data, rng))
-            tracemalloc.reset_peak()
-            start = time.perf_counter()
-            try:
-                ew.load(path).to_proto()
-                outcome.results["loaded"] += 1
-            except ew.EdgewrightError as problem:
-                outcome.results[problem.code] += 1
-            except Exception:
-                print(f"mutation {number} of seed {seed} is left in {path}", file=sys.stderr)
-                raise
-            outcome.longest_s = max(outcome.longest_s, time.perf_counter() - start)
-            outcome.most_bytes = max(outcome.most_bytes, tracemalloc.get_traced_memory()[1])
-            assert outcome.most_bytes < limit, f"{outcome.most_bytes} bytes were taken for {path}"
-        tracemalloc.stop()
-    return outcome
+    rng, path = np.random.default_rng(seed), folder / "fuzz.tflite"
+
+    def load(number: int) -> ew.Model:
+        path.write_bytes((mutate, mutate_network)[number % 2](data, rng))
+        return ew.load(path)
+
+    return load_all(load, count, limit_bytes=64_000_000 + 16 * len(data), files=folder)
 
 
 def main() -> int:
@@ -164,8 +130,7 @@ def main() -> int:
     folder = Path(tempfile.mkdtemp(prefix="edgewright-"))
     for file in arguments.files:
         outcome = fuzz(file.read_bytes(), folder, count=arguments.count, seed=arguments.seed)
-        tally = ", ".join(f"{result} {count}" for result, count in outcome.results.most_common())
-        print(f"{file.name}: {tally}; at most {outcome.most_bytes / 1e6:.1f} MB and {outcome.longest_s:.2f} s")
+        print(f"{file.name}: {outcome}")
     return 0
 
 

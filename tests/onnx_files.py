@@ -22,6 +22,8 @@ Tolerance = dict[str, dict[str, float]]
 def benchmark(name: str) -> ModuleType:
     """A script of benchmarks/ as a module: what it runs whole, tests run as a sample."""
     path = Path(__file__).resolve().parents[1] / "benchmarks" / f"{name}.py"
+    if str(path.parent) not in sys.path:  # as for a script, which finds the others of its folder
+        sys.path.append(str(path.parent))
     location = importlib.util.spec_from_file_location(name, path)
     assert location is not None
     assert location.loader is not None

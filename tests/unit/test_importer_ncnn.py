@@ -265,9 +265,9 @@ def test_every_end_of_the_small_network_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("seed", range(2))
 def test_mutations_load_or_are_refused(seed: int, tmp_path: Path) -> None:
-    outcome, _ = fuzzing.fuzz(fuzzing.SMALL, tmp_path, count=60, seed=seed)
-    assert outcome["loaded"] > 0
-    assert {"E201", "E202", "E203", "E215"} <= set(outcome)
+    outcome = fuzzing.fuzz(fuzzing.SMALL, tmp_path, count=60, seed=seed)
+    assert outcome.results["loaded"] > 0
+    assert {"E201", "E202", "E203", "E215"} <= set(outcome.results)
 
 
 def test_the_helper_writes_what_ncnn_reads(tmp_path: Path, rng: np.random.Generator) -> None:

@@ -72,13 +72,7 @@ class Link:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with contextlib.suppress(OSError):
-            self._input.close()
-        try:
-            code = self._process.wait(_GOODBYE_SECONDS)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            code = self._process.wait()
+        code = self._ended()
         if code and _OURS.fullmatch(self._folder):
             self._remove()
         assert self._process.stdout is not None
@@ -193,15 +187,19 @@ class Link:
         if not self._folder:
             raise self._unreached()
 
-    def _unreached(self) -> EdgewrightError:
-        """Why there were no first words: ssh itself failed (255), or it was let in and there is no Python to talk to."""
+    def _ended(self) -> int:
+        """ssh's exit code, after it was told that nothing more comes; it is killed where it stays."""
         with contextlib.suppress(OSError):
             self._input.close()
         try:
-            code = self._process.wait(_GOODBYE_SECONDS)
+            return self._process.wait(_GOODBYE_SECONDS)
         except subprocess.TimeoutExpired:
             self._process.kill()
-            code = self._process.wait()
+            return self._process.wait()
+
+    def _unreached(self) -> EdgewrightError:
+        """Why there were no first words: ssh itself failed (255), or it was let in and there is no Python to talk to."""
+        code = self._ended()
         said, board = self._said(), self.board
         text = "\n".join(said).lower()
         if code == 255 or code < 0:

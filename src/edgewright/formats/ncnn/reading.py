@@ -14,11 +14,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, Self
+from typing import Self
 
 import numpy as np
 
 from edgewright.errors import EdgewrightError
+from edgewright.files import open_sized, read_whole
 
 MAGIC = 7767517
 #: ncnn's NCNN_MAX_PARAM_COUNT.
@@ -109,13 +110,7 @@ class Weights:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        try:
-            if not path.is_file():
-                raise EdgewrightError("E104", f"weights `{path}` are not there, or no file")
-            self._stream: BinaryIO = path.open("rb")
-            self.size = path.stat().st_size
-        except OSError as problem:
-            raise EdgewrightError("E104", f"weights `{path}` cannot be read: {problem.strerror}") from None
+        self._stream, self.size = open_sized(path, "a file of weights")
         self.left = self.size
 
     def plain(self, line: Line, count: int) -> np.ndarray:
@@ -197,15 +192,7 @@ def _aligned(size: int) -> int:
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
     """Lines that say something, with their numbers."""
-    try:
-        if not path.is_file():
-            raise EdgewrightError("E104", f"`{path}` is a folder or a device, not a .param file")
-        size = path.stat().st_size
-        if size > _LARGEST_BYTES:
-            raise _no_param(path, f"it has {size} bytes, at most {_LARGEST_BYTES}")
-        data = path.read_bytes()
-    except OSError as problem:
-        raise EdgewrightError("E104", f"file `{path}` cannot be read: {problem.strerror}") from None
+    data = read_whole(path, "a .param file", _LARGEST_BYTES, lambda why: _no_param(path, why))
     if data[:4] == struct.pack("<I", MAGIC):
         raise EdgewrightError(
             "E201",

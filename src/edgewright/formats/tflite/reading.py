@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from edgewright.errors import EdgewrightError
+from edgewright.files import read_whole
 from edgewright.formats.tflite.flatbuffer import Buffer, Table
 from edgewright.formats.tflite.schema import OPERATORS, OPTIONS, TYPES
 
@@ -129,7 +130,10 @@ def read(path: Path) -> File:
         EdgewrightError: E104 when it cannot be read, E201 when it is no TFLite file or cut short, E202 when a tensor's size
             does not fit its data.
     """
-    buffer = Buffer(_bytes(path), path.name, "TFLite")
+    data = read_whole(
+        path, "a .tflite file", _LARGEST_BYTES, lambda why: EdgewrightError("E201", f"`{path.name}`: {why}")
+    )
+    buffer = Buffer(data, path.name, "TFLite")
     if len(buffer.data) < 8 or buffer.data[4:8] != IDENTIFIER:
         raise buffer.refuse(f"it does not say {IDENTIFIER.decode()} at byte 4")
     root = buffer.root()
@@ -157,18 +161,6 @@ def read(path: Path) -> File:
         signatures=_signatures(root, len(tensors), buffer),
         metadata=tuple(table.text(0) for table in root.tables(6)),
     )
-
-
-def _bytes(path: Path) -> bytes:
-    try:
-        if not path.is_file():
-            raise EdgewrightError("E104", f"`{path}` is a folder or a device, not a file")
-        size = path.stat().st_size
-        if size > _LARGEST_BYTES:
-            raise EdgewrightError("E201", f"`{path.name}` has {size} bytes, at most {_LARGEST_BYTES} are read")
-        return path.read_bytes()
-    except OSError as problem:
-        raise EdgewrightError("E104", f"file `{path}` cannot be read: {problem.strerror}") from None
 
 
 def _data(table: Table, buffer: Buffer) -> np.ndarray:

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from edgewright.errors import EdgewrightError
+from edgewright.files import read_whole
 
 #: Larger than any network anybody wrote, smaller than anything that hurts.
 _LARGEST_BYTES = 16 * 2**20
@@ -182,15 +183,7 @@ def read(path: Path) -> tuple[list[Section], list[str]]:
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
     """Lines that say something, without blanks, with their numbers."""
-    try:
-        if not path.is_file():
-            raise EdgewrightError("E104", f"`{path}` is a folder or a device, not a cfg file")
-        size = path.stat().st_size
-        if size > _LARGEST_BYTES:
-            raise _no_cfg(path, f"it has {size} bytes, at most {_LARGEST_BYTES}")
-        data = path.read_bytes()
-    except OSError as problem:
-        raise EdgewrightError("E104", f"file `{path}` cannot be read: {problem.strerror}") from None
+    data = read_whole(path, "a cfg file", _LARGEST_BYTES, lambda why: _no_cfg(path, why))
     if b"\0" in data:
         raise _no_cfg(path, "it is not text")
     try:

@@ -13,11 +13,12 @@ import struct
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, Self
+from typing import Self
 
 import numpy as np
 
 from edgewright.errors import EdgewrightError
+from edgewright.files import open_sized
 
 #: Nobody ever wrote a higher version; other files' first bytes are.
 _LARGEST_VERSION = 100_000
@@ -39,13 +40,7 @@ class Weights:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        try:
-            if not path.is_file():
-                raise EdgewrightError("E104", f"weights `{path}` are not there, or no file")
-            self._stream: BinaryIO = path.open("rb")
-            self.size = path.stat().st_size
-        except OSError as problem:
-            raise EdgewrightError("E104", f"weights `{path}` cannot be read: {problem.strerror}") from None
+        self._stream, self.size = open_sized(path, "a file of weights")
         try:
             self.version, self.seen, header = self._header()
         except BaseException:

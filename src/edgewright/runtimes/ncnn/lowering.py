@@ -75,6 +75,7 @@ def lower(ir_model: ir.Model, *, half: bool = False) -> Lowered:
 def _input(network: Network, value: ir.Value) -> list[Problem]:
     name = name_of(value)
     dtype = value.dtype.name if value.dtype is not None else "unknown"
+    network.lost.add(name)
     try:
         dims = dims_of(shape_of(value))
     except UnsupportedError as problem:
@@ -84,27 +85,41 @@ def _input(network: Network, value: ir.Value) -> list[Problem]:
     blob = Blob(network.fresh(name), dims)
     network.layers.append(Layer("Input", (), (blob.name,), dict(zip(SIZE_PARAMS[len(dims)], dims, strict=True))))
     network.blobs[name] = blob
+    network.lost.remove(name)
     return []
 
 
 def _node(network: Network, node: ir.Node) -> list[Problem]:
-    """Lower one node; where that cannot be, its outputs stand for themselves so that later nodes are looked at too."""
+    """Lower one node; where that cannot be, its outputs stand for themselves so that later nodes are looked at too.
+
+    Of a node that reads what is lost only the operator can be judged.
+    """
+    lowering = LOWERINGS.get(node.op_type) if is_standard(node, node.op_type) else None
+    problems = []
     try:
-        lowering = LOWERINGS.get(node.op_type) if is_standard(node, node.op_type) else None
         if lowering is None:
             raise UnsupportedError("ncnn has no such operator")
-        for value in node.outputs:
-            if value.uses() or value.is_graph_output():
-                _require_float(node, value)
-        lowering(network, node)
+        if not any(value is not None and value.name in network.lost for value in node.inputs):
+            for value in node.outputs:
+                if value.uses() or value.is_graph_output():
+                    _require_float(node, value)
+            lowering(network, node)
+            return []
     except UnsupportedError as problem:
-        for value in node.outputs:
-            if value.name:
-                shape = value.shape
-                sizes = [size if isinstance(size, int) else 1 for size in shape] if shape is not None else [1]
-                network.blobs[value.name] = Blob(value.name, dims_of(sizes))
-        return [Problem(node.name or name_of(node.outputs[0]), node.op_type, str(problem))]
-    return []
+        problems = [Problem(node.name or name_of(node.outputs[0]), node.op_type, str(problem))]
+    for value in node.outputs:
+        if value.name:
+            _stand_in(network, node, value)
+    return problems
+
+
+def _stand_in(network: Network, node: ir.Node, value: ir.Value) -> None:
+    """A blob that nothing makes, of the size of `value`; where that is not known, or no floats, it is lost."""
+    try:
+        _require_float(node, value)
+        network.blobs[name_of(value)] = Blob(name_of(value), dims_of(shape_of(value)))
+    except UnsupportedError:
+        network.lost.add(name_of(value))
 
 
 def _require_float(node: ir.Node, value: ir.Value) -> None:

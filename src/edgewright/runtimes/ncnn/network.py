@@ -63,6 +63,7 @@ class Network:
         blobs: By ONNX tensor name.
         done: Nodes that another node's layer does along.
         hidden: Tensors that no blob holds.
+        lost: Tensors of which nobody knows the size, or that are no floats, since what makes them cannot be.
     """
 
     half: bool = False
@@ -70,6 +71,7 @@ class Network:
     blobs: dict[str, Blob] = field(default_factory=dict)
     done: set[int] = field(default_factory=set)
     hidden: set[str] = field(default_factory=set)
+    lost: set[str] = field(default_factory=set)
     _taken: set[str] = field(default_factory=set)
     _shaped: dict[tuple[str, tuple[int, ...]], str] = field(default_factory=dict)
 

@@ -115,7 +115,7 @@ class NetRunner:
         """All outputs by ONNX name, in memory of their own.
 
         Raises:
-            EdgewrightError: E230 for an array of another shape, E232 when ncnn fails.
+            EdgewrightError: E230 for an array of another type or shape, E232 when ncnn fails.
         """
         count = self._count(inputs)
         with self._lock:
@@ -135,6 +135,10 @@ class NetRunner:
         counts = set()
         for name, place in self._inputs.items():
             shape, axis = inputs[name].shape, place.axis
+            if inputs[name].dtype != place.dtype:
+                raise EdgewrightError(
+                    "E230", f"input `{name}` is {inputs[name].dtype.name}, but the network takes {place.dtype}"
+                )
             one = (
                 shape if axis is None or axis >= len(shape) else (*shape[:axis], place.shape[axis], *shape[axis + 1 :])
             )
