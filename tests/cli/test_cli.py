@@ -242,6 +242,17 @@ def test_global_options_before_the_command(run: Run) -> None:
     assert {row["name"] for row in json.loads(out)["recipes"]} >= {"original", "float", "fp16"}
 
 
+def test_an_option_given_twice_is_refused(run: Run, workshop: Path) -> None:
+    code, _, err = run("deploy", str(workshop / "net.onnx"), "--runtime", "openvino", "--runtime", "onnxruntime")
+    assert code == 2
+    assert "`--runtime` is given 2 times" in err
+    assert "A,B" in err
+    code, out, _ = run(
+        "convert", str(workshop / "net.onnx"), "--set", "a.b=1", "--set", "a.c=2", "--out", "b", "--json", "--json"
+    )
+    assert json.loads(out)["error"]["message"].find("times") < 0  # those that may be repeated are
+
+
 def test_short_names_of_plugin_options(run: Run, workshop: Path) -> None:
     code, _, err = run("convert", str(workshop / "net.onnx"), "--out", "b", "--graph-optimization", "fast")
     assert code == 2

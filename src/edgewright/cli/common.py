@@ -8,6 +8,7 @@ import json
 import re
 import shlex
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -79,7 +80,18 @@ class Command(click.Command):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Turn short names into `--set` before click looks at them."""
         known = {name for parameter in self.params for name in (*parameter.opts, *parameter.secondary_opts)}
-        return super().parse_args(ctx, expand(args, known | {"--help"}))
+        expanded = expand(args, known | {"--help"})
+        self._refuse_repeated(ctx, expanded)
+        return super().parse_args(ctx, expanded)
+
+    def _refuse_repeated(self, ctx: click.Context, args: list[str]) -> None:
+        """click keeps the last of several values without a word: `--runtime a --runtime b` would try b alone."""
+        given = Counter(self.make_parser(ctx).parse_args(list(args))[2])
+        for option, times in given.items():
+            if times == 1 or not isinstance(option, click.Option) or option.multiple or option.is_flag or option.count:
+                continue
+            listed = f"; several are one list: {option.metavar}" if "," in (option.metavar or "") else ""
+            raise click.UsageError(f"`{option.opts[0]}` is given {times} times, but takes one value{listed}", ctx)
 
 
 def edgewright_command(**settings: Any) -> Callable[[Callable[..., Any]], click.Command]:
