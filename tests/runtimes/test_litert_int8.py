@@ -78,6 +78,34 @@ def test_every_layer_runs_in_integers(build: Callable[[], ew.Model], layers: int
     assert sorted(inner) == ["DEQUANTIZE", "QUANTIZE"]
 
 
+def test_integers_at_both_ends_mean_what_the_floats_meant(tmp_path: Path) -> None:
+    small = made(wide())
+    inner = {"input_type": "int8", "output_type": "int8"}
+    bundles = [ew.convert(small, "litert", tmp_path / name, options=given) for name, given in (("f", {}), ("i", inner))]
+    kinds = [kind for kind, read, made_ in types(bundles[1]) if "FLOAT32" in (*read, *made_)]
+    assert kinds == [], "no float is left in the file"
+    feeds = {"x": np.random.default_rng(0).standard_normal((1, 3, 12, 12)).astype(np.float32)}
+    with ew.open(bundles[0]) as floats, ew.open(bundles[1]) as integers:
+        wanted, got = floats.run(feeds)["y"], integers.run(feeds)["y"]
+    assert got.dtype == np.float32
+    np.testing.assert_array_equal(wanted, got)
+    from ai_edge_litert.interpreter import Interpreter
+
+    file = Interpreter(str(tmp_path / "i" / "model.tflite"))
+    ends = [*file.get_input_details(), *file.get_output_details()]
+    assert [(end["name"], end["dtype"]) for end in ends] == [("x", np.int8), ("y", np.int8)]
+    assert all(end["quantization"][0] > 0 for end in ends)
+    assert "int8" in (tmp_path / "i" / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("end", ["input_type", "output_type"])
+def test_ends_that_are_not_quantized_cannot_be_integers(end: str, tmp_path: Path) -> None:
+    with pytest.raises(EdgewrightError, match="cannot be int8") as problem:
+        ew.convert(network(), "litert", tmp_path / "net", options={end: "int8"})
+    assert problem.value.code == "E211" and "compress" in (problem.value.hint or "")
+    assert list(tmp_path.iterdir()) == []
+
+
 def read_by(quantize: Any) -> list[str]:
     """The integers that a QuantizeLinear's value is made of: those behind the nearest DequantizeLinear nodes."""
     found, stack = set(), [quantize.inputs[0]]

@@ -6,13 +6,16 @@ file's layout: photos are NHWC, as everywhere on phones.
 
 Half precision is stored and computed in float32, which is what LiteRT does on CPUs without half-precision arithmetic;
 64-bit integers are held in 32 bits.
+
+A network in int8 takes and gives floats unless the options `input_type` and `output_type` ask for the integers themselves, as
+microcontrollers and accelerators want them. Sessions of edgewright convert at both ends, so they look the same.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from edgewright.contracts import Conversion, Cut, OpenedBundle, Problem, QuantFormat, Traits
 from edgewright.errors import EdgewrightError
@@ -39,9 +42,21 @@ _INT8_OPERATORS = (
 )
 
 
+#: What the lines of a bundle's README add about what the file's inputs hold.
+_WIRE = {"float32": "", "int8": ", int8 of value / scale + zero point"}
+
+
 @dataclass(frozen=True)
 class Options:
-    """LiteRT needs none: what runs is decided by the network's own types."""
+    """What the file's ends hold; inside, what runs is decided by the network's own types.
+
+    Attributes:
+        input_type: int8 where the file's inputs are the integers that the first layers read.
+        output_type: int8 where its outputs are the integers that the last layers make.
+    """
+
+    input_type: Literal["float32", "int8"] = "float32"
+    output_type: Literal["float32", "int8"] = "float32"
 
 
 def version() -> str:
@@ -82,18 +97,19 @@ def convert(model: Model, folder: Path, options: Options, target: Target) -> Con
 
     Raises:
         EdgewrightError: E105 where it cannot be written, E210 for nodes that have no form in LiteRT, E211 for a
-            quantization that is not LiteRT's.
+            quantization that is not LiteRT's, or ends that are to be int8 and are not quantized.
     """
     _check_format(model)
-    lowering = _lowered(model.ir)
+    lowering = _lowered(model.ir, options)
     assert not lowering.problems, "`supports` is asked first"
+    _check_ends(model.name, lowering, options)
     network = lowering.network()
     network.metadata[NOTES] = written(lowering, network)
     write(network, folder / _FILE)
     kept = set(network.tensors())
     return Conversion(
         tensor_names={name: held.tensor.name for name, held in lowering.held().items() if held.tensor in kept},
-        usage=f"""from ai_edge_litert.interpreter import Interpreter  # photos are NHWC: get_input_details()
+        usage=f"""from ai_edge_litert.interpreter import Interpreter  # NHWC{_WIRE[options.input_type]}: get_input_details()
 network = Interpreter("{_FILE}", num_threads=1); network.allocate_tensors()
 feeds = {{{", ".join(f'"{info.name}": ...' for info in model.inputs)}}}
 for item in network.get_input_details(): network.set_tensor(item["index"], feeds[item["name"]])
@@ -110,12 +126,34 @@ def open(bundle: OpenedBundle, *, threads: int, cut: Cut | None = None) -> FileR
     return FileRunner(bundle.path / _FILE, threads, cut, [info.name for info in bundle.outputs])
 
 
-def _lowered(ir_model: ir.Model) -> Lowering:
+def _lowered(ir_model: ir.Model, options: Options | None = None) -> Lowering:
     from edgewright.runtimes.litert import rules  # noqa: F401 (fills the table)
 
-    lowering = Lowering(prepare(ir_model))
+    options = options or Options()
+    wanted = (options.input_type == "int8", options.output_type == "int8")
+    lowering = Lowering(prepare(ir_model), integer_inputs=wanted[0], integer_outputs=wanted[1])
     lowering.run()
     return lowering
+
+
+def _check_ends(name: str, lowering: Lowering, options: Options) -> None:
+    """Refuse to hand on floats where int8 was asked for.
+
+    Raises:
+        EdgewrightError: E211 with the first input or output that is not quantized.
+    """
+    graph, held = lowering.prepared.ir.graph, lowering.held()
+    for key, wanted, values in (
+        ("input", options.input_type, graph.inputs),
+        ("output", options.output_type, graph.outputs),
+    ):
+        left = [v.name for v in values if v.name in held and held[v.name].tensor.dtype == "float32"]
+        if wanted == "int8" and left:
+            raise EdgewrightError(
+                "E211",
+                f"{key} `{left[0]}` of `{name}` cannot be int8: the network does not quantize it with one scale for all",
+                hint="edgewright compress MODEL --recipe int8 --runtime litert --out FILE",
+            )
 
 
 def _check_format(model: Model) -> None:

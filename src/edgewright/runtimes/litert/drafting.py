@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from edgewright.formats.tflite.writing import Operator, Quantization, Tensor
+from edgewright.graph.dataflow import constant_array
 from edgewright.runtimes.litert.layouts import Batch, Order, Sizes, arranged, essential, signature
 from edgewright.runtimes.litert.registering import Refused
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
 
 #: ONNX type by numpy's name -> the file's. Half precision is stored only; indices need no 64 bits on a phone.
 DTYPES = {
@@ -183,3 +187,14 @@ def stored(array: np.ndarray) -> np.ndarray:
     if array.dtype == np.int64:
         array = np.clip(array, -(2**31), 2**31 - 1)  # beyond these only "to the end" of slices is meant
     return np.ascontiguousarray(array.astype(name, copy=False)).reshape(array.shape)
+
+
+def parameters(node: ir.Node) -> Quantization | None:
+    """Scale and zero point of a QuantizeLinear or DequantizeLinear with constant ones."""
+    scale = constant_array(node.inputs[1])
+    zero = constant_array(node.inputs[2]) if len(node.inputs) > 2 and node.inputs[2] is not None else None
+    if scale is None or (len(node.inputs) > 2 and node.inputs[2] is not None and zero is None):
+        return None
+    flat = scale.reshape(-1).astype(np.float32)
+    points = np.zeros(len(flat), np.int64) if zero is None else zero.reshape(-1).astype(np.int64)
+    return Quantization(flat, points, node.attributes.get_int("axis", 1) if scale.ndim else 0)

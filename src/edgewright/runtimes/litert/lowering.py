@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edgewright.contracts import Problem
-from edgewright.formats.tflite.writing import Network, Tensor
+from edgewright.formats.tflite.writing import Network, Quantization, Tensor
 from edgewright.graph.dataflow import constant_array, is_standard, sole_consumer
 from edgewright.graph.naming import shown
-from edgewright.runtimes.litert.drafting import DTYPES, Draft, Held, shapes, sizes_of, stored
+from edgewright.runtimes.litert.drafting import DTYPES, Draft, Held, parameters, shapes, sizes_of, stored
 from edgewright.runtimes.litert.layouts import (
     NHWC,
     Order,
@@ -41,11 +41,12 @@ class Lowering(Draft):
         problems: Nodes that could not be written.
     """
 
-    def __init__(self, prepared: Prepared) -> None:
+    def __init__(self, prepared: Prepared, *, integer_inputs: bool = False, integer_outputs: bool = False) -> None:
         graph = prepared.ir.graph
         values = [*graph.inputs, *(value for node in graph.all_nodes() for value in node.outputs)]
         super().__init__(frozenset(value.name for value in values if value.name))
         self.prepared = prepared
+        self._integer_inputs, self._integer_outputs = integer_inputs, integer_outputs
         self.problems: list[Problem] = []
         self._held: dict[ir.Value, Held] = {}
         self._done: set[ir.Node] = set()
@@ -124,6 +125,9 @@ class Lowering(Draft):
         sizes = self.sizes(value)
         order = NHWC if len(sizes) == 4 and _meets_image_layer(value) else identity(len(sizes))
         tensor = Tensor(value.name or "", self.dtype(value), *shapes(arranged(sizes, order)))
+        if self._integer_inputs and tensor.dtype == "float32":
+            tensor.quantization = _only_quantization(value)
+            tensor.dtype = "float32" if tensor.quantization is None else "int8"
         self._held[value] = Held(tensor, order)
 
     def _output_of_constant(self, value: ir.Value) -> None:
@@ -135,10 +139,19 @@ class Lowering(Draft):
 
     def _hand_out(self, value: ir.Value) -> None:
         """The file's own outputs are floats where the graph's are, under the graph's name."""
+        tensor = self._held[value].tensor
+        if self._integer_outputs and tensor.dtype == "int8" and tensor.name not in self._ends():
+            tensor.name = value.name or tensor.name
+            return
         held = self.get(value)
         if held.tensor is not self._held[value].tensor:
             held.tensor.name = value.name or held.tensor.name
             self._held[value] = held
+
+    def _ends(self) -> set[str]:
+        """Names that tensors at the graph's ends have to keep."""
+        graph = self.prepared.ir.graph
+        return {value.name for value in (*graph.inputs, *graph.outputs) if value.name}
 
     # --- what is known of values
 
@@ -296,6 +309,16 @@ def clamp(node: ir.Node, lowering: Lowering) -> str | None:
         return None
     known = {(0.0, 6.0): "RELU6", (-1.0, 1.0): "RELU_N1_TO_1", (0.0, 1.0): "RELU_0_TO_1", (0.0, None): "RELU"}
     return known.get((low, high))  # type: ignore[arg-type]
+
+
+def _only_quantization(value: ir.Value) -> Quantization | None:
+    """What the int8 mean that alone are made of `value`; None where somebody reads its floats."""
+    reader = sole_consumer(value)
+    if reader is None or not is_standard(reader, "QuantizeLinear"):
+        return None
+    held, made = parameters(reader), reader.outputs[0]
+    fits = made.dtype is not None and made.dtype.numpy() == np.int8
+    return held if held is not None and len(held.scale) == 1 and fits else None
 
 
 def _meets_image_layer(value: ir.Value) -> bool:

@@ -9,6 +9,7 @@ import numpy as np
 
 from edgewright.formats.tflite.writing import Quantization, Tensor
 from edgewright.graph.dataflow import constant_array, is_standard, sole_consumer
+from edgewright.runtimes.litert.drafting import parameters
 from edgewright.runtimes.litert.lowering import Lowering, clamp
 
 if TYPE_CHECKING:
@@ -63,17 +64,6 @@ class IntegerLayer:
             data=data,
             quantization=Quantization(self.scales, zero, axis),
         )
-
-
-def parameters(node: ir.Node) -> Quantization | None:
-    """Scale and zero point of a QuantizeLinear or DequantizeLinear with constant ones."""
-    scale = constant_array(node.inputs[1])
-    zero = constant_array(node.inputs[2]) if len(node.inputs) > 2 and node.inputs[2] is not None else None
-    if scale is None or (len(node.inputs) > 2 and node.inputs[2] is not None and zero is None):
-        return None
-    flat = scale.reshape(-1).astype(np.float32)
-    points = np.zeros(len(flat), np.int64) if zero is None else zero.reshape(-1).astype(np.int64)
-    return Quantization(flat, points, node.attributes.get_int("axis", 1) if scale.ndim else 0)
 
 
 def same(first: Quantization | None, second: Quantization | None) -> bool:

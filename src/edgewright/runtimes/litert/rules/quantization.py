@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edgewright.graph.dataflow import constant_array
-from edgewright.runtimes.litert.drafting import sizes_of
+from edgewright.runtimes.litert.drafting import parameters, sizes_of
 from edgewright.runtimes.litert.lowering import Lowering
 from edgewright.runtimes.litert.registering import Refused, rule
-from edgewright.runtimes.litert.rules.integers import parameters, same
+from edgewright.runtimes.litert.rules.integers import same
 
 if TYPE_CHECKING:
     import onnx_ir as ir
