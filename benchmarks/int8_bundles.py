@@ -121,7 +121,7 @@ def told(python: str, script: Path, *arguments: str | Path) -> dict[str, Any]:
     return {**result, "process_seconds": time.perf_counter() - start}
 
 
-def foreign(files: Path, like: Bundle, out: Path) -> Bundle:
+def foreign(files: Path, like: Bundle, out: Path, *, precision: str = "int8") -> Bundle:
     """A bundle of files that somebody else made of the same network; `like` says what inputs and outputs mean.
 
     So that all candidates are run and timed by the same code with the same settings. The files are the peer's own; an
@@ -137,7 +137,7 @@ def foreign(files: Path, like: Bundle, out: Path) -> Bundle:
             like,
             path=folder,
             name=out.name,
-            precision="int8",
+            precision=precision,
             files=contents,
             tensor_names={info.name: info.name for info in (*like.inputs, *like.outputs)},
             history=(Step(kind="pass", name=files.name, config={}, lossy=True, samples=(), stats={}),),
