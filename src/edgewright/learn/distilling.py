@@ -48,7 +48,7 @@ def distil(student: ir.Model, teacher: ir.Model, options: Training, context: Con
         raise EdgewrightError("E212", "the network has no weights that could be learnt")
     names = tuple(value.name or "" for value in student.graph.outputs)
     learner, original = (
-        Runner(network.to(device, memory_format=torch.channels_last), tuple(dict.fromkeys((*asked, *names))), device)
+        Runner(network.to(device).channels_last(), tuple(dict.fromkeys((*asked, *names))), device)
         for network, asked in zip(networks, (loss.student_names(), loss.teacher_names()), strict=True)
     )
     feed = Feed(calibrate, options.batch, context.seed)

@@ -24,7 +24,7 @@ class Pair:
     Attributes:
         teacher: The tensor's name in the original.
         student: Its name in the network that learns.
-        axis: The axis along which the student has lost channels, None where it has all.
+        axis: The axis along which the student has lost channels, counted from the back; None where it has all.
         kept: Those that are left, by their index in the original.
     """
 
@@ -98,7 +98,7 @@ def _paired(value: ir.Value, other: ir.Value, maps: Mapping[str, tuple[int, tupl
     if kept and len(theirs) == len(sizes) and theirs[axis] == len(kept):
         sizes[axis] = theirs[axis]
         if sizes == theirs and max(kept) < _size(value.shape[axis]):
-            return Pair(name, other.name or "", axis, kept)
+            return Pair(name, other.name or "", axis - len(sizes), kept)
     return None
 
 

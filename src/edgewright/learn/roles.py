@@ -120,7 +120,8 @@ def _shifts(own: ir.Value | None, other: ir.Value | None, derived: set[ir.Value]
     if other.is_graph_input():
         return False
     if own in derived:
-        return own.producer() is not None and is_standard(own.producer(), "DequantizeLinear")  # type: ignore[arg-type]
+        producer = own.producer()
+        return producer is not None and is_standard(producer, "DequantizeLinear")
     tensor = constant_tensor(own)
     return tensor is not None and sum(1 for size in tensor.shape.numpy() if size != 1) == 1
 

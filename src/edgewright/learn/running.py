@@ -39,7 +39,8 @@ class Runner:
     def __call__(self, inputs: Inputs) -> dict[str, Tensor]:
         """The tensors for all samples, joined along their first axis."""
         if self.batched:
-            return self.network(joined(inputs, self.device), self.names)
+            made: dict[str, Tensor] = self.network(joined(inputs, self.device), self.names)
+            return made
         single = [self.network(joined([item], self.device), self.names) for item in inputs]
         return {name: torch.cat([item[name].reshape(1, *item[name].shape) for item in single]) for name in self.names}
 

@@ -70,12 +70,8 @@ class Trainer:
         optimizer = self._optimizer(weights)
         print_ = self._fingerprint(weights)
         self._restore(weights, optimizer, print_)
-        try:
-            if not self.state.done:
-                self._train(weights, optimizer, print_)
-        except KeyboardInterrupt:
-            self._save(print_)
-            raise
+        if not self.state.done:
+            self._train(weights, optimizer, print_)
         self._put(weights, "best/" if self.judge else "now/")
         self.student.network.eval()
         return self.state

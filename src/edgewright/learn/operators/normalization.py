@@ -45,8 +45,8 @@ def group_normalization(
 ) -> Tensor:
     """Each group of channels of each sample standardized, then scale and bias f32[C] (or f32[num_groups], opset 18)."""
     channels = x.shape[1]
-    factors = [p if len(p) == channels else p.repeat_interleave(channels // num_groups) for p in (scale, bias)]
-    return functional.group_norm(x, num_groups, *factors, eps=epsilon)
+    weight, shift = (p if len(p) == channels else p.repeat_interleave(channels // num_groups) for p in (scale, bias))
+    return functional.group_norm(x, num_groups, weight, shift, eps=epsilon)
 
 
 @operator("LayerNormalization")
