@@ -255,7 +255,5 @@ def test_the_check_of_gradients_finds_a_wrong_one() -> None:
     def rounded(x: Any) -> Any:  # passes its gradient as if nothing had happened
         return OPERATORS["QuantizeLinear"].function(x, torch.tensor(0.5, dtype=torch.float64))
 
-    with pytest.raises(torch.autograd.gradcheck.GradcheckError):
-        torch.autograd.gradcheck(
-            rounded, [torch.tensor([0.9, 1.3], dtype=torch.float64, requires_grad=True)], fast_mode=True
-        )
+    x = torch.tensor([0.9, 1.3], dtype=torch.float64, requires_grad=True)
+    assert not torch.autograd.gradcheck(rounded, [x], fast_mode=True, raise_exception=False)
