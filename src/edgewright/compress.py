@@ -22,6 +22,7 @@ import numpy as np
 
 from edgewright import registry
 from edgewright import session as sessions
+from edgewright.channel_map import Kept, decode
 from edgewright.contracts import QuantFormat, Role, Sample, SampleSource
 from edgewright.errors import EdgewrightError
 from edgewright.graph.shapes import infer
@@ -31,6 +32,7 @@ from edgewright.options import build, dump, require_agreement
 from edgewright.progress import SILENT, Progress
 from edgewright.recipe import Recipe
 from edgewright.records import Environment
+from edgewright.spec import Spec
 from edgewright.target import Target
 
 if TYPE_CHECKING:
@@ -80,7 +82,7 @@ def compress(
     learnt_from = None if samples is None else samples.role("calibrate", "select")
     steps = _plan(recipe, overrides or {}, learnt_from)
     inputs, outputs = model.inputs, model.outputs
-    with closing(_Context(model, learnt_from, target, min_agreement, progress, seed)) as context:
+    with closing(_Context(learnt_from, target, model.spec, min_agreement, progress, seed)) as context:
         for number, step in enumerate(steps):
             progress.update("compress", number, len(steps))
             model = _apply(model, step, context)
@@ -143,7 +145,10 @@ def _plan(recipe: Recipe, overrides: Overrides, samples: SampleSource | None) ->
 
 def _apply(model: Model, step: _Planned, context: _Context) -> Model:
     ir_model = model.clone_ir()
-    used = context.start(model.history)
+    used = context.start()
+    if step.plugin.LOSSY and context.original is None:
+        context.original, context.done = model.ir, len(model.history)
+    context.kept = decode(line.stats for line in model.history[context.done :])
     stats = step.plugin.apply(ir_model, step.config, context)
     infer(ir_model)
     line = Step(
@@ -198,9 +203,9 @@ class _Context:
 
     def __init__(
         self,
-        original: Model,
         samples: SampleSource | None,
         target: Target,
+        spec: Spec,
         min_agreement: float,
         progress: Progress,
         seed: int,
@@ -208,22 +213,27 @@ class _Context:
         self.samples: SampleSource | None = None
         self.target = target
         self._min_agreement = min_agreement
-        self.original = original.ir
-        self.spec = original.spec
-        self.history = original.history
+        self._spec = spec
         self.progress = progress
         self.seed = seed
+        self.original: ir.Model | None = None
+        self.done = 0  # steps that were made before the first lossy one
+        self.kept: Mapping[str, Kept] = {}
         self._source = samples
         self._opened: list[_Opened] = []
         self._reference: Any = None
         self._checks_left = _CHECKED_RUNS
 
-    def start(self, history: tuple[Step, ...]) -> set[str]:
-        """Begin a step on a network with this history: the set that fills with the groups of the samples it reads."""
-        self.history = history
+    def start(self) -> set[str]:
+        """Begin a step: the set that fills with the groups of the samples it reads."""
         used: set[str] = set()
         self.samples = None if self._source is None else _Recorded(self._source, used)
         return used
+
+    @property
+    def spec(self) -> Spec:
+        """What the network's inputs expect and its outputs mean."""
+        return self._spec
 
     @property
     def quant_format(self) -> QuantFormat:
@@ -246,16 +256,16 @@ class _Context:
 
         One sample alone never decides: one of twenty that differs is no sign of less than 98 %.
         """
-        if not registry.get("tasks", self.spec.task).PROPORTION:
+        if not registry.get("tasks", self._spec.task).PROPORTION:
             return self._min_agreement
         return min(self._min_agreement, 1 - 1 / max(samples, 1))
 
     def agreement(self, reference: Sequence[Arrays], results: Sequence[Arrays]) -> float:
         """How far outputs say the same as the original's by the network's task, 0..1; one `Arrays` for each sample."""
-        task = registry.get("tasks", self.spec.task)
+        task = registry.get("tasks", self._spec.task)
         with np.errstate(all="ignore"):  # a NaN agrees with nothing
-            decoded = [[task.postprocess(item, self.spec) for item in items] for items in (reference, results)]
-            return float(task.agreement(*decoded, self.spec))
+            decoded = [[task.postprocess(item, self._spec) for item in items] for items in (reference, results)]
+            return float(task.agreement(*decoded, self._spec))
 
     def run(self, ir_model: ir.Model, inputs: Arrays, outputs: Sequence[str] | None = None) -> dict[str, np.ndarray]:
         """Tensors `outputs` (default: the graph's outputs) of a float graph, on the exact runtime.

@@ -69,7 +69,7 @@ def distil(student: ir.Model, teacher: ir.Model, options: Training, context: Con
 def _loss(student: ir.Model, teacher: ir.Model, options: Training, context: Context) -> Loss:
     task = context.spec.task
     chosen = context.spec.options.get("output") if task == CLASSIFY else None
-    inner = pairing.features(teacher, student, context.history) if options.features else ()
+    inner = pairing.features(teacher, student, context.kept) if options.features else ()
     return Loss(
         task,
         pairing.outputs(teacher, student, None if chosen is None else (str(chosen),)),

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from edgewright.channel_map import Kept
 from edgewright.errors import EdgewrightError
 from edgewright.graph.dataflow import constant_tensor, is_standard
-from edgewright.model import Step
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -54,12 +54,11 @@ def outputs(teacher: ir.Model, student: ir.Model, names: Sequence[str] | None = 
     return tuple(found)
 
 
-def features(teacher: ir.Model, student: ir.Model, history: Sequence[Step]) -> tuple[Pair, ...]:
-    """Inner tensors of one name and shape, some of them, evenly spaced; pruned ones through their channel maps.
+def features(teacher: ir.Model, student: ir.Model, maps: Mapping[str, Kept]) -> tuple[Pair, ...]:
+    """Inner tensors of one name and shape, some of them, evenly spaced; pruned ones through their channels that are left.
 
     Sums of two computed tensors (residual connections) are taken where there are any, else what layers make.
     """
-    maps = channel_maps(history)
     made = {value.name: value for node in student.graph for value in node.outputs}
     candidates = []
     for wanted in (_is_sum, lambda node: is_standard(node, "Conv", "ConvTranspose", "Gemm", "MatMul", "LSTM", "GRU")):
@@ -75,30 +74,18 @@ def features(teacher: ir.Model, student: ir.Model, history: Sequence[Step]) -> t
     return tuple(candidates[(2 * i + 1) * len(candidates) // (2 * count)] for i in range(count))
 
 
-def channel_maps(history: Sequence[Step]) -> dict[str, tuple[int, tuple[int, ...]]]:
-    """By tensor, the axis and the channels that pruning has left of the original's; several steps are composed."""
-    found: dict[str, tuple[int, tuple[int, ...]]] = {}
-    for step in history:
-        maps = step.stats.get("channels") if isinstance(step.stats, Mapping) else None
-        for name, entry in maps.items() if step.name == "prune_channels" and isinstance(maps, Mapping) else ():
-            axis, kept = int(entry[0]), tuple(int(index) for index in entry[1])
-            earlier = found.get(name)
-            found[name] = (axis, tuple(earlier[1][index] for index in kept) if earlier else kept)
-    return found
-
-
-def _paired(value: ir.Value, other: ir.Value, maps: Mapping[str, tuple[int, tuple[int, ...]]]) -> Pair | None:
+def _paired(value: ir.Value, other: ir.Value, maps: Mapping[str, Kept]) -> Pair | None:
     if not _is_float(value) or value.shape is None or other.shape is None or len(value.shape) < 3:
         return None
     sizes, theirs = list(value.shape), list(other.shape)
     name = value.name or ""
     if sizes == theirs:
         return Pair(name, other.name or "")
-    axis, kept = maps.get(name, (0, ()))
-    if kept and len(theirs) == len(sizes) and theirs[axis] == len(kept):
-        sizes[axis] = theirs[axis]
-        if sizes == theirs and max(kept) < _size(value.shape[axis]):
-            return Pair(name, other.name or "", axis - len(sizes), kept)
+    left = maps.get(name)
+    if left is not None and len(theirs) == len(sizes) and theirs[left.axis] == len(left.indices):
+        sizes[left.axis] = theirs[left.axis]
+        if sizes == theirs:
+            return Pair(name, other.name or "", left.axis - len(sizes), tuple(map(int, left.indices)))
     return None
 
 
@@ -117,7 +104,3 @@ def _is_sum(node: ir.Node) -> bool:
 
 def _is_float(value: ir.Value) -> bool:
     return value.dtype is None or value.dtype.name in ("FLOAT", "DOUBLE")
-
-
-def _size(size: Any) -> int:
-    return size if isinstance(size, int) else 0

@@ -1,6 +1,6 @@
 """Distil: train the network to say what the original says, on samples without labels.
 
-The original is the network as it entered the recipe; the network that learns is what the steps before have made of it,
+The original is the network before the recipe's first lossy step; what learns is what the steps before have made of it,
 pruned or quantized. Quantized weights are trained as what they are (`learn/integers.py`), so that the file holds exactly
 what was judged. Samples of the role calibrate train, those of the role select say which weights are kept: those it began
 with, where nothing is better.
@@ -36,6 +36,7 @@ def apply(ir_model: ir.Model, config: Config, context: Context) -> dict[str, Any
 
     lift_constants(ir_model)
     infer(ir_model)
+    assert context.original is not None  # distil is lossy, so that there is one
     teacher = context.original.clone()
     infer(teacher)
     return distil(ir_model, teacher, config, context)
