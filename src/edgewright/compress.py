@@ -22,6 +22,7 @@ import numpy as np
 
 from edgewright import registry
 from edgewright import session as sessions
+from edgewright.channel_map import Kept, decode
 from edgewright.contracts import QuantFormat, Role, Sample, SampleSource
 from edgewright.errors import EdgewrightError
 from edgewright.graph.shapes import infer
@@ -145,6 +146,9 @@ def _plan(recipe: Recipe, overrides: Overrides, samples: SampleSource | None) ->
 def _apply(model: Model, step: _Planned, context: _Context) -> Model:
     ir_model = model.clone_ir()
     used = context.start()
+    if step.plugin.LOSSY and context.original is None:
+        context.original, context.done = model.ir, len(model.history)
+    context.kept = decode(line.stats for line in model.history[context.done :])
     stats = step.plugin.apply(ir_model, step.config, context)
     infer(ir_model)
     line = Step(
@@ -212,6 +216,9 @@ class _Context:
         self._spec = spec
         self.progress = progress
         self.seed = seed
+        self.original: ir.Model | None = None
+        self.done = 0  # steps that were made before the first lossy one
+        self.kept: Mapping[str, Kept] = {}
         self._source = samples
         self._opened: list[_Opened] = []
         self._reference: Any = None
@@ -222,6 +229,11 @@ class _Context:
         used: set[str] = set()
         self.samples = None if self._source is None else _Recorded(self._source, used)
         return used
+
+    @property
+    def spec(self) -> Spec:
+        """What the network's inputs expect and its outputs mean."""
+        return self._spec
 
     @property
     def quant_format(self) -> QuantFormat:

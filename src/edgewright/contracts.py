@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 
+from edgewright.channel_map import Kept
 from edgewright.model import Arrays, Model, TensorInfo
 from edgewright.progress import Progress
 from edgewright.spec import Spec
@@ -124,10 +125,13 @@ class Context(Protocol):
     """What `compress` gives a pass. Passes never name or import a runtime."""
 
     samples: SampleSource | None  # the calibrate and select roles only
+    spec: Spec
     target: Target
     quant_format: QuantFormat
     progress: Progress
     seed: int
+    original: ir.Model | None  # the network before the recipe's first lossy step; None before one was made
+    kept: Mapping[str, Kept]  # by tensor, which of the original's channels are left
 
     def required(self, samples: int) -> float:
         """How far so many select samples must agree, 0..1."""

@@ -58,6 +58,9 @@ CODES: dict[str, str] = {
     "E410": "another machine cannot be reached",
     "E411": "another machine lacks what a benchmark needs",
     "E412": "the connection to another machine was lost",
+    # E5xx: training
+    "E501": "training met a value that is no number",
+    "E502": "a saved training cannot be gone on with",
 }
 
 

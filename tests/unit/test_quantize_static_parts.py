@@ -11,14 +11,13 @@ import pytest
 from tests.onnx_files import with_weights
 
 from edgewright.contracts import QuantFormat
-from edgewright.graph.int8 import LARGEST_SAFE_PAIR, largest_pairs, neighbours
+from edgewright.graph.int8 import LARGEST_SAFE_PAIR, Room, largest_pairs, neighbours
 from edgewright.graph.shapes import infer
 from edgewright.passes.quantize_static import _assembly as assembly
 from edgewright.passes.quantize_static import _rounding as rounding
 from edgewright.passes.quantize_static._layers import Layer, find_layers
 from edgewright.passes.quantize_static._placement import Placement, place
 from edgewright.passes.quantize_static._ranges import Histogram, Range, choose
-from edgewright.passes.quantize_static._rounding import Room
 
 HEAD = '<ir_version: 10, opset_import: ["" : 21]>'
 UINT8 = QuantFormat()

@@ -28,10 +28,58 @@ if TYPE_CHECKING:
 LARGEST_SAFE_WEIGHT = 64
 #: The same for the two weights of a pair together.
 LARGEST_SAFE_PAIR = 128
+#: The largest integer of symmetric weights.
+_LARGEST = 127
 #: Inputs that kernels load together, and add in pairs.
 _ADJACENT = 4
 #: What lies between int8 and uint8: q - z is the same for q + 128 and z + 128.
 _SHIFT = 128
+
+
+@dataclass(frozen=True, eq=False)
+class Room:
+    """The integers that weights may be.
+
+    Attributes:
+        largest: Largest absolute value, 63 or 127.
+        numbers: Inputs of one number may meet in a pair, whose weights are at most 128 together, i64[K]; None where
+            pairs are of no concern.
+    """
+
+    largest: int
+    numbers: np.ndarray | None = None
+
+    def least_step(self, rows: np.ndarray) -> np.ndarray:
+        """The step of each output channel for which nothing is cut off, f64[G, O]."""
+        sizes = np.abs(rows).astype(np.float64)
+        step: np.ndarray = np.max(sizes, axis=2) / self.largest
+        if self.numbers is None:
+            return step
+        pairs: np.ndarray = largest_pairs(sizes, self.numbers).max(axis=2) / LARGEST_SAFE_PAIR
+        widest: np.ndarray = np.maximum(step, pairs)
+        return widest
+
+    def held(self, levels: np.ndarray) -> np.ndarray:
+        """Integers, as floats, cut off where there is no room for them: as little as may be from both of a pair."""
+        cut: np.ndarray = np.clip(levels, -self.largest, self.largest)
+        if self.numbers is None:
+            return cut
+        sizes = by_number(np.abs(cut), self.numbers)
+        if sizes.shape[-1] == 1:
+            return cut
+        second = np.partition(sizes, -2, axis=-1)[..., -2:-1]
+        first = np.minimum(
+            sizes.max(axis=-1, keepdims=True), np.maximum(LARGEST_SAFE_WEIGHT, LARGEST_SAFE_PAIR - second)
+        )
+        # The one largest gets its own limit, the others what it leaves; of two that are equal, each gets a half.
+        alone = sizes > second
+        limits = np.where(alone, first, np.minimum(LARGEST_SAFE_PAIR - first, first))
+        order = np.argsort(self.numbers, kind="stable")
+        flat = np.empty_like(cut)
+        there = by_number(np.ones(len(self.numbers), bool), self.numbers)
+        flat[..., order] = limits[..., there]
+        np.clip(cut, -flat, flat, out=cut)
+        return cut
 
 
 @dataclass(frozen=True)
@@ -93,6 +141,24 @@ def neighbours(shape: Sequence[int], *, convolution: bool, groups: int = 1) -> n
         return None
     numbers: np.ndarray = (np.arange(channels) // _ADJACENT)[:, None] * places + np.arange(places)
     return numbers.reshape(-1)
+
+
+def room_of(node: ir.Node) -> Room | None:
+    """The integers that the weights of a QDQ layer may be so that its products stay within 16 bits.
+
+    None where the layer has no such sums, or where its weights go beyond already: they are not for kernels that saturate.
+    """
+    weights = tuple(_weights(node)) if is_standard(node, *_FUSED_LAYERS) else ()
+    array = constant_array(weights[0]) if weights else None
+    if array is None or array.dtype != np.int8 or _reaches_far(weights[0], _layout(node)):
+        return None
+    layout = _layout(node)
+    if layout is None or array.ndim < 2:
+        return Room(LARGEST_SAFE_WEIGHT)
+    convolution, transposed = layout
+    shape = array.shape if convolution else (array.shape[1:] if transposed else array.shape[-2:])
+    numbers = neighbours(shape, convolution=convolution)
+    return Room(LARGEST_SAFE_WEIGHT) if numbers is None else Room(_LARGEST, numbers)
 
 
 def with_unsigned_weights(ir_model: ir.Model) -> ir.Model:

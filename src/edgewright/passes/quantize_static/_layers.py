@@ -10,8 +10,7 @@ import numpy as np
 
 from edgewright.contracts import QuantFormat
 from edgewright.graph.dataflow import constant_array, is_standard, sole_consumer
-from edgewright.graph.int8 import neighbours
-from edgewright.passes.quantize_static._rounding import Room
+from edgewright.graph.int8 import Room, neighbours
 
 if TYPE_CHECKING:
     import onnx_ir as ir

@@ -6,11 +6,9 @@ algorithm 1 (columns ordered by their input's power, as in its reference impleme
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
-from edgewright.graph.int8 import LARGEST_SAFE_PAIR, LARGEST_SAFE_WEIGHT, by_number, largest_pairs
+from edgewright.graph.int8 import LARGEST_SAFE_PAIR, Room
 
 #: Columns that are rounded before the rest is updated: keeps the work in matrix products.
 _BLOCK = 64
@@ -21,52 +19,6 @@ _LEAST_STEP = float(np.finfo(np.float32).tiny)
 #: A layer with longer rows is rounded to nearest: the second moments alone would take a gigabyte.
 LONGEST_ROW = 8192
 _SHRINKS = np.linspace(1.0, 0.7, 13)
-
-
-@dataclass(frozen=True, eq=False)
-class Room:
-    """The integers that weights may be.
-
-    Attributes:
-        largest: Largest absolute value, 63 or 127.
-        numbers: Inputs of one number may meet in a pair, whose weights are at most 128 together, i64[K]; None where
-            pairs are of no concern.
-    """
-
-    largest: int
-    numbers: np.ndarray | None = None
-
-    def least_step(self, rows: np.ndarray) -> np.ndarray:
-        """The step of each output channel for which nothing is cut off, f64[G, O]."""
-        sizes = np.abs(rows).astype(np.float64)
-        step: np.ndarray = np.max(sizes, axis=2) / self.largest
-        if self.numbers is None:
-            return step
-        pairs: np.ndarray = largest_pairs(sizes, self.numbers).max(axis=2) / LARGEST_SAFE_PAIR
-        widest: np.ndarray = np.maximum(step, pairs)
-        return widest
-
-    def held(self, levels: np.ndarray) -> np.ndarray:
-        """Integers, as floats, cut off where there is no room for them: as little as may be from both of a pair."""
-        cut: np.ndarray = np.clip(levels, -self.largest, self.largest)
-        if self.numbers is None:
-            return cut
-        sizes = by_number(np.abs(cut), self.numbers)
-        if sizes.shape[-1] == 1:
-            return cut
-        second = np.partition(sizes, -2, axis=-1)[..., -2:-1]
-        first = np.minimum(
-            sizes.max(axis=-1, keepdims=True), np.maximum(LARGEST_SAFE_WEIGHT, LARGEST_SAFE_PAIR - second)
-        )
-        # The one largest gets its own limit, the others what it leaves; of two that are equal, each gets a half.
-        alone = sizes > second
-        limits = np.where(alone, first, np.minimum(LARGEST_SAFE_PAIR - first, first))
-        order = np.argsort(self.numbers, kind="stable")
-        flat = np.empty_like(cut)
-        there = by_number(np.ones(len(self.numbers), bool), self.numbers)
-        flat[..., order] = limits[..., there]
-        np.clip(cut, -flat, flat, out=cut)
-        return cut
 
 
 def weight_scales(rows: np.ndarray, power: np.ndarray, room: Room, floor: np.ndarray) -> np.ndarray:
