@@ -22,6 +22,7 @@ import numpy as np
 
 from edgewright import registry
 from edgewright import session as sessions
+from edgewright.channel_map import Kept, decode
 from edgewright.contracts import QuantFormat, Role, Sample, SampleSource
 from edgewright.errors import EdgewrightError
 from edgewright.graph.shapes import infer
@@ -145,7 +146,10 @@ def _plan(recipe: Recipe, overrides: Overrides, samples: SampleSource | None) ->
 def _apply(model: Model, step: _Planned, context: _Context) -> Model:
     ir_model = model.clone_ir()
     used = context.start()
+    context.kept = decode(line.stats for line in model.history[context.done :])
     stats = step.plugin.apply(ir_model, step.config, context)
+    if step.plugin.LOSSY and context.original is None:
+        context.original, context.done = model.ir, len(model.history)
     infer(ir_model)
     line = Step(
         kind="pass",
@@ -212,6 +216,9 @@ class _Context:
         self._spec = spec
         self.progress = progress
         self.seed = seed
+        self.original: ir.Model | None = None
+        self.done = 0  # steps of the history before the first lossy one
+        self.kept: Mapping[str, Kept] = {}
         self._source = samples
         self._opened: list[_Opened] = []
         self._reference: Any = None

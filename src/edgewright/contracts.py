@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 
+from edgewright.channel_map import Kept
 from edgewright.model import Arrays, Model, TensorInfo
 from edgewright.progress import Progress
 from edgewright.spec import Spec
@@ -128,6 +129,8 @@ class Context(Protocol):
     quant_format: QuantFormat
     progress: Progress
     seed: int
+    original: ir.Model | None  # the network before the recipe's first lossy step; None before one was made
+    kept: Mapping[str, Kept]  # by tensor, which of the original's channels are left
 
     def required(self, samples: int) -> float:
         """How far so many select samples must agree, 0..1."""
