@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -128,13 +129,12 @@ def _gather(walk: Walk) -> Groups:
             reasons.setdefault(root, reason)
     free[list(reasons)] = False
     positions = list(ties.positions())
-    lists = _members(positions, roots, free)
-    groups: dict[Any, list[int]] = {}
-    for root in np.flatnonzero(free).tolist():
-        pattern = (maker[root], tuple((place, len(items)) for place, items in lists[root].items()))
-        groups.setdefault(pattern, []).append(root)
-    order = sorted(groups.values(), key=lambda roots_of: (maker[roots_of[0]], roots_of[0]))
-    named = [_group(members, lists, positions) for members in order]
+    groups: dict[tuple[int, bytes], list[tuple[int, np.ndarray, np.ndarray]]] = {}
+    for root, numbers, indices in _classes(positions, roots, free):
+        groups.setdefault((int(maker[root]), numbers.tobytes()), []).append((root, numbers, indices))
+    classes = sorted(groups.values(), key=lambda members: (maker[members[0][0]], members[0][0]))
+    named = [_members(members, positions) for members in classes]
+    order = [[root for root, _, _ in members] for members in classes]
     made = _names([ties.makers[maker[members[0]]] for members in order], order, roots)
     channels = np.full(ties.count, -1)
     starts, total = {}, 0
@@ -146,21 +146,30 @@ def _gather(walk: Walk) -> Groups:
     return Groups(final, _barriers(ties, roots, reasons), None, Plan(walk, channels[roots], starts, total))
 
 
-def _members(positions: list[Any], roots: Ids, free: np.ndarray) -> dict[int, dict[int, list[int]]]:
-    """Class -> number of the position list -> indices in it."""
-    found: dict[int, dict[int, list[int]]] = {root: {} for root in np.flatnonzero(free).tolist()}
-    for number, (_, _, ids, _, _) in enumerate(positions):
-        for index, root in enumerate(roots[ids].tolist()):
-            if root in found:
-                found[root].setdefault(number, []).append(index)
-    return found
+def _classes(positions: list[Any], roots: Ids, free: np.ndarray) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+    """Each free class with where it is: numbers in the list of positions, ascending, and an index for each of them."""
+    sizes = [len(ids) for _, _, ids, _, _ in positions]
+    if not sizes:
+        return
+    classes = roots[np.concatenate([ids for _, _, ids, _, _ in positions])]
+    numbers = np.repeat(np.arange(len(sizes)), sizes)
+    indices = np.concatenate([np.arange(size) for size in sizes])
+    chosen = np.flatnonzero(free[classes])
+    # Stable, so that numbers and indices go on ascending within each class.
+    chosen = chosen[np.argsort(classes[chosen], kind="stable")]
+    starts = np.flatnonzero(np.diff(classes[chosen], prepend=-1))
+    for part in np.split(chosen, starts[1:]):
+        if len(part):
+            yield int(classes[part[0]]), numbers[part], indices[part]
 
 
-def _group(members: list[int], lists: dict[int, dict[int, list[int]]], positions: list[Any]) -> tuple[Member, ...]:
+def _members(members: list[tuple[int, np.ndarray, np.ndarray]], positions: list[Any]) -> tuple[Member, ...]:
+    numbers = members[0][1]
+    table = np.stack([indices for _, _, indices in members])
     seen: dict[Member, None] = {}
-    for number in lists[members[0]]:
+    for number in np.unique(numbers).tolist():
         tensor, axis, _, role, _ = positions[number]
-        places = tuple(tuple(lists[root][number]) for root in members)
+        places = tuple(tuple(row) for row in table[:, numbers == number].tolist())
         seen[Member(tensor, axis, role, places)] = None
     return tuple(seen)
 

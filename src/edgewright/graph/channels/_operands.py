@@ -68,14 +68,14 @@ class Edit:
 
     def replace(self, node: ir.Node, index: int, array: np.ndarray, kind: Any = None) -> None:
         """Input `index` of a node is a new constant; nodes that read the same one in the same way share it."""
+        if index >= len(node.inputs):
+            node.resize_inputs(index + 1)
         old = node.inputs[index]
         name = (old.name if old is not None else None) or f"{node.outputs[0].name}:{index}"
         label = (name, array.tobytes() if kind is None else kind)
         if label not in self._copies:
             graph = self.ir_model.graph
             self._copies[label] = add_initializer(graph, self._names.fresh(f"{name}:kept"), array)
-        if index >= len(node.inputs):
-            node.resize_inputs(index + 1)
         node.replace_input_with(index, self._copies[label])
         drop_unused(old)
 

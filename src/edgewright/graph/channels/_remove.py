@@ -12,7 +12,7 @@ from edgewright.graph.channels._groups import Groups
 from edgewright.graph.channels._operands import OPERANDS, Edit
 from edgewright.graph.channels._ties import Use
 from edgewright.graph.channels._walk import key
-from edgewright.graph.dataflow import constant_array, drop_unused, is_standard, lift_constants
+from edgewright.graph.dataflow import Names, add_initializer, constant_array, drop_unused, is_standard, lift_constants
 from edgewright.graph.folding import fold
 from edgewright.graph.shapes import infer
 
@@ -46,8 +46,10 @@ def remove(
     uses = _changed(edit)
     _check(edit, uses)
     lift_constants(ir_model)
+    _answer_shapes(ir_model)
     computed = _computed(ir_model, uses)
-    for node in tuple(ir_model.graph):
+    # What Shape gives is looked up by its name when others are rewritten, so that it comes last.
+    for node in sorted(ir_model.graph, key=lambda node: is_standard(node, "Shape")):
         rewrite = OPERANDS.get(node.op_type) if is_standard(node, node.op_type) else None
         if rewrite is not None and edit.touches(node):
             rewrite(node, edit)
@@ -68,7 +70,7 @@ def remove(
 def _changed(edit: Edit) -> dict[tuple[str, int], tuple[Use, Kept]]:
     """By node and input, the constants that shrink."""
     found: dict[tuple[str, int], tuple[Use, Kept]] = {}
-    for use in edit.plan.walk.ties.uses:
+    for use in edit.plan.walk.ties.uses.values():
         mask = edit.mask(use.ids)
         if not mask.all():
             found.setdefault((use.node, use.index), (use, {}))[1][use.axis] = mask
@@ -85,6 +87,20 @@ def _check(edit: Edit, uses: Mapping[tuple[str, int], tuple[Use, Kept]]) -> None
                     f"all {len(mask)} channels of `{name}` (axis {axis}) would be removed, but one must be left",
                     hint="edgewright inspect MODEL --groups",
                 )
+
+
+def _answer_shapes(ir_model: ir.Model) -> None:
+    """Replace the Shape of a constant, which would go on reading it in full, by what it says."""
+    names = Names(ir_model)
+    for node in tuple(ir_model.graph):
+        array = constant_array(node.inputs[0]) if is_standard(node, "Shape") else None
+        if array is None or node.outputs[0].is_graph_output():
+            continue
+        part = slice(node.attributes.get_int("start", 0), node.attributes.get_int("end", array.ndim))
+        sizes = np.array(array.shape, np.int64)[part]
+        answer = add_initializer(ir_model.graph, names.fresh(f"{node.outputs[0].name}:sizes"), sizes)
+        node.outputs[0].replace_all_uses_with(answer)
+        ir_model.graph.remove(node, safe=True)
 
 
 def _computed(ir_model: ir.Model, uses: Mapping[tuple[str, int], tuple[Use, Kept]]) -> dict[str, np.ndarray]:

@@ -38,7 +38,7 @@ class Ties:
 
     Attributes:
         labels: By tensor name and axis, the numbers of what is computed from channels that layers make.
-        uses: Axes of constants that go with them.
+        uses: Axes of constants that go with them, by node, input and axis.
         frozen: Numbers that must stay, each array with its reason, in the order in which they were found.
         whole: Constants that are not copied where their readers disagree: by name and axis, who reads them how.
         makers: Layers that make channels, each by its output's name, with the numbers that its weights have.
@@ -48,7 +48,7 @@ class Ties:
         self._parent = np.zeros(1024, np.int64)
         self._count = 0
         self.labels: dict[str, dict[int, Ids]] = {}
-        self.uses: list[Use] = []
+        self.uses: dict[tuple[str, int, int], Use] = {}
         self.frozen: list[tuple[Ids, str]] = []
         self.whole: dict[tuple[str, int], list[tuple[tuple[str, int], Ids]]] = {}
         self.makers: list[tuple[str, Ids]] = []
@@ -105,5 +105,5 @@ class Ties:
         for tensor, axes in self.labels.items():
             for axis, ids in axes.items():
                 yield tensor, axis, ids, "along", None
-        for use in self.uses:
+        for use in self.uses.values():
             yield use.tensor, use.axis, use.ids, use.role, use

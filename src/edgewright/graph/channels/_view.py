@@ -44,27 +44,37 @@ class View:
         for value in copy.graph.outputs:
             value.shape = None if static_shape(value) is None else value.shape
         infer(copy)
+        self.graph = copy.graph
+        self.sizes = _sizes(copy)
+        self.numbers = _numbers(copy)
+        self.constant = {name for name, value in copy.graph.initializers.items() if not value.is_graph_input()}
+        if self._spread() or any(value.name not in self.sizes for node in copy.graph for value in node.outputs):
+            self._calculate(copy)
+            self._spread()
+
+    def _calculate(self, copy: ir.Model) -> None:
+        """Find out sizes and tables that hang on arithmetic with sizes."""
         folded = copy.clone()
         fold(folded, lambda node: all(math.prod(static_shape(value) or (1,)) <= _SMALL for value in node.outputs))
         for value in folded.graph.outputs:
             value.shape = None if static_shape(value) is None else value.shape
-        infer(folded, keep_known=True)
-        self.graph = copy.graph
-        self.sizes = _sizes(copy) | _sizes(folded)
-        self.numbers = {
-            name: array
-            for name, value in folded.graph.initializers.items()
-            if value.const_value is not None
-            and value.const_value.size <= _SMALL
-            and (array := constant_array(value)) is not None
-        }
-        self.constant = set(self.numbers) | {
-            name for name, value in copy.graph.initializers.items() if not value.is_graph_input()
-        }
-        for node in copy.graph:
+        self.sizes |= _sizes(folded)
+        if any(value.name not in self.sizes for node in folded.graph for value in node.outputs):
+            infer(folded, keep_known=True)
+            self.sizes |= _sizes(folded)
+        self.numbers |= _numbers(folded)
+        self.constant |= set(self.numbers)
+
+    def _spread(self) -> bool:
+        """Mark what constants alone decide; True where a node computes something from constants or sizes."""
+        found = False
+        for node in self.graph:
+            found |= is_standard(node, "Shape", "Size")
             if self._is_constant(node):
                 self.constant.update(value.name for value in node.outputs if value.name)
+                found |= not is_standard(node, "QuantizeLinear", "DequantizeLinear")
             self._guess(node)
+        return found
 
     def _is_constant(self, node: ir.Node) -> bool:
         if is_standard(node, *_RANDOM) or any(_is_graph(attribute) for attribute in node.attributes.values()):
@@ -114,6 +124,16 @@ def _sizes(ir_model: ir.Model) -> dict[str, tuple[int, ...]]:
     values = [*graph.inputs, *graph.initializers.values(), *(value for node in graph for value in node.outputs)]
     found = {value.name: shape for value in values if value.name and (shape := static_shape(value)) is not None}
     return {name: tuple(int(size) for size in shape) for name, shape in found.items()}
+
+
+def _numbers(ir_model: ir.Model) -> dict[str, np.ndarray]:
+    """Small constants."""
+    found = {}
+    for name, value in ir_model.graph.initializers.items():
+        array = constant_array(value) if value.const_value is not None and value.const_value.size <= _SMALL else None
+        if array is not None:
+            found[name] = array
+    return found
 
 
 def _is_graph(attribute: ir.Attr) -> bool:

@@ -128,11 +128,8 @@ class Walk:
     def _record(self, node: ir.Node, index: int, axis: int, ids: Ids, role: Role) -> None:
         value = node.inputs[index]
         assert value is not None
-        for use in self.ties.uses:
-            if use.node == key(node) and (use.index, use.axis) == (index, axis):
-                self.ties.tie(use.ids, ids)
-                return
-        self.ties.uses.append(Use(key(node), index, value.name or "", axis, ids, role))
+        use = Use(key(node), index, value.name or "", axis, ids, role)
+        self.ties.tie(self.ties.uses.setdefault((use.node, index, axis), use).ids, ids)
 
     def _use_quantized(self, node: ir.Node, axis: int, ids: Ids, role: Role) -> None:
         if node.attributes.get_int("block_size", 0):

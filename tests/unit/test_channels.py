@@ -1,0 +1,305 @@
+"""graph/channels: a sliced network equals the same network with those channels multiplied by zero."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import onnxruntime as ort
+import pytest
+
+from edgewright.errors import EdgewrightError
+from edgewright.graph.channels import Groups, find, mask, remove
+from edgewright.graph.shapes import static_shape
+from edgewright.metrics import rel_l2
+from edgewright.model import OPSET_VERSION
+
+Tolerance = dict[str, dict[str, float]]
+Arrays = Mapping[str, Any]
+
+#: Convolutions to and from c channels, by which most cases begin and end.
+STEM = "h = Conv<pads=[1,1,1,1]>(x, stem)"
+STEM_WEIGHTS: dict[str, Any] = {"stem": (8, 3, 3, 3)}
+
+
+def graph(
+    body: str, arrays: Arrays, *, shape: str = "1,3,8,8", returns: str = "float[A,B,C,D] y", inputs: str = ""
+) -> ir.Model:
+    """A network of ONNX text; tuples of `arrays` are shapes of random weights, anything else are integers."""
+    rng = np.random.default_rng(0)
+    text = f'<ir_version: 10, opset_import: ["" : {OPSET_VERSION}]> g (float[{shape}] x{inputs}) => ({returns}) {{ {body} }}'
+    proto = onnx.parser.parse_model(text)
+    for name, given in arrays.items():
+        random_weight = isinstance(given, tuple)
+        array = rng.standard_normal(given).astype(np.float32) / 3 if random_weight else np.array(given, np.int64)
+        array = given if isinstance(given, np.ndarray) else array
+        proto.graph.initializer.append(onnx.numpy_helper.from_array(array, name))
+    return ir.from_proto(proto)
+
+
+def run(ir_model: ir.Model, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """All outputs, on ONNX Runtime without the optimizations that reorder sums."""
+    options = ort.SessionOptions()
+    options.intra_op_num_threads, options.log_severity_level = 1, 3
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    proto = ir.to_proto(ir_model)
+    onnx.checker.check_model(proto, full_check=True)
+    session = ort.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    names = [info.name for info in session.get_outputs()]
+    return dict(zip(names, session.run(names, dict(feeds)), strict=True))
+
+
+def elements(ir_model: ir.Model) -> int:
+    """Elements of all constants that something reads."""
+    constants = [value for value in ir_model.graph.initializers.values() if value.uses()]
+    return sum(value.const_value.size for value in constants if value.const_value is not None)
+
+
+def proven(
+    ir_model: ir.Model, groups: Groups, removed: Mapping[str, Sequence[int]], feeds: Mapping[str, np.ndarray]
+) -> tuple[float, ir.Model]:
+    """Distance between masked and sliced, and the sliced network, all of whose weights shrank."""
+    masked, sliced = ir_model.clone(), ir_model.clone()
+    mask(masked, groups, removed)
+    kept = remove(sliced, groups, removed)
+    first, second = run(masked, feeds), run(sliced, feeds)
+    values = {value.name: value for node in sliced.graph for value in node.outputs}
+    for name, (axis, places) in kept.items():
+        shape = static_shape(values.get(name))
+        assert shape is None or shape[axis] == len(places)
+    assert elements(sliced) < elements(ir_model)
+    assert all(first[name].shape == second[name].shape for name in first)
+    return max(rel_l2(first[name], second[name]) for name in first if first[name].dtype == np.float32), sliced
+
+
+def picks(groups: Groups, rng: random.Random, share: float = 0.4) -> dict[str, list[int]]:
+    """Some channels of every group, at least one and not all."""
+    chosen = {group.name: max(1, int(group.width * share)) for group in groups.groups if group.width > 1}
+    return {name: rng.sample(range(groups[name].width), count) for name, count in chosen.items()}
+
+
+def hold(ir_model: ir.Model, tolerance: Tolerance, feeds: Mapping[str, np.ndarray] | None = None) -> Groups:
+    """Prove every group alone and all of them at once, then find groups in the result again."""
+    rng = random.Random(0)
+    groups = find(ir_model)
+    if feeds is None:
+        shape = static_shape(ir_model.graph.inputs[0])
+        assert shape is not None
+        feeds = {"x": np.random.default_rng(1).standard_normal(shape).astype(np.float32)}
+    chosen = picks(groups, rng)
+    for removed in [*({name: places} for name, places in chosen.items()), chosen]:
+        if removed:
+            distance, sliced = proven(ir_model, groups, removed, feeds)
+            assert distance <= tolerance["float32"]["rel_l2"], removed
+            again = find(sliced)
+            assert sum(group.width for group in again.groups) == sum(group.width for group in groups.groups) - sum(
+                len(places) for places in removed.values()
+            )
+    return groups
+
+
+#: Family -> body after the stem, weights, other options, widths of the groups that must be found.
+CASES: dict[str, tuple[str, Arrays, dict[str, str], list[int]]] = {
+    "sequential": ("r = Relu(h) y = Conv(r, w)", {"w": (4, 8, 1, 1)}, {}, [8]),
+    "residual": ("r = Conv(h, u) s = Add(r, h) y = Conv(s, w)", {"u": (8, 8, 1, 1), "w": (4, 8, 1, 1)}, {}, [8]),
+    "depthwise": ("d = Conv<group=8>(h, u) y = Conv(d, w)", {"u": (8, 1, 1, 1), "w": (4, 8, 1, 1)}, {}, [8]),
+    "depthwise with a multiplier": (
+        "d = Conv<group=8>(h, u) y = Conv(d, w)",
+        {"u": (16, 1, 1, 1), "w": (4, 16, 1, 1)},
+        {},
+        [8],
+    ),
+    "grouped": (
+        "d = Conv<group=2>(h, u) y = Conv(d, w)",
+        {"u": (12, 4, 1, 1), "w": (4, 12, 1, 1)},
+        {},
+        [4, 6],
+    ),
+    "cat of itself": ("c = Concat<axis=1>(h, h) y = Conv(c, w)", {"w": (4, 16, 1, 1)}, {}, [8]),
+    "crelu": ("n = Neg(h) c = Concat<axis=1>(h, n) r = Relu(c) y = Conv(r, w)", {"w": (4, 16, 1, 1)}, {}, [8]),
+    "cat with the input": ("c = Concat<axis=1>(h, x) y = Conv(c, w)", {"w": (4, 11, 1, 1)}, {}, [8]),
+    "split halves multiplied": (
+        "a, b = Split<axis=1,num_outputs=2>(h) s = Sigmoid(b) m = Mul(a, s) y = Conv(m, w)",
+        {"w": (2, 4, 1, 1)},
+        {},
+        [4],
+    ),
+    "uneven split": (
+        "a, b = Split<axis=1>(h, sizes) p = Conv(a, u) q = Conv(b, w) y = Add(p, q)",
+        {"sizes": [3, 5], "u": (2, 3, 1, 1), "w": (2, 5, 1, 1)},
+        {},
+        [3, 5],
+    ),
+    "slice": (
+        "s = Slice(h, a, b, one) y = Conv(s, w)",
+        {"a": [2], "b": [-1], "one": [1], "w": (2, 5, 1, 1)},
+        {},
+        [3, 5],
+    ),
+    "slice with a step": (
+        "s = Slice(h, a, b, one, two) p = Conv(s, u) q = Conv(h, w) y = Add(p, q)",
+        {"a": [0], "b": [8], "one": [1], "two": [2], "u": (2, 4, 1, 1), "w": (2, 8, 1, 1)},
+        {},
+        [4, 4],
+    ),
+    "slice backwards": (
+        "s = Slice(h, a, b, one, two) y = Conv(s, w)",
+        {"a": [7], "b": [-(2**63) + 1], "one": [1], "two": [-1], "w": (2, 8, 1, 1)},
+        {},
+        [8],
+    ),
+    "gather": (
+        "s = Gather<axis=1>(h, i) y = Conv(s, w)",
+        {"i": [7, 1, 2, 5], "w": (2, 4, 1, 1)},
+        {},
+        [4, 4],
+    ),
+    "one channel picked": (
+        "s = Gather<axis=1>(h, i) t = Unsqueeze(s, one) m = Mul(h, t) y = Conv(m, w)",
+        {"i": 3, "one": [1], "w": (2, 8, 1, 1)},
+        {},
+        [7],
+    ),
+    "channel pad": (
+        "p = Pad(h, pads) c = Conv(x, u) s = Add(p, c) y = Conv(s, w)",
+        {"pads": [0, 2, 0, 0, 0, 2, 0, 0], "u": (12, 3, 1, 1), "w": (2, 12, 1, 1)},
+        {"stem": "h = Conv(x, stem)", "short": "yes"},
+        [8, 4],
+    ),
+    "flatten into linear": (
+        "f = Flatten(h) y = Gemm<transB=1>(f, w, b)",
+        {"w": (4, 512), "b": (4,)},
+        {"returns": "float[A,B] y"},
+        [8],
+    ),
+    "reshape into linear": (
+        "f = Reshape(h, t) z = MatMul(f, w) y = Add(z, b)",
+        {"t": [1, 512], "w": (512, 4), "b": (4,)},
+        {"returns": "float[A,B] y"},
+        [8],
+    ),
+    "channel shuffle": (
+        "a = Reshape(h, t) b = Transpose<perm=[0,2,1,3,4]>(a) c = Reshape(b, s) y = Conv(c, w)",
+        {"t": [1, 2, 4, 8, 8], "s": [1, 8, 8, 8], "w": (2, 8, 1, 1)},
+        {},
+        [4],
+    ),
+    "maxout": (
+        "a = Reshape(h, t) y0 = ReduceMax<keepdims=0>(a, two) y = Conv(y0, w)",
+        {"t": [1, 4, 2, 8, 8], "two": [2], "w": (2, 4, 1, 1)},
+        {},
+        [4],
+    ),
+    "transposed": ("t = ConvTranspose(h, u) y = Conv(t, w)", {"u": (8, 6, 2, 2), "w": (2, 6, 1, 1)}, {}, [8, 6]),
+    "transposed in groups": (
+        "t = ConvTranspose<group=2>(h, u) y = Conv(t, w)",
+        {"u": (8, 3, 2, 2), "w": (2, 6, 1, 1)},
+        {},
+        [4, 3],
+    ),
+    "transposed depthwise": (
+        "t = ConvTranspose<group=8>(h, u) y = Conv(t, w)",
+        {"u": (8, 1, 2, 2), "w": (2, 8, 1, 1)},
+        {},
+        [8],
+    ),
+    "squeeze and excite": (
+        "g = GlobalAveragePool(h) a = Conv(g, u) r = Relu(a) e = Conv(r, v) s = Sigmoid(e) m = Mul(h, s) y = Conv(m, w)",
+        {"u": (4, 8, 1, 1), "v": (8, 4, 1, 1), "w": (2, 8, 1, 1)},
+        {},
+        [8, 4],
+    ),
+    "norms and slopes": (
+        "n = InstanceNormalization(h, g, b) p = PRelu(n, a) y = Conv(p, w)",
+        {"g": (8,), "b": (8,), "a": (8, 1, 1), "w": (2, 8, 1, 1)},
+        {},
+        [8],
+    ),
+    "group norm, whole groups": (
+        "n = GroupNormalization<num_groups=4>(h, g, b) y = Conv(n, w)",
+        {"g": (8,), "b": (8,), "w": (2, 8, 1, 1)},
+        {},
+        [4],
+    ),
+    "resize by sizes": (
+        "r = Resize(h, , , s) y = Conv(r, w)",
+        {"s": [1, 8, 16, 16], "w": (2, 8, 1, 1)},
+        {},
+        [8],
+    ),
+    "pixel shuffle": (
+        "d = DepthToSpace<blocksize=2>(h) y = Conv(d, w)",
+        {"w": (2, 2, 1, 1)},
+        {},
+        [2],
+    ),
+    "pixel shuffle, columns first": (
+        'd = DepthToSpace<blocksize=2,mode="CRD">(h) y = Conv(d, w)',
+        {"w": (2, 2, 1, 1)},
+        {},
+        [2],
+    ),
+    "space to depth": ("d = SpaceToDepth<blocksize=2>(h) y = Conv(d, w)", {"w": (2, 32, 1, 1)}, {}, [8]),
+    "unit length": (
+        "n = ReduceL2(h, one) d = Div(h, n) y = Conv(d, w)",
+        {"one": [1], "w": (2, 8, 1, 1)},
+        {},
+        [8],
+    ),
+    "weights that are computed": (
+        "a = Abs(u) m = ReduceMean(a, axes) s = Sign(u) v = Mul(s, m) c = Conv(h, v) y = Conv(c, w)",
+        {"u": (6, 8, 1, 1), "axes": [1, 2, 3], "w": (2, 6, 1, 1)},
+        {},
+        [8, 6],
+    ),
+    "a bias that two layers share": (
+        "c = Conv(h, u, b) d = Conv(c, v, b) y = Conv(d, w)",
+        {"u": (6, 8, 1, 1), "v": (6, 6, 1, 1), "b": (6,), "w": (2, 6, 1, 1)},
+        {},
+        [8, 6, 6],
+    ),
+    "weights that two layers share": (
+        "c = Conv(h, u) d = Conv(c, u) y = Conv(d, w)",
+        {"u": (8, 8, 1, 1), "w": (2, 8, 1, 1)},
+        {},
+        [8],
+    ),
+    "tokens": (
+        "f = Reshape(h, t) p = Transpose<perm=[0,2,1]>(f) e = Add(p, pos) z = MatMul(e, u) y = MatMul(z, w)",
+        {"t": [1, 8, 64], "pos": (1, 64, 8), "u": (8, 6), "w": (6, 2)},
+        {"returns": "float[A,B,C] y"},
+        [8, 6],
+    ),
+    "einsum": (
+        'z = Einsum<equation="nchw,oc->nohw">(h, u) y = Conv(z, w)',
+        {"u": (6, 8), "w": (2, 6, 1, 1)},
+        {},
+        [8, 6],
+    ),
+    "expanded gate": (
+        "g = GlobalAveragePool(h) e = Expand(g, t) m = Mul(e, h) y = Conv(m, w)",
+        {"t": [1, 8, 8, 8], "w": (2, 8, 1, 1)},
+        {},
+        [8],
+    ),
+}  # fmt: skip
+
+
+def built(name: str) -> ir.Model:
+    body, arrays, options, _ = CASES[name]
+    begin = options.get("stem", STEM)
+    return graph(f"{begin} {body}", STEM_WEIGHTS | dict(arrays) | _stem(options), returns=options.get("returns", "float[A,B,C,D] y"))
+
+
+def _stem(options: Mapping[str, str]) -> Arrays:
+    return {"stem": (8, 3, 1, 1)} if "short" in options else {}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_masked_equals_sliced(name: str, tolerance: Tolerance) -> None:
+    groups = hold(built(name), tolerance)
+    assert sorted(group.width for group in groups.groups) == sorted(CASES[name][3]), (groups.groups, groups.barriers)
