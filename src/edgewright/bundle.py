@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from edgewright.channel_map import Kept, decode
 from edgewright.errors import EdgewrightError, EdgewrightWarning
 from edgewright.model import Step, TensorInfo
 from edgewright.spec import Spec
@@ -114,6 +115,11 @@ class Bundle:
         """Tensors of the original that the files have as well, less those that a step rescaled on purpose."""
         rescaled = {name for step in self.history for name in step.stats.get("rescaled", ())}
         return frozenset({*self.tensor_names, *(info.name for info in self.outputs)} - rescaled)
+
+    @property
+    def kept(self) -> dict[str, Kept]:
+        """Tensors of which the files have some of the original's channels only, and which."""
+        return decode(step.stats for step in self.history)
 
     @property
     def unmet_features(self) -> tuple[str, ...]:

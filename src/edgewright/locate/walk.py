@@ -96,6 +96,7 @@ class Walk:
         if self._reference and registry.peek("runtimes", self._reference).supports(model.ir):
             self._reference = None
         self._dtypes: dict[str, np.dtype[Any]] = {}  # of the bundle's tensors
+        self._kept = bundle.kept
 
     def run(self) -> None:
         """Compare everything."""
@@ -236,7 +237,8 @@ class Walk:
                 error = TensorError(name=stage.name, problem=got, worst_sample=sample.id)
                 got = None
             else:
-                error = metrics.tensor_error(stage.name, values[stage.name], got, sample=sample.id)
+                expected = self._thinning(stage.name, values[stage.name]).of(values[stage.name])
+                error = metrics.tensor_error(stage.name, expected, got, sample=sample.id)
             if runner is not None:  # else the reason is there already
                 self.isolated[stage.name] = metrics.worse(self.isolated.get(stage.name), error)
             self._judge(stage, values, got, error)
@@ -272,12 +274,20 @@ class Walk:
         return alone
 
     def _as_bundle(self, name: str, value: np.ndarray) -> np.ndarray:
-        """The original's value in the type that the bundle's tensor has."""
+        """The original's value in the type that the bundle's tensor has; of one that was pruned, the channels left."""
+        if name in self._kept:
+            value = self._kept[name].take(value)
         wanted = self._dtypes.get(name, value.dtype)
         if wanted == value.dtype or value.dtype.kind != "f":
             return value
         with np.errstate(over="ignore"):  # a value beyond float16 becomes infinite, and shows as that
             return value.astype(wanted)
+
+    def _thinning(self, name: str, value: np.ndarray) -> Thinning:
+        """Which of the original's values the bundle's tensor has: all, or those of the channels that are left."""
+        if name not in self._kept:
+            return WHOLE
+        return Thinning(1, self._kept[name].take(np.arange(value.size).reshape(value.shape)))
 
     def _judge(self, stage: Stage, values: Arrays, got: np.ndarray | None, error: TensorError) -> None:
         """Whether a stretch fails alone; the first that does is kept with its values."""
@@ -295,7 +305,11 @@ class Walk:
         self.failing[stage.name] = None
         if self.failure is None or self._before(stage.name, self.failure.stage.name):
             sample = {info.name: values[info.name] for info in self.model.inputs}
-            self.failure = Failure(stage, self.model, inputs, values[stage.name], got, error, noise, sample=sample)
+            expected = values[stage.name]
+            thinned = self._thinning(stage.name, expected)
+            self.failure = Failure(
+                stage, self.model, inputs, thinned.of(expected), got, error, noise, thinned, sample=sample
+            )
 
     def _may_be_noise(self, error: TensorError) -> bool:
         """False where no rounding can be the excuse, so that it need not be measured."""
@@ -319,5 +333,6 @@ class Walk:
     def _note(
         self, errors: dict[str, TensorError], name: str, expected: np.ndarray, got: np.ndarray | None, sample: Sample
     ) -> None:
+        expected = self._thinning(name, expected).of(expected)
         error = metrics.tensor_error(name, expected, got, sample=sample.id)
         errors[name] = metrics.worse(errors.get(name), error)
