@@ -146,10 +146,10 @@ def _plan(recipe: Recipe, overrides: Overrides, samples: SampleSource | None) ->
 def _apply(model: Model, step: _Planned, context: _Context) -> Model:
     ir_model = model.clone_ir()
     used = context.start()
-    if step.plugin.LOSSY and context.original is None:
-        context.original, context.done = model.ir, len(model.history)
     context.kept = decode(line.stats for line in model.history[context.done :])
     stats = step.plugin.apply(ir_model, step.config, context)
+    if step.plugin.LOSSY and context.original is None:
+        context.original, context.done = model.ir, len(model.history)
     infer(ir_model)
     line = Step(
         kind="pass",

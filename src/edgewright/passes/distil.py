@@ -36,7 +36,6 @@ def apply(ir_model: ir.Model, config: Config, context: Context) -> dict[str, Any
 
     lift_constants(ir_model)
     infer(ir_model)
-    assert context.original is not None  # distil is lossy, so that there is one
-    teacher = context.original.clone()
+    teacher = (ir_model if context.original is None else context.original).clone()
     infer(teacher)
     return distil(ir_model, teacher, config, context)
