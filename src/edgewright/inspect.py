@@ -28,7 +28,7 @@ from edgewright.errors import EdgewrightError
 from edgewright.load import load
 from edgewright.model import Arrays, Model, TensorInfo
 from edgewright.progress import SILENT, Progress
-from edgewright.records import InspectReport, LayerCost
+from edgewright.records import ChannelBarrier, ChannelReport, InspectReport, LayerCost
 from edgewright.session import exact_runtime
 
 if TYPE_CHECKING:
@@ -51,6 +51,7 @@ def inspect(
     threads: int = 1,
     roofline: bool = False,
     runtimes: bool = False,
+    groups: bool = False,
     progress: Progress = SILENT,
 ) -> InspectReport:
     """Layers, costs and, where asked for, measured times and the roofline.
@@ -65,6 +66,7 @@ def inspect(
         roofline: Measure this machine's peak and bandwidth and say what bounds each layer. A Model is timed on the
             fastest exact runtime where none is named.
         runtimes: Ask every runtime whether it can run the network.
+        groups: Say which channels can be removed together, and which must stay.
         progress: Told of each step.
 
     Raises:
@@ -93,7 +95,8 @@ def inspect(
     layers = _placed(layers, times, model, usable)
     progress.update("inspect", 3, 3)
     support = _support(model) if runtimes and model else {}
-    return _report(network, model, layers, runtime=runtime, threads=threads, roof=roof, support=support)
+    report = _report(network, model, layers, runtime=runtime, threads=threads, roof=roof, support=support)
+    return replace(report, channels=_channels(model)) if groups and model else report
 
 
 def _opened(network: Model | Bundle | str | Path) -> Model | Bundle:
@@ -247,6 +250,20 @@ def _all_bytes(layer: LayerCost) -> int | None:
 def _extra(name: str, time_ms: float) -> LayerCost:
     return LayerCost(
         name=name, node="", op_type="", shape=(), macs=None, parameter_bytes=0, activation_bytes=None, time_ms=time_ms
+    )
+
+
+def _channels(model: Model) -> ChannelReport:
+    from edgewright.graph import channels
+
+    found = channels.find(model.ir)
+    return ChannelReport(
+        groups=channels.costs(model.ir, found),
+        barriers=tuple(
+            ChannelBarrier(tensor=barrier.tensor, axis=barrier.axis, reason=barrier.reason)
+            for barrier in found.barriers
+        ),
+        refusal=found.refusal,
     )
 
 

@@ -291,7 +291,11 @@ CASES: dict[str, tuple[str, Arrays, dict[str, str], list[int]]] = {
 def built(name: str) -> ir.Model:
     body, arrays, options, _ = CASES[name]
     begin = options.get("stem", STEM)
-    return graph(f"{begin} {body}", STEM_WEIGHTS | dict(arrays) | _stem(options), returns=options.get("returns", "float[A,B,C,D] y"))
+    return graph(
+        f"{begin} {body}",
+        STEM_WEIGHTS | dict(arrays) | _stem(options),
+        returns=options.get("returns", "float[A,B,C,D] y"),
+    )
 
 
 def _stem(options: Mapping[str, str]) -> Arrays:
@@ -302,3 +306,148 @@ def _stem(options: Mapping[str, str]) -> Arrays:
 def test_masked_equals_sliced(name: str, tolerance: Tolerance) -> None:
     groups = hold(built(name), tolerance)
     assert sorted(group.width for group in groups.groups) == sorted(CASES[name][3]), (groups.groups, groups.barriers)
+
+
+# --- what stays -------------------------------------------------------------------------------------------------------
+
+#: Why -> body after the stem and its weights: the stem's channels must stay, or its positions differ in what they mean.
+BARRIERS: dict[str, tuple[str, Arrays, str]] = {
+    "softmax": ("s = Softmax<axis=1>(h) y = Conv(s, w)", {"w": (2, 8, 1, 1)}, "Softmax weighs them"),
+    "mean": ("m = ReduceMean(h, one) y = Mul(m, m)", {"one": [1]}, "ReduceMean runs over them"),
+    "largest": ("m = ReduceMax(h, one) y = Mul(m, m)", {"one": [1]}, "ReduceMax runs over them"),
+    "layer norm": (
+        "t = Transpose<perm=[0,2,3,1]>(h) y = LayerNormalization(t, g)",
+        {"g": (8,)},
+        "LayerNormalization takes statistics",
+    ),
+    "one group": (
+        "n = GroupNormalization<num_groups=1>(h, g, g) y = Conv(n, w)",
+        {"g": (8,), "w": (2, 8, 1, 1)},
+        "GroupNormalization takes statistics",
+    ),
+    "output": ("y = Relu(h)", {}, "the graph returns `y`"),
+    "local response": ("n = LRN<size=3>(h) y = Conv(n, w)", {"w": (2, 8, 1, 1)}, "LRN mixes neighbours"),
+    "convolution along channels": (
+        "g = GlobalAveragePool(h) q = Squeeze(g, last) t = Transpose<perm=[0,2,1]>(q) c = Conv<pads=[1,1]>(t, k) "
+        "s = Sigmoid(c) u = Transpose<perm=[0,2,1]>(s) v = Unsqueeze(u, last) y = Mul(h, v)",
+        {"last": [3], "k": (1, 1, 3)},
+        "Conv convolves along them",
+    ),
+    "added to the input": (
+        "p = Conv(h, u) s = Add(p, x) y = Conv(s, w)",
+        {"u": (3, 8, 1, 1), "w": (2, 3, 1, 1)},
+        "Add joins them with `x`, whose positions stay",
+    ),
+    "picked at run time": (
+        "a = ArgMax<axis=1>(h) s = Gather<axis=1>(h, a) q = ReduceSum(s, axes) y = Add(q, q)",
+        {"axes": [1]},
+        "ArgMax counts them",
+    ),
+    "an operator without a rule": ("y = Trilu(h)", {}, "Trilu `y` has no rule for channels"),
+    "reflected channels": (
+        'p = Pad<mode="reflect">(h, pads) y = Conv(p, w)',
+        {"pads": [0, 2, 0, 0, 0, 2, 0, 0], "w": (2, 12, 1, 1)},
+        "Pad `p` fills or cuts them",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BARRIERS)
+def test_what_zero_cannot_replace_stays(name: str) -> None:
+    body, arrays, reason = BARRIERS[name]
+    returns = "float[A,B,C,D,E,F] y" if "picked" in name else "float[A,B,C,D] y"
+    groups = find(graph(f"{STEM} {body}", STEM_WEIGHTS | dict(arrays), returns=returns))
+    assert any(barrier.reason.startswith(reason) for barrier in groups.barriers), groups.barriers
+
+
+def test_control_flow_keeps_what_its_bodies_read(tolerance: Tolerance) -> None:
+    body = (
+        f"{STEM} k = Conv(h, u) r = ReduceSum<keepdims=0>(x) n = Constant<value_float=0.0>() c = Greater(r, n) "
+        "z = If(c) <then_branch = t () => (float[A,B,C,D] a) { a = Relu(k) },"
+        " else_branch = e () => (float[A,B,C,D] b) { b = Neg(k) }> y = Conv(z, w)"
+    )
+    ir_model = graph(body, STEM_WEIGHTS | {"u": (6, 8, 1, 1), "w": (2, 6, 1, 1)})
+    groups = hold(ir_model, tolerance)
+    assert [(group.name, group.width) for group in groups.groups] == [("h", 8)]
+    assert any("the body of If `z` reads `k`" in barrier.reason for barrier in groups.barriers)
+
+
+def test_a_graph_without_groups_says_why() -> None:
+    groups = find(graph("y = Conv(x, w)", {"w": (4, 3, 1, 1)}))
+    assert groups.groups == ()
+    assert groups.refusal == "of 1 layers with channels each has to keep them, most since the graph returns `y`"
+    assert find(graph("y = Relu(x)", {})).refusal == "no layer makes channels"
+
+
+# --- open sizes and numbers -------------------------------------------------------------------------------------------
+
+
+def test_open_sizes_stay_open(tolerance: Tolerance, rng: np.random.Generator) -> None:
+    """Target sizes that are computed from a tensor that shrinks still fit, for any batch."""
+    body = (
+        f"{STEM} s = Shape(h) b = Gather(s, nought) c = Gather(s, one) m = Mul(c, plane) d = Concat<axis=0>(b, m) "
+        "f = Reshape(h, d) z = MatMul(f, w) q = Cast<to=1>(c) y = Div(z, q)"
+    )
+    arrays = STEM_WEIGHTS | {"nought": [0], "one": [1], "plane": [64], "w": (512, 4)}
+    ir_model = graph(body, arrays, shape="N,3,8,8", returns="float[A,B] y")
+    for batch in (1, 3):
+        feeds = {"x": rng.standard_normal((batch, 3, 8, 8)).astype(np.float32)}
+        assert [group.width for group in hold(ir_model, tolerance, feeds).groups] == [8]
+
+
+def test_open_sides_stay_open(tolerance: Tolerance, rng: np.random.Generator) -> None:
+    ir_model = graph(f"{STEM} r = Relu(h) y = Conv(r, w)", STEM_WEIGHTS | {"w": (2, 8, 1, 1)}, shape="N,3,H,W")
+    groups = hold(ir_model, tolerance, {"x": rng.standard_normal((2, 3, 12, 20)).astype(np.float32)})
+    assert [group.width for group in groups.groups] == [8]
+
+
+def test_sizes_that_do_not_fit_are_a_refusal() -> None:
+    body = f"{STEM} f = Flatten(h) y = Gemm<transB=1>(f, w)"
+    groups = find(graph(body, STEM_WEIGHTS | {"w": (4, 512)}, shape="N,3,H,W", returns="float[A,B] y"))
+    assert groups.groups == ()
+    assert groups.refusal
+
+
+# --- removing ---------------------------------------------------------------------------------------------------------
+
+
+def test_remove_tells_what_is_left() -> None:
+    ir_model = built("sequential")
+    kept = remove(ir_model, find(ir_model), {"h": [0, 2, 7]})
+    assert kept == {"h": (1, (1, 3, 4, 5, 6)), "r": (1, (1, 3, 4, 5, 6))}
+
+
+def test_shared_constants_are_copied_where_one_layer_shrinks() -> None:
+    ir_model = built("a bias that two layers share")
+    remove(ir_model, find(ir_model), {"c": [0]})
+    nodes = {node.outputs[0].name: node for node in ir_model.graph}
+    assert [static_shape(nodes[name].inputs[2]) for name in ("c", "d")] == [(5,), (6,)]
+
+
+@pytest.mark.parametrize(
+    ("removed", "code", "words"),
+    [
+        ({"nowhere": [0]}, "E103", "nowhere"),
+        ({"h": [8]}, "E103", "channel 8 of group `h` does not exist, it has 8"),
+        ({"h": [-1]}, "E103", "channel -1"),
+        ({"h": list(range(8))}, "E212", "all 8 channels of `h`"),
+    ],
+)
+def test_what_cannot_be_removed_changes_nothing(removed: dict[str, list[int]], code: str, words: str) -> None:
+    ir_model = built("sequential")
+    before = ir.to_proto(ir_model).SerializeToString(deterministic=True)
+    with pytest.raises(EdgewrightError, match=words) as caught:
+        remove(ir_model, find(ir_model), removed)
+    assert caught.value.code == code
+    assert ir.to_proto(ir_model).SerializeToString(deterministic=True) == before
+
+
+def test_the_proof_fails_for_wrong_weights(tolerance: Tolerance, rng: np.random.Generator) -> None:
+    """A removal that slices other channels of the reader than of the maker is found out."""
+    ir_model = built("sequential")
+    groups = find(ir_model)
+    feeds = {"x": rng.standard_normal((1, 3, 8, 8)).astype(np.float32)}
+    masked, sliced = ir_model.clone(), ir_model.clone()
+    mask(masked, groups, {"h": [1]})
+    remove(sliced, groups, {"h": [2]})
+    assert rel_l2(run(masked, feeds)["y"], run(sliced, feeds)["y"]) > tolerance["float32"]["rel_l2"]

@@ -10,11 +10,11 @@ from edgewright.cli.common import Terminal, edgewright_command, is_bundle, load_
 from edgewright.cli.tables import count, milliseconds, plural, size, table
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from rich.console import Console
 
-    from edgewright.records import InspectReport, LayerCost
+    from edgewright.records import ChannelReport, InspectReport, LayerCost
 
 
 @edgewright_command(name="inspect", short_help="Layers, MACs, bytes, measured time, roofline")
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 @click.option("--layers", is_flag=True, help="Every layer, not only the costliest ten.")
 @click.option("--runtime", help="Measure each layer's time on this runtime.")
 @click.option("--roofline", is_flag=True, help="Measure peak and bandwidth and say what each layer is bound by.")
+@click.option("--groups", is_flag=True, help="Channels that can be removed together, and those that must stay.")
 @click.option("--runtimes", is_flag=True, help="Say which runtimes can run it.")
 def command(
     terminal: Terminal,
@@ -31,6 +32,7 @@ def command(
     layers: bool,
     runtime: str | None,
     roofline: bool,
+    groups: bool,
     runtimes: bool,
 ) -> int:
     """Inputs, outputs, operators, and per layer MACs, bytes and (with --runtime) measured time.
@@ -48,6 +50,7 @@ def command(
             threads=terminal.options.threads,
             roofline=roofline,
             runtimes=runtimes,
+            groups=groups,
             progress=progress,
         )
     terminal.emit(report, lambda console: _render(console, report, layers))
@@ -71,7 +74,43 @@ def _render(console: Console, report: InspectReport, every: bool) -> None:
         console.print()
         table(console, [_verdict(name, reasons) for name, reasons in report.runtimes.items()], indent=2)
     console.print()
-    _print_layers(console, report, every)
+    if report.channels is not None:
+        _print_channels(console, report.channels)
+    else:
+        _print_layers(console, report, every)
+
+
+def _print_channels(console: Console, found: ChannelReport) -> None:
+    """Groups, the layers at both ends and what one channel costs; then what stays."""
+    if found.groups:
+        table(
+            console,
+            [
+                [
+                    _shortened(group.name),
+                    str(group.channels),
+                    count(round(group.macs_per_channel)),
+                    count(round(group.parameters_per_channel)),
+                    _some(group.made_by),
+                    _some(group.read_by),
+                ]
+                for group in found.groups
+            ],
+            titles=["channel group", "channels", "MACs each", "weights each", "made by", "read by"],
+            right="lrrrll",
+        )
+    if found.refusal:
+        console.print(f"nothing can be removed: {found.refusal}", markup=False)
+    if found.barriers:
+        console.print()
+        rows = [[_shortened(barrier.tensor), barrier.reason] for barrier in found.barriers]
+        table(console, rows, titles=["channels that stay", "why"])
+
+
+def _some(names: Sequence[str], most: int = 2) -> str:
+    """The first names, and how many more there are."""
+    text = ", ".join(_shortened(name, 32) for name in names[:most])
+    return text + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def _print_layers(console: Console, report: InspectReport, every: bool) -> None:

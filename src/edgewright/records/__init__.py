@@ -12,12 +12,27 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from edgewright.environment import Environment, Record
-from edgewright.records.measuring import BenchResult, Bound, Fastest, InspectReport, LayerCost, Roofline, Timing, Trust
+from edgewright.records.measuring import (
+    BenchResult,
+    Bound,
+    ChannelBarrier,
+    ChannelGroup,
+    ChannelReport,
+    Fastest,
+    InspectReport,
+    LayerCost,
+    Roofline,
+    Timing,
+    Trust,
+)
 
 __all__ = [
     "BenchResult",
     "Bound",
     "Candidate",
+    "ChannelBarrier",
+    "ChannelGroup",
+    "ChannelReport",
     "Decision",
     "DeployOutcome",
     "Environment",

@@ -153,6 +153,57 @@ class LayerCost(Record):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ChannelGroup(Record):
+    """Channels that can be removed, each by itself, from all the tensors that they run through.
+
+    Attributes:
+        name: Output of the first layer that makes them.
+        channels: How many.
+        made_by: Layers that make them, by their first outputs.
+        read_by: Layers that read them.
+        parameters_per_channel: Weights that go with one of them.
+        macs_per_channel: Multiply-adds that go with one of them.
+    """
+
+    name: str
+    channels: int
+    made_by: tuple[str, ...]
+    read_by: tuple[str, ...]
+    parameters_per_channel: float
+    macs_per_channel: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChannelBarrier(Record):
+    """Channels that must stay.
+
+    Attributes:
+        tensor: Output of the layer that makes them.
+        axis: Along which.
+        reason: Why.
+    """
+
+    tensor: str
+    axis: int
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChannelReport(Record):
+    """What can be removed from a network.
+
+    Attributes:
+        groups: Channels that can go.
+        barriers: Channels that must stay.
+        refusal: Why nothing can be removed, or None.
+    """
+
+    groups: tuple[ChannelGroup, ...]
+    barriers: tuple[ChannelBarrier, ...]
+    refusal: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class InspectReport(Record):
     """A network's layers and totals.
 
@@ -169,6 +220,7 @@ class InspectReport(Record):
         runtimes: Runtime -> reasons why it cannot run it (empty: it can).
         peak_gflops: Measured float32 peak of `threads` threads, or None.
         bandwidth_gbs: Measured memory bandwidth, or None.
+        channels: Channel groups, where they were asked for.
     """
 
     model_hash: str
@@ -185,4 +237,5 @@ class InspectReport(Record):
     threads: int = 1
     peak_gflops: float | None = None
     bandwidth_gbs: float | None = None
+    channels: ChannelReport | None = None
     environment: Environment = field(default_factory=Environment.here)

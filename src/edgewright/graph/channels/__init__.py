@@ -15,8 +15,9 @@ The proof of a removal is the same network with those channels multiplied by zer
 from __future__ import annotations
 
 from edgewright.graph.channels._find import find
+from edgewright.graph.channels._costs import costs
 from edgewright.graph.channels._groups import Barrier, Group, Groups, Member
 from edgewright.graph.channels._mask import mask
 from edgewright.graph.channels._remove import remove
 
-__all__ = ["Barrier", "Group", "Groups", "Member", "find", "mask", "remove"]
+__all__ = ["Barrier", "Group", "Groups", "Member", "costs", "find", "mask", "remove"]
