@@ -282,7 +282,7 @@ def test_given_ratios_and_kept_groups(model: Model) -> None:
     small = compress(model, recipe({"spread": "given", "ratios": {"a.exp*": 0.5}}), Drawn())
     widths = {group["group"]: group["width"] for group in stats(small, "prune_channels")["groups"]}
     assert widths["a.expand"] == [WIDTH, WIDTH // 2]
-    assert widths["b.expand"] == [WIDTH, WIDTH]
+    assert list(widths) == ["a.expand"]
     kept = compress(model, recipe({"macs": 0.8, "keep": ["a.*"]}), Drawn())
     assert "a.expand" not in {group["group"] for group in stats(kept, "prune_channels")["groups"]}
 

@@ -50,7 +50,7 @@ class Config:
     ratios: Mapping[str, float] = field(default_factory=dict)
     keep: tuple[str, ...] = ()
     multiple: int = 8
-    most: float = 0.6
+    most: float = 0.8
     max_samples: int = 256
     max_vectors: int = 2**17
     max_trials: int = 48

@@ -29,7 +29,11 @@ def check(config: Any) -> None:
         if not 0 < share <= 1:
             raise _wrong(option, share, "above 0 and at most 1: the share that remains")
     if len(targets) > 1:
-        raise EdgewrightError("E103", "options `prune_channels.macs` and `prune_channels.size` are both set: give one")
+        raise EdgewrightError(
+            "E103",
+            "options `prune_channels.macs` and `prune_channels.size` are both set: give one",
+            hint="--set prune_channels.macs=none",
+        )
     if config.spread == "given":
         if not config.ratios or targets:
             raise EdgewrightError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -40,10 +41,7 @@ def prune(ir_model: ir.Model, config: Any, context: Context) -> dict[str, Any]:
     curves, predicted = _curves(ir_model, chosen, rooms, config, context)
     measured: dict[str, dict[int, float]] = {}
     if config.spread == "given":
-        wanted = matching(config.ratios, rooms, option="ratios")
-        lost = {
-            name: room.nearest(config.ratios[wanted[name]]) if name in wanted else 0 for name, room in rooms.items()
-        }
+        lost = {name: room.choices[-1] for name, room in rooms.items()}
         before = after = None
     else:
         if config.spread == "sensitivity":
@@ -83,6 +81,10 @@ def _rooms(found: Groups, config: Any) -> dict[str, Room]:
         room = Room(group.width, config.multiple, least)
         if group.name not in kept and len(room.choices) > 1:
             rooms[group.name] = room
+    if rooms and config.spread == "given":
+        wanted = matching(config.ratios, rooms, option="ratios")
+        losing = {name: rooms[name].nearest(config.ratios[pattern]) for name, pattern in wanted.items()}
+        rooms = {name: replace(rooms[name], least=rooms[name].width - lost) for name, lost in losing.items() if lost}
     if not rooms:
         raise EdgewrightError(
             "E212",

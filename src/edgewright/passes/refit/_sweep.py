@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
 #: Of the values that lie at the fronts of both networks, together.
-_HELD_BYTES = 1200 * 2**20
+_HELD_BYTES = 800 * 2**20
 #: Normal equations of a layer with more inputs would take a gigabyte.
 _LONGEST_ROW = 4608
 #: A batch norm's variance changes by this factor at most: beyond it, channels that were still have begun to move.
