@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import logging
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -23,10 +25,14 @@ def export(network: FastSCNN, size: tuple[int, int], names: Sequence[str], path:
 
     part = path.with_suffix(".part")
     network = network.eval().to(memory_format=torch.contiguous_format)
-    program = torch.onnx.export(
-        network, (torch.zeros(1, 3, *size),), dynamo=True, opset_version=_OPSET, input_names=["image"],
-        output_names=["scores"], verbose=False,
-    )  # fmt: skip
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it warns of packages that this network does not need
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        program = torch.onnx.export(
+            network, (torch.zeros(1, 3, *size),), dynamo=True, opset_version=_OPSET, input_names=["image"],
+            output_names=["scores"], verbose=False,
+        )  # fmt: skip
+    assert program is not None
     proto = program.model_proto
     spec = Spec(
         {"image": ImageInput(size=size, resize="stretch", interpolation="bilinear", mean=(MEAN,), std=(STD,))},

@@ -332,3 +332,21 @@ def test_bad_options(options: dict[str, Any]) -> None:
     with pytest.raises(EdgewrightError) as caught:
         build(segment.Options, options, where="segment")
     assert caught.value.code == "E103"
+
+
+@pytest.mark.parametrize(
+    ("resize", "expected"),
+    [
+        ("stretch", [[0, 0, 1, 1]] * 2),
+        ("crop", [[255, 0, 1, 255]] * 2),  # the square in the middle of the photo
+        ("letterbox", [[0, 0, 1, 1]] * 2),
+    ],
+)
+def test_results_lie_in_the_photo_as_the_input_was_made(resize: Any, expected: list[list[int]]) -> None:
+    spec = Spec({"x": ImageInput(size=(4, 4), resize=resize, crop_fraction=1.0)}, "segment")
+    bars = ("2222", "0011", "0011", "2222") if resize == "letterbox" else ("0011",) * 4
+    found = segment.place_result(classes(*bars), (4, 2), spec)
+    assert found.map.tolist() == expected
+    assert segment.place_result(found, (8, 8), spec) is found
+    drawn = np.asarray(segment.draw(Image.new("RGB", (4, 2), (200, 200, 200)), classes(*bars), spec))
+    assert ((drawn == 200).all(axis=2) == (np.array(expected) == 255)).all()

@@ -21,7 +21,7 @@ from edgewright.errors import EdgewrightError
 from edgewright.model import Arrays, TensorInfo
 from edgewright.spec import ImageInput, Spec
 from edgewright.tasks.segment._drawing import overlay
-from edgewright.tasks.segment._maps import LabelMap, Segmentation, indices, label_map, segmentation, winners
+from edgewright.tasks.segment._maps import LabelMap, Segmentation, indices, label_map, placed, segmentation, winners
 from edgewright.tasks.segment._options import NONE, Options, check_count, output_name, read_options
 from edgewright.tasks.segment._scores import agreeing, boundary, confusion
 
@@ -146,12 +146,18 @@ def place_label(label: LabelMap, size: tuple[int, int], spec: Spec) -> LabelMap:
         EdgewrightError: E305 for a map that cannot be this photo's.
     """
     (width, height), (wide, tall) = size, label.size
-    if abs(wide * height - tall * width) > max(width, height):  # beyond rounding to whole pixels
+    if abs(wide * height - tall * width) >= max(width, height):  # beyond rounding to whole pixels
         raise EdgewrightError(
             "E305",
             f"label map `{label.path}` is {wide} x {tall}, but its photo is {width} x {height}: another shape",
         )
     return label
+
+
+def place_result(result: Segmentation, size: tuple[int, int], spec: Spec) -> Segmentation:
+    """The result as a map of the photo of `size` (width, height); what the input cut off has no class there."""
+    item = next((item for item in spec.inputs.values() if isinstance(item, ImageInput)), None)
+    return result if item is None or result.placed else placed(result, size, item)
 
 
 def draw(image: Image.Image, result: Segmentation, spec: Spec) -> Image.Image:
@@ -160,7 +166,8 @@ def draw(image: Image.Image, result: Segmentation, spec: Spec) -> Image.Image:
     Named classes are listed below the photo.
     """
     options = read_options(spec)
-    return overlay(image, result.map, _background(options, result), options.labels or ())
+    found = place_result(result, image.size, spec).map
+    return overlay(image, found, _background(options, result), options.labels or ())
 
 
 def _background(options: Options, result: Segmentation) -> int | None:

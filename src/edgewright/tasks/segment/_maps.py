@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import zlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from edgewright.errors import EdgewrightError
+from edgewright.framing import frame
+from edgewright.spec import ImageInput
 from edgewright.tasks.segment._options import MOST_CLASSES, NONE, Options
 
 _LARGEST_LABEL = 2**26  # pixels; Pillow itself warns at 89 million
@@ -25,12 +27,14 @@ class Segmentation:
         count: Classes of the network; 2 for a single map.
         is_mask: True for a single map held against a threshold.
         packed: The class indices, u8[H, W], deflated.
+        placed: True where the map is that of a photo, not of the network's input.
     """
 
     size: tuple[int, int]
     count: int
     is_mask: bool
     packed: bytes
+    placed: bool = False
 
     @property
     def map(self) -> np.ndarray:
@@ -67,6 +71,22 @@ class LabelMap:
 def segmentation(found: np.ndarray, count: int, *, is_mask: bool) -> Segmentation:
     """The result for class indices u8[H, W]."""
     return Segmentation((found.shape[0], found.shape[1]), count, is_mask, zlib.compress(found.tobytes(), 1))
+
+
+def placed(result: Segmentation, size: tuple[int, int], item: ImageInput) -> Segmentation:
+    """The result at the size (width, height) of its photo, by nearest neighbour; what the input cut off has no class."""
+    found = result.map
+    place = frame(size, item)
+    rows = _places(size[1], place.top, place.height, found.shape[0])
+    columns = _places(size[0], place.left, place.width, found.shape[1])
+    whole = np.pad(found, ((0, 1), (0, 1)), constant_values=NONE)[rows][:, columns]
+    return replace(segmentation(whole, result.count, is_mask=result.is_mask), placed=True)
+
+
+def _places(length: int, start: float, part: float, side: int) -> np.ndarray:
+    """For each pixel of a photo the index along the map; `side` where the map does not reach."""
+    index = np.floor((start + (np.arange(length) + 0.5) / length * part) * side).astype(np.int64)
+    return np.where((index >= 0) & (index < side), index, side)
 
 
 def label_map(path: Path, options: Options) -> LabelMap:
