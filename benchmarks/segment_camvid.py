@@ -159,8 +159,8 @@ def heading(options: argparse.Namespace, environment: dict[str, Any]) -> str:
     """What was measured where."""
     versions = ", ".join(f"{name} {version}" for name, version in environment.get("versions", {}).items())
     return (
-        f"# Segmentation: {len(options.models)} networks\n\n{environment['cpu']}, {environment['cores']} cores; "
-        f"{options.threads} threads\n\n{versions}\n\nLearnt from at most {options.learn} photos of train, judged on "
+        f"# Segmentation: {len(options.models)} network(s)\n\n{environment['cpu']}, {environment['cores']} cores; "
+        f"{options.threads} thread(s)\n\n{versions}\n\nLearnt from at most {options.learn} photos of train, judged on "
         f"{'all' if options.judge is None else options.judge} photos of val.\n"
     )
 

@@ -48,15 +48,19 @@ class Options:
             raise EdgewrightError("E103", f"option `boundary` is {self.boundary}, but must be above 0 and at most 0.5")
 
 
-#: The last options read: postprocess runs once a sample.
+#: The last options read, the original's and the bundle's: bounds ask for them a thousand times.
 _read: list[tuple[Mapping[str, Any], Options]] = []
+_KEPT = 2
 
 
 def read_options(spec: Spec) -> Options:
     """The Spec's options, checked."""
-    if not _read or _read[0][0] is not spec.options:
-        _read[:] = [(spec.options, build(Options, spec.options, where="segment"))]
-    return _read[0][1]
+    for source, options in _read:
+        if source is spec.options:
+            return options
+    made = build(Options, spec.options, where="segment")
+    _read[:] = [(spec.options, made), *_read[: _KEPT - 1]]
+    return made
 
 
 def output_name(options: Options, names: Sequence[str]) -> str:

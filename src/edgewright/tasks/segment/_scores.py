@@ -41,9 +41,8 @@ def boundary(results: Sequence[Segmentation], labels: Sequence[LabelMap], option
     counts = np.zeros((2, _INDICES), np.int64)
     rule = (options.ignore, options.boundary)
     for result, label in zip(results, labels, strict=True):
-        classes, both, either = _remembered(_bands, result, label, rule, _boundary)
-        counts[0, classes] += both
-        counts[1, classes] += either
+        found = _remembered(_bands, result, label, rule, _boundary)
+        counts[:, found[0]] += found[1:]
     return counts[:, :NONE]
 
 
