@@ -66,7 +66,8 @@ class Step:
         lossy: True where outputs may differ by more than float rounding.
         samples: Group hashes of the samples that were read; verify refuses them as judges.
         stats: What the step reports of itself, JSON-ready; `rescaled` names inner tensors that hold other values on
-            purpose, which readers make up for.
+            purpose, which readers make up for; `decided` names outputs that give the best class in place of scores, each
+            with the axis of the original's output that the classes were along.
     """
 
     kind: str

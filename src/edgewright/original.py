@@ -86,6 +86,11 @@ def limits(bundle: Bundle) -> Limits:
     return Limits(kind, _ratio(layer), None if network is None else _ratio(network))
 
 
+def decided(bundle: Bundle) -> dict[str, int]:
+    """Outputs that give the best class where the original gives scores, and the axis that the classes are along there."""
+    return {name: int(axis) for step in bundle.history for name, axis in step.stats.get("decided", {}).items()}
+
+
 def open_bundle(bundle: Bundle | str | Path) -> Bundle:
     """The bundle as it is on disk now, every hash checked: what is judged is what ships."""
     return Bundle.open(bundle.path if isinstance(bundle, Bundle) else bundle)

@@ -20,6 +20,7 @@ from edgewright.options import build
 from edgewright.samples import Samples
 from edgewright.spec import ImageInput, Spec, TensorInput
 from edgewright.tasks import segment
+from edgewright.tasks.segment import _scores
 
 MASK = Spec({}, "segment")
 EVERY = Spec({}, "segment", {"background": "none"})
@@ -120,16 +121,60 @@ def test_metric_is_miou_over_all_samples(tmp_path: Path) -> None:
     results = [classes("0011"), classes("2222")]
     truths = [segment.parse_label(label(tmp_path / f"{n}.png", rows), MASK) for n, rows in enumerate(("0001", "2222"))]
     found = segment.metric(results, truths, MASK)
-    assert found == {"mIoU": pytest.approx((2 / 3 + 1 / 2 + 1) / 3), "pixels": pytest.approx(7 / 8)}
+    assert found == {
+        "mIoU": pytest.approx((2 / 3 + 1 / 2 + 1) / 3),
+        "Dice": pytest.approx((4 / 5 + 2 / 3 + 1) / 3),
+        "boundary IoU": pytest.approx((2 / 3 + 1 / 2 + 1) / 3),  # one row: all of it is outline
+        "pixels": pytest.approx(7 / 8),
+    }
     assert segment.metric(results, truths, MASK) == found  # the second time from memory
     assert segment.metric(results, truths[::-1], MASK)["pixels"] == 0
     assert math.isnan(segment.metric([], [], MASK)["mIoU"])
 
 
+def eroded(mask: np.ndarray, times: int) -> np.ndarray:
+    """Plain erosions by 3 x 3, nothing beyond the edge."""
+    for _ in range(times):
+        wide = np.pad(mask, 1)
+        shifts = [np.roll(wide, (down, right), (0, 1)) for down in (-1, 0, 1) for right in (-1, 0, 1)]
+        mask = np.logical_and.reduce(shifts)[1:-1, 1:-1]
+    return mask
+
+
+@pytest.mark.parametrize("share", [0.02, 0.05, 0.3])
+def test_boundary_iou_is_that_of_plain_erosions(tmp_path: Path, share: float, rng: np.random.Generator) -> None:
+    spec = Spec({}, "segment", {"boundary": share, "ignore": 3})
+    truth = np.asarray(Image.fromarray(rng.integers(0, 4, (5, 7)).astype(np.uint8)).resize((61, 47), 0))
+    found = np.where(rng.random(truth.shape) < 0.02, 2, np.roll(truth, 2, 1)) % 3
+    Image.fromarray(truth).save(tmp_path / "a.png")
+    scores = (np.arange(3)[:, None, None] == found).astype(np.float32)[None]
+    labels = [segment.parse_label(str(tmp_path / "a.png"), spec)]
+    got = segment.metric([segment.postprocess({"y": scores}, spec)], labels, spec)["boundary IoU"]
+    width, kept, expected = round(share * math.hypot(*truth.shape)), truth != 3, []
+    for index in range(3):
+        masks = [(truth == index) & kept, (found == index) & kept]
+        one, other = (mask & ~eroded(mask, width) for mask in masks)
+        expected.append(np.sum(one & other) / np.sum(one | other))
+    assert got == pytest.approx(np.mean(expected))
+
+
+def test_boundary_iou_sees_outlines_that_miou_forgives(tmp_path: Path) -> None:
+    truth, ragged = np.zeros((100, 100), np.uint8), np.zeros((100, 100), np.uint8)
+    truth[:, 50:] = 1
+    ragged[:, 52:] = 1
+    Image.fromarray(truth).save(tmp_path / "a.png")
+    labels = [segment.parse_label(str(tmp_path / "a.png"), MASK)]
+    scores = np.stack([ragged == 0, ragged == 1]).astype(np.float32)[None]
+    scored = segment.metric([segment.postprocess({"y": scores}, MASK)], labels, MASK)
+    assert scored["mIoU"] > 0.95 > 0.85 > scored["boundary IoU"]
+    exact = np.stack([truth == 0, truth == 1]).astype(np.float32)[None]
+    assert segment.metric([segment.postprocess({"y": exact}, MASK)], labels, MASK)["boundary IoU"] == 1
+
+
 def test_what_is_not_labelled_is_left_out(tmp_path: Path) -> None:
     spec = Spec({}, "segment", {"ignore": 9})
     truth = segment.parse_label(label(tmp_path / "a.png", "0099"), spec)
-    assert segment.metric([classes("0011")], [truth], spec) == {"mIoU": 1.0, "pixels": 1.0}
+    assert set(segment.metric([classes("0011")], [truth], spec).values()) == {1.0}
     assert segment.metric([classes("0011")], [truth], MASK)["pixels"] == 0.5
     Image.fromarray(np.full((1, 4), 255, np.uint8)).save(tmp_path / "b.png")
     nothing = segment.parse_label(str(tmp_path / "b.png"), MASK)
@@ -184,6 +229,29 @@ def test_label_maps_come_from_labels_csv(tmp_path: Path) -> None:
         Samples.open(tmp_path, spec)
 
 
+def test_label_maps_lie_in_labels_beside_images(tmp_path: Path) -> None:
+    spec = Spec({"x": ImageInput(size=(2, 2), resize="stretch")}, "segment")
+    for folder in ("images", "labels"):
+        (tmp_path / folder).mkdir()
+    for name in ("a.jpg", "b.png", "c.jpg"):
+        Image.new("RGB", (8, 4), (len(name), ord(name[0]), 0)).save(tmp_path / "images" / name)
+    for name in ("a.png", "b.png"):
+        label(tmp_path / "labels" / name, "01")
+    found = Samples.open(tmp_path / "images", spec)
+    assert [sample.label and sample.label.path.parent.name for sample in found] == ["labels", "labels", None]
+    assert any("photos without a .png file stay unlabelled (1)" in note for note in found.notes)
+    label(tmp_path / "labels" / "c.png", "01", "01")
+    with pytest.raises(EdgewrightError, match=r"labels/c.png.* is 2 x 2, but its photo is 8 x 4") as caught:
+        Samples.open(tmp_path / "images", spec)
+    assert caught.value.code == "E305"
+
+
+def test_photos_are_not_their_own_label_maps(tmp_path: Path) -> None:
+    spec = Spec({"x": ImageInput(size=(2, 2), resize="stretch")}, "segment")
+    Image.new("L", (4, 4), 1).save(tmp_path / "a.png")
+    assert [sample.label for sample in Samples.open(tmp_path, spec)] == [None]
+
+
 def test_label_maps_beside_arrays(tmp_path: Path) -> None:
     label(tmp_path / "a.png", "01")
     np.savez(tmp_path / "x.npz", x=np.zeros((2, 3), np.float32), label=np.array(["a.png", "a.png"]))
@@ -209,12 +277,12 @@ def test_classes_checks_what_is_known() -> None:
 def test_results_are_small_and_forgotten() -> None:
     large = segment.postprocess({"y": np.zeros((1, 2, 512, 512), np.float32)}, MASK)
     assert len(large.packed) < 10_000
-    before = len(segment._agreements)
+    before = len(_scores._agreements)
     segment.agreement([large], [large], MASK)
-    assert len(segment._agreements) == before + 1
+    assert len(_scores._agreements) == before + 1
     del large
     gc.collect()
-    assert len(segment._agreements) <= before
+    assert len(_scores._agreements) <= before
 
 
 def test_an_empty_mask_is_equal_though_its_rounding_is_not(tmp_path: Path) -> None:
@@ -238,15 +306,47 @@ def test_drawing_colours_what_is_marked() -> None:
     assert (drawn[0, 0] != 200).any()
     assert (drawn[1:] == 200).all()
     assert (np.asarray(segment.draw(photo, classes("01"), MASK))[:, 2:] != 200).any()
+    named = Spec({}, "segment", {"labels": ["sky", "road", "tree"]})
+    with_legend = segment.draw(photo, classes("01", spec=named), named)
+    assert with_legend.width == 4
+    assert with_legend.height > 2, "names stand below the photo"
+    strip = np.asarray(segment.draw(photo.resize((200, 100)), classes("01", spec=named), named))[100:]
+    assert {tuple(colour) for colour in strip.reshape(-1, 3)} >= {(0, 0, 0), (128, 0, 0), (24, 24, 24)}
     found = mask("#.")
     assert json.loads(json.dumps(found.to_json()))["shares"] == {"0": 0.5, "1": 0.5}
     assert str(found) == "0: 50.0%, 1: 50.0%"
 
 
 @pytest.mark.parametrize(
-    "options", [{"threshold": math.nan}, {"background": -1}, {"ignore": 300}, {"background": "sky"}]
+    "options",
+    [
+        {"threshold": math.nan},
+        {"background": -1},
+        {"ignore": 300},
+        {"background": "sky"},
+        {"boundary": 0},
+        {"boundary": 1},
+    ],
 )
 def test_bad_options(options: dict[str, Any]) -> None:
     with pytest.raises(EdgewrightError) as caught:
         build(segment.Options, options, where="segment")
     assert caught.value.code == "E103"
+
+
+@pytest.mark.parametrize(
+    ("resize", "expected"),
+    [
+        ("stretch", [[0, 0, 1, 1]] * 2),
+        ("crop", [[255, 0, 1, 255]] * 2),  # the square in the middle of the photo
+        ("letterbox", [[0, 0, 1, 1]] * 2),
+    ],
+)
+def test_results_lie_in_the_photo_as_the_input_was_made(resize: Any, expected: list[list[int]]) -> None:
+    spec = Spec({"x": ImageInput(size=(4, 4), resize=resize, crop_fraction=1.0)}, "segment")
+    bars = ("2222", "0011", "0011", "2222") if resize == "letterbox" else ("0011",) * 4
+    found = segment.place_result(classes(*bars), (4, 2), spec)
+    assert found.map.tolist() == expected
+    assert segment.place_result(found, (8, 8), spec) is found
+    drawn = np.asarray(segment.draw(Image.new("RGB", (4, 2), (200, 200, 200)), classes(*bars), spec))
+    assert ((drawn == 200).all(axis=2) == (np.array(expected) == 255)).all()

@@ -16,30 +16,49 @@ from edgewright.errors import EdgewrightError
 @click.argument("inputs", nargs=-1, required=True)
 @click.option("--spec", metavar="FILE", help="Spec of a model.")
 @click.option("--runtime", help="Runtime for a model.  [default: onnxruntime]")
+@click.option(
+    "--tile",
+    type=int,
+    metavar="PIXELS",
+    help="Keep the photo's size: run tiles of the input's size that overlap by so many pixels, and blend their scores.",
+)
 @click.option("--draw", metavar="DIR", help="Write each photo with its result drawn on it.")
 def command(
-    terminal: Terminal, network: str, inputs: tuple[str, ...], spec: str | None, runtime: str | None, draw: str | None
+    terminal: Terminal,
+    network: str,
+    inputs: tuple[str, ...],
+    spec: str | None,
+    runtime: str | None,
+    tile: int | None,
+    draw: str | None,
 ) -> int:
     """Run NETWORK (a bundle's folder, a model file or zoo:NAME) on photos, folders or .npz files."""
-    from edgewright import registry
+    from edgewright import registry, tiling
     from edgewright.bundle import Bundle
     from edgewright.session import open as open_session
 
     source: Any = Bundle.open(network) if is_bundle(network) else load_network(terminal, network, spec)
     task = registry.get("tasks", source.spec.task)
+    read_by = source.spec if tile is None else tiling.whole(source.spec)
     rows: list[dict[str, Any]] = []
     with open_session(source, runtime=runtime, threads=terminal.options.threads) as session:
         for item in inputs:
             samples = open_samples(terminal, item, source, roles="judge", labels="none", notes=False)
-            for sample in samples:
-                result = task.postprocess(session.run(sample.arrays), source.spec)
+            if tile is not None and not samples.are_photos:
+                raise EdgewrightError("E103", f"`--tile` cuts photos, but `{item}` holds arrays")
+            for index, name in enumerate(samples.ids):
+                if tile is None:
+                    outputs = session.run(samples.load(index).arrays)
+                else:
+                    outputs = tiling.run(session, samples.raw(name), overlap=tile)
+                result = task.postprocess(outputs, read_by)
                 if samples.are_photos and hasattr(task, "place_result"):
-                    result = task.place_result(result, samples.photo_size(sample.id), source.spec)
-                rows.append({"sample": sample.id, "result": result.to_json()})
+                    result = task.place_result(result, samples.photo_size(name), read_by)
+                rows.append({"sample": name, "result": result.to_json()})
                 if not terminal.options.as_json:
-                    terminal.console.print(f"{sample.id}: {result}", markup=False)
+                    terminal.console.print(f"{name}: {result}", markup=False)
                 if draw:
-                    _draw(task, samples, sample.id, result, source.spec, Path(draw))
+                    _draw(task, samples, name, result, read_by, Path(draw))
     if terminal.options.as_json:
         terminal.emit({"results": rows}, lambda console: None)
     return 0

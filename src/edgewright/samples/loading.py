@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -16,6 +17,9 @@ from edgewright.samples.images import BrokenSampleError
 from edgewright.samples.labels import Label
 from edgewright.samples.sources import Entry
 from edgewright.spec import ImageInput, Spec
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 _LABEL_ARRAYS = ("label", "labels")
 _GROUP_ARRAY = "group"
@@ -55,6 +59,14 @@ class Loader:
         item = self.spec.inputs[known[0]]
         assert isinstance(item, ImageInput)
         return known[0], item
+
+    def from_picture(self, picture: Image.Image, item: ImageInput) -> np.ndarray:
+        """A decoded photo as the network takes it, [1, C, H, W] (or `nhwc`) in the input's own type."""
+        array = images.preprocess(picture, item)
+        dtype = self.inputs[0].dtype if self.inputs else "float32"
+        if dtype == "uint8":
+            array = np.rint(np.clip(array, 0, 255))
+        return array.astype(dtype, copy=False)
 
     def load(self, entry: Entry) -> dict[str, np.ndarray]:
         """The network's inputs by ONNX name, batch 1.
@@ -133,11 +145,7 @@ class Loader:
 
     def _from_photo(self, path: Path) -> dict[str, np.ndarray]:
         name, item = self.photo_input()
-        array = images.preprocess(images.decode(path, item), item)
-        dtype = self.inputs[0].dtype if self.inputs else "float32"
-        if dtype == "uint8":
-            array = np.rint(np.clip(array, 0, 255))
-        return {name: array.astype(dtype, copy=False)}
+        return {name: self.from_picture(images.decode(path, item), item)}
 
     def _from_stack(self, archive: Archive, row: int) -> dict[str, np.ndarray]:
         arrays = {}

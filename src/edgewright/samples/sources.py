@@ -5,7 +5,8 @@ a folder of photos            sub-folders included; hidden files and other file 
                               comes from one source, and role, which is then not drawn; without labels also these alone
   + class folders             sub-folders named by class, by class index, or as many as there are classes
   + leading class indices     every file name starts with one: 017_cat.jpg, 017.jpg
-  + label files               where a task has such: cat.txt beside cat.jpg, or labels/cat.txt for images/cat.jpg
+  + label files               where a task has such: cat.txt beside cat.jpg, or labels/cat.txt for images/cat.jpg; label
+                              maps are pictures themselves, and lie in labels/ alone
 one photo, or a .txt list     a list holds one path a line, inside its own folder
 one .npz                      arrays [n, ...] by input name; optional `label` (or `labels`) and `group`
 a folder of .npz              one sample each, shapes as the network takes them
@@ -272,19 +273,18 @@ def _with_label_files(found: Found, suffix: str) -> Found:
         return found
     notes = found.notes
     if without:
-        notes = (
-            *notes,
-            f"photos without a {suffix} file stay unlabelled ({without}); an empty file says that nothing is there",
-        )
+        empty = "" if suffix in images.SUFFIXES else "; an empty file says that nothing is there"
+        notes = (*notes, f"photos without a {suffix} file stay unlabelled ({without}){empty}")
     return replace(found, layout=f"{found.layout}, labels from {suffix} files", entries=entries, notes=notes)
 
 
 def _label_file(photo: Path, suffix: str) -> Label | None:
     """The label file of a photo: beside it, or in the folder `labels` that stands beside its folder `images`.
 
+    A map beside the photo would be a photo too, so maps are looked for in `labels` alone.
     Source: the layout that YOLO's trainers read (Darknet, Ultralytics).
     """
-    candidates = [photo.with_suffix(suffix)]
+    candidates = [] if suffix in images.SUFFIXES else [photo.with_suffix(suffix)]
     parts = photo.parts
     if "images" in parts[:-1]:
         last = len(parts) - 2 - parts[-2::-1].index("images")

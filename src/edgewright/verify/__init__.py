@@ -101,7 +101,7 @@ def _compare(
     progress: Progress,
     labelled_for: str | None,
 ) -> Seen:
-    seen, model = Seen(), answers.model
+    seen, model = Seen(decided=original.decided(bundle)), answers.model
     with answers, session.open(bundle, threads=threads) as shipped:
         progress.update("verify", 0, len(judges))
         for sample in judges:
@@ -150,7 +150,9 @@ def _unlabelled(sample: Sample, metric: str) -> EdgewrightError:
 
 def _note_errors(seen: Seen, sample: Sample, expected: Arrays, got: Arrays) -> None:
     seen.count += 1
-    for name, value in expected.items():
+    for name, scores in expected.items():
+        axis = seen.decided.get(name)
+        value = scores if axis is None else np.argmax(scores, axis)
         error = metrics.tensor_error(name, value, got.get(name), sample=sample.id)
         seen.errors[name] = metrics.worse(seen.errors.get(name), error)
         seen.distances.setdefault(name, Distances()).note(sample.id, error, value, got.get(name))

@@ -78,12 +78,14 @@ def numeric_gate(bundle: Bundle, seen: Seen, noise: Mapping[str, original.Noise]
 
 
 def _finite_gate(seen: Seen, allowed: original.Limits, tail: str) -> Gate:
-    worst = min(seen.errors.values(), key=lambda error: error.sqnr_db)
+    numbers = [error for name, error in seen.errors.items() if name not in seen.decided]  # classes have no noise
+    worst = min(numbers, key=lambda error: error.sqnr_db, default=None)
     usual = ""
-    if allowed.cumulative is not None:
+    if worst and allowed.cumulative is not None:
         usual = (
             f" ({allowed.precision} usually reaches {-20 * math.log10(allowed.cumulative):.0f} dB; the results decide)"
         )
+    lowest = f"; lowest SQNR {worst.sqnr_db:.1f} dB at output `{worst.name}`" if worst else ""
     return Gate(
         name="numeric",
         decision="pass",
@@ -91,8 +93,7 @@ def _finite_gate(seen: Seen, allowed: original.Limits, tail: str) -> Gate:
         low=0.0,
         high=0.0,
         required=0.0,
-        message=f"no NaN, no infinity, shapes equal; lowest SQNR {worst.sqnr_db:.1f} dB at output `{worst.name}`"
-        f"{usual}{tail}",
+        message=f"no NaN, no infinity, shapes equal{lowest}{usual}{tail}",
     )
 
 

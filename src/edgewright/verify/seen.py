@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -49,8 +50,12 @@ class Distances:
 
 @dataclass
 class Seen:
-    """What is kept of all samples: results, labels and the worst errors."""
+    """What is kept of all samples: results, labels and the worst errors.
 
+    `decided` are the outputs of the bundle that hold classes in place of the original's scores, as `original.decided`.
+    """
+
+    decided: Mapping[str, int] = field(default_factory=dict)
     ids: list[str] = field(default_factory=list)
     groups: list[str] = field(default_factory=list)
     labels: list[Any] = field(default_factory=list)
