@@ -64,7 +64,7 @@ def apply(ir_model: ir.Model, config: Config, context: Context) -> dict[str, Any
         raise EdgewrightError(
             "E212",
             "`refit` learns from the network before a lossy step, and no step of this recipe before it is lossy",
-            hint="edgewright compress MODEL --recipe prune --samples FOLDER",
+            hint="edgewright compress MODEL --recipe prune --samples FOLDER --out FILE",
         )
     known = {value.name for node in ir_model.graph for value in node.outputs if value.name}
     require_known(config.keep, known, option="refit.keep", what="a tensor")
