@@ -12,6 +12,7 @@ import onnx_ir as ir
 import onnxruntime as ort
 import pytest
 
+from edgewright.errors import EdgewrightError
 from edgewright.graph.channels import Groups, find, mask, remove
 from edgewright.graph.shapes import static_shape
 from edgewright.metrics import rel_l2
