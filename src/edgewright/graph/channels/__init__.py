@@ -9,13 +9,13 @@ softmax or a mean over channels, an output of the graph, an operator without a r
     groups = find(ir_model)
     remove(ir_model, groups, {groups.groups[0].name: [0, 3]})
 
-The proof of a removal is the same network with those channels multiplied by zero wherever they are, which `mask` makes.
+The proof of a removal is the same network with those channels set to zero wherever they are, which `mask` makes.
 """
 
 from __future__ import annotations
 
-from edgewright.graph.channels._find import find
 from edgewright.graph.channels._costs import costs
+from edgewright.graph.channels._find import find
 from edgewright.graph.channels._groups import Barrier, Group, Groups, Member
 from edgewright.graph.channels._mask import mask
 from edgewright.graph.channels._remove import remove

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
 #: Layers whose multiply-adds shrink with an axis of their weights.
-_LAYERS = ("Conv", "ConvTranspose", "QLinearConv", "Gemm", "MatMul", "Einsum", "LSTM", "GRU", "RNN")
+_LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul", "Einsum", "LSTM", "GRU", "RNN")
 
 
 def costs(ir_model: ir.Model, groups: Groups) -> tuple[ChannelGroup, ...]:
@@ -60,10 +60,8 @@ def _layers(nodes: dict[str, ir.Node], use: Use) -> Iterator[str]:
     """The layers whose weights a use shrinks; behind a DequantizeLinear, all that read what it makes."""
     node = nodes[use.node]
     if is_standard(node, "DequantizeLinear", "QuantizeLinear"):
-        for reader in node.outputs[0].consumers() if use.index == 0 else ():
-            if is_standard(reader, *_LAYERS) and reader.inputs[0] is not node.outputs[0]:
-                if len(reader.inputs) < 3 or reader.inputs[2] is not node.outputs[0]:
-                    yield key(reader)
+        readers = node.outputs[0].uses() if use.index == 0 else ()
+        yield from (key(reader) for reader, index in readers if is_standard(reader, *_LAYERS) and index == 1)
     elif is_standard(node, *_LAYERS, "Gather") and (use.role != "along" or _is_depthwise(node, use)):
         yield use.node
 

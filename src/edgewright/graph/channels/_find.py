@@ -37,8 +37,8 @@ def find(ir_model: ir.Model) -> Groups:
     walk = Walk(view, other)
     for node in view.graph:
         _visit(node, walk)
-    _freeze_ends(walk)
     _join_shared(walk)
+    _freeze_ends(walk)
     found = _gather(walk)
     if found.groups:
         return found
@@ -64,6 +64,8 @@ def _visit(node: ir.Node, walk: Walk) -> None:
         walk.freeze_all(node, f"{node.op_type} `{key(node)}` has no rule for channels")
     else:
         rule(node, walk)
+        if node.op_type in _plain.RULES and any(value.uses() for value in node.outputs[1:]):
+            walk.freeze_all(node, f"{node.op_type} `{key(node)}` returns more than its result")
 
 
 def _captured(node: ir.Node) -> set[str]:
@@ -92,6 +94,8 @@ def _freeze_ends(walk: Walk) -> None:
         for axis, ids in axes.items():
             if shape is None or shape[axis] != len(ids):
                 walk.ties.freeze(ids, f"the size of `{name}` is unknown")
+            elif len(np.unique(walk.ties.roots(ids))) == 1:
+                walk.ties.freeze(ids, f"nothing else is left along axis {axis} of `{name}`")
             elif walk.other is not None and (other is None or other[axis] != shape[axis]):
                 walk.ties.freeze(ids, f"the size of `{name}` depends on an open size")
 

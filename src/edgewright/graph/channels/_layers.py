@@ -16,22 +16,9 @@ Places = list[tuple[int, int]]  # input and axis
 
 
 def _conv(node: ir.Node, walk: Walk) -> None:
-    _convolution(node, walk, weight=1, bias=2)
-
-
-def _qlinear_conv(node: ir.Node, walk: Walk) -> None:
-    _convolution(node, walk, weight=3, bias=8)
-    made = walk.labels(node.outputs[0]).get(1)
-    for index in (4, 5):
-        shape = walk.view.shape(node.inputs[index])
-        if made is not None and shape not in ((), (1,), None):
-            walk.meet(node, index, 0, made)
-
-
-def _convolution(node: ir.Node, walk: Walk, *, weight: int, bias: int) -> None:
     """Conv: f32[N, C, ...] by weights f32[M, C / groups, ...]."""
-    source, kernel = node.inputs[0], node.inputs[weight]
-    if not _usual(node, walk, weight):
+    source, kernel = node.inputs[0], node.inputs[1]
+    if not _usual(node, walk):
         return
     groups = node.attributes.get_int("group", 1)
     outputs, depth = walk.shape(kernel)[:2]
@@ -40,18 +27,18 @@ def _convolution(node: ir.Node, walk: Walk, *, weight: int, bias: int) -> None:
         if read is None:
             return  # channels of the graph's input, each filtered by itself
         made = np.repeat(read, outputs // groups)
-        walk.use(node, weight, 0, made, "along")
+        walk.use(node, 1, 0, made, "along")
     else:
         if read is not None:
-            walk.use(node, weight, 1, _tied_groups(read, groups, walk), "read")
+            walk.use(node, 1, 1, _tied_groups(read, groups, walk), "read")
         made = np.tile(walk.ties.fresh(outputs // groups), groups)
-        walk.use(node, weight, 0, made, "made")
-    _finish(node, walk, bias, made)
+        walk.use(node, 1, 0, made, "made")
+    _finish(node, walk, made)
 
 
 def _conv_transpose(node: ir.Node, walk: Walk) -> None:
     """ConvTranspose: weights f32[C, M / groups, ...]."""
-    if not _usual(node, walk, 1):
+    if not _usual(node, walk):
         return
     groups = node.attributes.get_int("group", 1)
     inputs, outputs = walk.shape(node.inputs[1])[:2]
@@ -68,12 +55,12 @@ def _conv_transpose(node: ir.Node, walk: Walk) -> None:
         fresh = walk.ties.fresh(outputs)
         walk.use(node, 1, 1, fresh, "made")
         made = np.tile(fresh, groups)
-    _finish(node, walk, 2, made)
+    _finish(node, walk, made)
 
 
-def _usual(node: ir.Node, walk: Walk, weight: int) -> bool:
+def _usual(node: ir.Node, walk: Walk) -> bool:
     """False, and everything stays, where weights are computed from activations or sizes are unknown."""
-    source, kernel = node.inputs[0], node.inputs[weight]
+    source, kernel = node.inputs[0], node.inputs[1]
     walk.freeze(source, f"{node.op_type} convolves along them", _spatial(walk, source))
     if not walk.is_constant(kernel) or not walk.known(kernel, source):
         walk.freeze_all(node, f"{node.op_type} `{node.outputs[0].name}` has weights that are computed at run time")
@@ -94,9 +81,9 @@ def _tied_groups(read: Ids, groups: int, walk: Walk) -> Ids:
     return first
 
 
-def _finish(node: ir.Node, walk: Walk, bias: int, made: Ids) -> None:
-    if bias < len(node.inputs) and node.inputs[bias] is not None:
-        walk.meet(node, bias, 0, made)
+def _finish(node: ir.Node, walk: Walk, made: Ids) -> None:
+    if len(node.inputs) > 2 and node.inputs[2] is not None:
+        walk.meet(node, 2, 0, made)
     walk.label(node.outputs[0], {1: made})
 
 
@@ -194,7 +181,6 @@ def _recurrent(node: ir.Node, walk: Walk) -> None:
 
 RULES: dict[str, Rule] = {
     "Conv": _conv,
-    "QLinearConv": _qlinear_conv,
     "ConvTranspose": _conv_transpose,
     "MatMul": _matmul,
     "Gemm": _gemm,

@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 
 
 def mask(ir_model: ir.Model, groups: Groups, removed: Mapping[str, Sequence[int]]) -> None:
-    """Multiply channels by zero in every float tensor that they run through, in place; weights are left alone.
+    """Make channels zero in every tensor of numbers that they run through, in place; weights are left alone.
+
+    What is quantized is left as it is, and masked where it is a float again.
 
     Args:
         ir_model: The network that `groups` were found in.
@@ -36,22 +38,24 @@ def mask(ir_model: ir.Model, groups: Groups, removed: Mapping[str, Sequence[int]
     for (tensor, axis), gone in places.items():
         value = values.get(tensor)
         if value is not None and gone and groups.plan is not None and tensor in groups.plan.walk.ties.labels:
-            _multiply(ir_model, value, axis, gone, groups.plan.walk.view.sizes[tensor], names)
+            _zero(ir_model, value, axis, gone, groups.plan.walk.view.sizes[tensor], names)
 
 
-def _multiply(
+def _zero(
     ir_model: ir.Model, value: ir.Value, axis: int, gone: list[int], shape: tuple[int, ...], names: Names
 ) -> None:
     import onnx_ir as ir
 
-    if value.dtype is not None and value.dtype not in (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.DOUBLE):
+    if value.dtype not in (None, ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.DOUBLE, ir.DataType.INT64):
         return
-    factors = np.ones([size if own == axis else 1 for own, size in enumerate(shape)], np.float32)
-    np.moveaxis(factors, axis, 0)[gone] = 0
-    dtype = np.float32 if value.dtype is None else value.dtype.numpy()
-    constant = add_initializer(ir_model.graph, names.fresh(f"{value.name}:mask"), factors.astype(dtype))
+    stays = np.ones([size if own == axis else 1 for own, size in enumerate(shape)], bool)
+    np.moveaxis(stays, axis, 0)[gone] = False
+    dtype = np.dtype(np.float32) if value.dtype is None else value.dtype.numpy()
+    condition = add_initializer(ir_model.graph, names.fresh(f"{value.name}:stays"), stays)
+    zero = add_initializer(ir_model.graph, names.fresh(f"{value.name}:zero"), np.zeros((), dtype))
     readers = list(value.uses())
-    node = ir.node("Mul", [value, constant])
+    # Where, not Mul: a channel that is all zero may be infinite or no number behind a division by its own size.
+    node = ir.node("Where", [condition, value, zero])
     node.outputs[0].name = names.fresh(f"{value.name}:masked")
     node.outputs[0].type = value.type
     producer = value.producer()

@@ -259,7 +259,6 @@ def _shape(node: ir.Node, edit: Edit) -> None:
 
 OPERANDS: dict[str, Callable[[ir.Node, Edit], None]] = {
     "Conv": _convolution,
-    "QLinearConv": _convolution,
     "ConvTranspose": _convolution,
     "GroupNormalization": _group_norm,
     "Reshape": _reshape,
