@@ -67,7 +67,9 @@ class Drawn:
         return Drawn(self.count, self.roles, roles, self.spoiled, self.start)
 
 
-def network(*, seed: int = 0, width: int = WIDTH, batch: int | str = 1, norm: bool = False) -> Model:
+def network(
+    *, seed: int = 0, width: int = WIDTH, batch: int | str = 1, side: int | str = SIDE, norm: bool = False
+) -> Model:
     """A stem, two inverted residual blocks and a classifier; half of each expansion repeats the other half, nearly."""
     rng = np.random.default_rng(seed)
     weights: dict[str, np.ndarray] = {}
@@ -109,7 +111,7 @@ def network(*, seed: int = 0, width: int = WIDTH, batch: int | str = 1, norm: bo
     graph = helper.make_graph(
         nodes,
         "net",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [batch, 3, SIDE, SIDE])],
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [batch, 3, side, side])],
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, [batch, 10])],
         [numpy_helper.from_array(array, name) for name, array in weights.items()],
     )
@@ -341,6 +343,15 @@ def test_no_channels_to_remove(model: Model) -> None:
     with pytest.raises(EdgewrightError, match="finds no channels") as problem:
         compress(model, recipe({"macs": 0.9, "multiple": 64}), Drawn())
     assert problem.value.code == "E212"
+
+
+def test_sizes_that_are_not_known() -> None:
+    model = network(side="side")
+    with pytest.raises(EdgewrightError, match="cannot count multiply-adds") as problem:
+        compress(model, recipe({"macs": 0.7}), Drawn())
+    assert problem.value.code == "E212"
+    small = compress(model, recipe({"size": 0.7, "spread": "uniform"}, {}), Drawn())
+    assert small.weight_bytes() <= 0.701 * model.weight_bytes()
 
 
 def test_no_calibrate_samples_one_sample_and_nan(model: Model) -> None:

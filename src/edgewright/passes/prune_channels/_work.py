@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from edgewright.graph.channels import Group, Groups
 from edgewright.graph.dataflow import lift_constants
 from edgewright.graph.shapes import infer
 from edgewright.passes.prune_channels import _costs as costing
-from edgewright.passes.prune_channels._allocation import Costs, Room, by_error, shares, uniform
+from edgewright.passes.prune_channels._allocation import Costs, Room, by_error, uniform
 from edgewright.passes.prune_channels._elimination import Curve, eliminate
 from edgewright.passes.prune_channels._options import matching
 from edgewright.passes.prune_channels._readers import Reading, batches, moments, reader, readings
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 _LEVELS = (0.3, 0.6, 1.0)
 #: The prediction of what a removal saves is exact up to layers that no group describes: aim lower until it is reached.
 _ATTEMPTS = 8
+_ROUNDING = 1e-3
 
 
 def prune(ir_model: ir.Model, config: Any, context: Context) -> dict[str, Any]:
@@ -38,21 +39,20 @@ def prune(ir_model: ir.Model, config: Any, context: Context) -> dict[str, Any]:
     found = channels.find(ir_model)
     rooms = _rooms(found, config)
     chosen = {group.name: group for group in found.groups if group.name in rooms}
+    goal = None if config.spread == "given" else _goal(ir_model, found, rooms, config)
     curves, predicted = _curves(ir_model, chosen, rooms, config, context)
     measured: dict[str, dict[int, float]] = {}
-    if config.spread == "given":
+    if goal is None:
         lost = {name: room.choices[-1] for name, room in rooms.items()}
-        before = after = None
     else:
         if config.spread == "sensitivity":
             predicted, measured = corrected(ir_model, curves, config.max_trials, context)
-        lost, before, after = _allocate(ir_model, found, curves, rooms, predicted, config)
+        lost = _allocate(ir_model, found, goal, rooms, predicted if config.spread == "sensitivity" else None)
     removed = {name: sorted(curves[name].order[: lost[name]]) for name in rooms if lost[name]}
+    before = _cost(ir_model)
     kept = _remove(ir_model, found, removed)
     return {
-        "target": {key: getattr(config, key) for key in ("macs", "size") if getattr(config, key) is not None},
-        "before": before,
-        "after": after,
+        "remains": {key: now / max(before[key], 1) for key, now in _cost(ir_model).items()},
         "groups": [
             {
                 "group": name,
@@ -173,47 +173,71 @@ def _activation(parts: list[Reading], seconds: Mapping[str, np.ndarray]) -> np.n
 # --- how many ---------------------------------------------------------------------------------------------------------
 
 
-def _allocate(
-    ir_model: ir.Model,
-    found: Groups,
-    curves: Mapping[str, Curve],
-    rooms: Mapping[str, Room],
-    errors: Mapping[str, np.ndarray],
-    config: Any,
-) -> tuple[dict[str, int], float, float]:
-    """Channels lost by each group, and the cost before and after, as measured on the graph.
+@dataclass(frozen=True)
+class Goal:
+    """What the network may cost.
+
+    Attributes:
+        costs: How that depends on widths.
+        limit: The cost to reach.
+        measure: What a graph really costs.
+    """
+
+    costs: Costs
+    limit: float
+    measure: Callable[[ir.Model], float]
+
+
+def _goal(ir_model: ir.Model, found: Groups, rooms: Mapping[str, Room], config: Any) -> Goal:
+    """The target, known to be within reach before anything is learnt.
 
     Raises:
         EdgewrightError: E103 for a target that cannot be reached, E212 where sizes are not known.
     """
     what, share = ("macs", config.macs) if config.macs is not None else ("size", config.size)
     costs = _costs(ir_model, found, what)
-    measure: Callable[[ir.Model], float] = costing.measured_macs if what == "macs" else costing.measured_bytes
-    before = measure(ir_model)
-
-    def measured(lost: Mapping[str, int]) -> float:
-        copy = ir_model.clone()
-        _remove(copy, found, {name: curves[name].order[:count] for name, count in lost.items() if count})
-        return measure(copy)
-
+    measure = costing.measured_macs if what == "macs" else costing.measured_bytes
+    goal = Goal(costs, share * measure(ir_model), measure)
     widest = {name: room.choices[-1] for name, room in rooms.items()}
-    if costs.at(shares(rooms, widest)) > share * before:
-        least = measured(widest) / before
-        if least > share:
-            raise EdgewrightError(
-                "E103",
-                f"option `prune_channels.{what}` is {share}, but at least {least:.3f} remains when every group keeps "
-                f"{1 - config.most:.0%} of its channels, or one multiple of {config.multiple}{_barriers(found)}",
-                hint="edgewright inspect MODEL --groups",
-            )
-    aim = share * before
+    least = _without(ir_model, found, goal, widest)
+    if least > goal.limit:
+        raise EdgewrightError(
+            "E103",
+            f"option `prune_channels.{what}` is {share}, but at least {least / goal.limit * share:.3f} remains when every "
+            f"group keeps {1 - config.most:.0%} of its channels, or one multiple of {config.multiple}{_barriers(found)}",
+            hint="edgewright inspect MODEL --groups",
+        )
+    return goal
+
+
+def _without(ir_model: ir.Model, found: Groups, goal: Goal, lost: Mapping[str, int]) -> float:
+    """What the network costs without so many channels of each group, whichever."""
+    copy = ir_model.clone()
+    _remove(copy, found, {name: range(count) for name, count in lost.items() if count})
+    return goal.measure(copy)
+
+
+def _allocate(
+    ir_model: ir.Model,
+    found: Groups,
+    goal: Goal,
+    rooms: Mapping[str, Room],
+    errors: Mapping[str, np.ndarray] | None,
+) -> dict[str, int]:
+    """Channels lost by each group so that the graph costs no more than it may; the same share without `errors`."""
+    aim = goal.limit
     for _ in range(_ATTEMPTS):
-        lost = uniform(rooms, costs, aim) if config.spread == "uniform" else by_error(rooms, costs, aim, errors)
-        after = measured(lost)
-        if after <= share * before * 1.001:
-            return lost, before, after
-        aim -= after - share * before
-    return widest, before, measured(widest)
+        lost = uniform(rooms, goal.costs, aim) if errors is None else by_error(rooms, goal.costs, aim, errors)
+        over = _without(ir_model, found, goal, lost) - goal.limit
+        if over <= _ROUNDING * goal.limit:
+            return lost
+        aim -= over
+    return {name: room.choices[-1] for name, room in rooms.items()}
+
+
+def _cost(ir_model: ir.Model) -> dict[str, float]:
+    """Multiply-adds, as far as sizes tell, and bytes of weights."""
+    return {"macs": costing.measured_macs(ir_model), "size": costing.measured_bytes(ir_model)}
 
 
 def _costs(ir_model: ir.Model, found: Groups, what: str) -> Costs:
