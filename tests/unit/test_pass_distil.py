@@ -154,6 +154,12 @@ def test_what_is_no_better_is_not_kept() -> None:
         assert (array == weights(model)[name]).all()
 
 
+def test_patience_ends_a_training_that_does_not_become_better() -> None:
+    found = stats(distilled(first="", rate=1.0, steps=400, evaluations=100, patience=2))
+    assert found["steps"] == 8  # two evaluations, four steps apart
+    assert found["kept_step"] == 0
+
+
 def test_the_same_seed_gives_the_same_network() -> None:
     one, other = weights(distilled(steps=6)), weights(distilled(steps=6))
     assert all((one[name] == other[name]).all() for name in one)
