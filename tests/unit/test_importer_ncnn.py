@@ -223,6 +223,12 @@ def test_a_network_without_layers_or_outputs(tmp_path: Path) -> None:
         loaded(tmp_path, MAP)
 
 
+@pytest.mark.parametrize("sizes", ["-23300=1,-4.0 -23301=1,8.0", "-23300=1,4.0 -23301=1,0.0"])
+def test_boxes_without_a_size_are_refused(sizes: str, tmp_path: Path) -> None:
+    with refused("E215", "above 0"):
+        loaded(tmp_path, f"{MAP}\nPriorBox p 1 1 in out {sizes} 9=32 10=32")
+
+
 def test_memory_is_not_taken_on_the_word_of_a_number(tmp_path: Path) -> None:
     tracemalloc.start()
     try:

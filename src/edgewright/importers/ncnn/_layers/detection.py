@@ -48,6 +48,8 @@ def prior_box(layer: Layer) -> ir.Value:
         raise layer.unsupported("the style of mmdetection")
     if len(layer.sizes) != 3 or not small.size or (large.size and large.size != small.size) or (ratios <= 0).any():
         raise layer.refuse("it needs a map, sizes of boxes, and as many larger ones or none")
+    if not (np.concatenate([small, large]) > 0).all():
+        raise layer.refuse("the sizes of its boxes must be above 0")
     older = len(layer.inputs) == 1 and image == [UNSET, UNSET] and not large.size
     height, width = layer.sizes[1:]
     if height * width * (small.size + large.size + 2 * small.size * ratios.size) > _MOST_BOXES:
