@@ -40,12 +40,13 @@ def test_refit_gives_answers_back(model: Model, data: Path, tmp_path: Path) -> N
     learnt = ew.Samples.open(folders["calibrate"], model, roles="calibrate")
     judges = list(ew.Samples.open(folders["judge"], model, roles="judge"))
     expected = outputs(model, judges)
-    distances = {}
-    for name, refit in (("alone", None), ("refitted", {})):
-        small = compress(model, recipe(WAY, refit), learnt)
-        got = outputs(small, judges)
-        distances[name] = float(np.linalg.norm(got - expected) / np.linalg.norm(expected))
-    assert distances["refitted"] < 0.7 * distances["alone"]
+    small = compress(model, recipe(WAY, {}), learnt)
+    got = outputs(small, judges)
+    print("DIST", np.linalg.norm(got - expected) / np.linalg.norm(expected))
+    assert np.linalg.norm(got - expected) < 0.35 * np.linalg.norm(expected)
+    layers = {layer["layer"]: layer for layer in stats(small, "refit")["layers"]}
+    pruned = layers["blocks.14.project.bn"]
+    assert pruned["error_after"] < 0.8 * pruned["error_before"]
     groups = stats(small, "prune_channels")["groups"]
     pruned = [group["width"] for group in groups]
     assert len(pruned) == 2
