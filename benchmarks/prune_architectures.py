@@ -189,7 +189,7 @@ def missed(path: Path, row: Mapping[str, Any]) -> list[str]:
         return []
     made: Counter[str] = Counter()
     for members in row["members"].values():
-        made.update({tensor: positions for tensor, role, positions in members if role == "made"})
+        made.update({tensor: positions for tensor, role, positions in members if role != "read"})
     roots = {group["root"]: group["channels"] for group in json.loads(path.read_text())["groups"]}
     counts = {root: made[f"{root}.weight"] for root in roots}
     return [
