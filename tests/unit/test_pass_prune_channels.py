@@ -190,6 +190,8 @@ def test_allocation_takes_where_it_hurts_least() -> None:
     costs = Costs([(50.0, [{"a": 1.0}]), (50.0, [{"b": 1.0}])])
     errors = {"a": np.linspace(0, 1, 25), "b": np.linspace(0, 9, 25)}
     assert by_error(rooms, costs, 75, errors) == {"a": 16, "b": 0}
+    late = {"a": np.linspace(0, 1, 25), "b": np.minimum(np.arange(25), 0.5)}
+    assert by_error(rooms, costs, 88, late) == {"a": 8, "b": 0}  # not all of b, cheap as that is for what it saves
     assert uniform(rooms, costs, 75) == {"a": 8, "b": 8}
 
 

@@ -93,7 +93,9 @@ def by_error(
                 saved = now - costs.at(shares(rooms, {**lost, name: choice}))
                 if saved <= 0:
                     continue
-                price = float(curve[choice] - curve[lost[name]]) / saved
+                price = float(curve[choice] - curve[lost[name]]) / min(
+                    saved, now - target
+                )  # more than asked is worth nothing
                 if best is None or price < best[0]:
                     best = (price, name, choice)
         if best is None:
