@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from rich.console import Console
 
@@ -306,6 +307,25 @@ def test_photos_without_a_spec_name_the_command_that_writes_one(
     assert (code, "fits `bare`" in out) == (0, True)
     code, out, _ = run("spec", "init", "bare.onnx", "--out", "-")
     assert out == (tmp_path / "spec.toml").read_text(encoding="utf-8")
+
+
+def test_inspect_shows_channel_groups(run: Run, workshop: Path) -> None:
+    code, out, _ = run("inspect", str(workshop / "net.onnx"), "--groups")
+    assert code == 0
+    assert "nothing can be removed: no layer makes channels" in out
+
+
+def test_inspect_names_layers_at_both_ends_of_a_group(run: Run, tmp_path: Path) -> None:
+    text = (
+        '<ir_version: 10, opset_import: ["" : 21]> g (float[1,1,4,4] x) => (float[1,2,4,4] y) '
+        "<float[2,1,1,1] v = {1,2}, float[2,2,1,1] w = {1,2,3,4}> { h = Conv(x, v) y = Conv(h, w) }"
+    )
+    onnx.save(onnx.parser.parse_model(text), tmp_path / "two.onnx")
+    code, out, _ = run("inspect", str(tmp_path / "two.onnx"), "--groups")
+    rows = [line.split() for line in out.splitlines()]
+    assert code == 0
+    assert ["h", "2", "48", "3", "h", "y"] in rows
+    assert ["y", "the", "graph", "returns", "`y`"] in rows
 
 
 def test_inspect_leaves_out_empty_columns(run: Run, workshop: Path) -> None:

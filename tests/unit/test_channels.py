@@ -15,8 +15,9 @@ import pytest
 from edgewright.errors import EdgewrightError
 from edgewright.graph.channels import Groups, find, mask, remove
 from edgewright.graph.shapes import static_shape
+from edgewright.inspect import inspect
 from edgewright.metrics import rel_l2
-from edgewright.model import OPSET_VERSION
+from edgewright.model import OPSET_VERSION, Model
 
 Tolerance = dict[str, dict[str, float]]
 Arrays = Mapping[str, Any]
@@ -511,3 +512,18 @@ def test_the_proof_fails_for_wrong_weights(tolerance: Tolerance, rng: np.random.
     mask(masked, groups, {"h": [1]})
     remove(sliced, groups, {"h": [2]})
     assert rel_l2(run(masked, feeds)["y"], run(sliced, feeds)["y"]) > tolerance["float32"]["rel_l2"]
+
+
+def test_inspect_says_what_one_channel_costs() -> None:
+    ir_model = built("residual")
+    report = inspect(Model(ir_model, name="net"), groups=True)
+    assert report.channels is not None
+    (group,) = report.channels.groups
+    assert (group.name, group.channels, group.made_by, group.read_by) == ("h", 8, ("h", "r"), ("r", "y"))
+    # A stem filter of 3 x 3 x 3, a row and a column of the 8 x 8 matrix, and one number of each of four filters.
+    assert group.parameters_per_channel == 27 + 8 + 8 + 4
+    assert group.macs_per_channel == 64 * (27 + 8 + 8 + 4)
+    assert [(barrier.tensor, barrier.reason) for barrier in report.channels.barriers] == [
+        ("y", "the graph returns `y`")
+    ]
+    assert inspect(Model(ir_model, name="net")).channels is None

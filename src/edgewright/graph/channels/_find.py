@@ -97,7 +97,7 @@ def _freeze_ends(walk: Walk) -> None:
             elif len(np.unique(walk.ties.roots(ids))) == 1:
                 walk.ties.freeze(ids, f"nothing else is left along axis {axis} of `{name}`")
             elif walk.other is not None and (other is None or other[axis] != shape[axis]):
-                walk.ties.freeze(ids, f"the size of `{name}` depends on an open size")
+                walk.ties.freeze(ids, f"the size of `{name}` may depend on an open size")
 
 
 def _join_shared(walk: Walk) -> None:
