@@ -7,18 +7,15 @@ missing or no number is shown as a dash.
 
 from __future__ import annotations
 
-import json
 import math
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from edgewright.bundle import Bundle
-from edgewright.errors import EdgewrightError, EdgewrightWarning
 from edgewright.model import Step
 from edgewright.records import Candidate, DeployOutcome
+from edgewright.report.steps import steps
 
 #: Parts of the section, and layers of one part: what keeps the page of a huge run under a few MB.
 MOST_PARTS, MOST_LAYERS = 5, 200
@@ -156,26 +153,12 @@ def parts(outcome: DeployOutcome, run: Path) -> tuple[Part, ...]:
 
     A bundle that was moved away or altered costs its part only.
     """
-    found: dict[str, tuple[Step, list[Candidate]]] = {}
-    for item in sorted(outcome.candidates, key=lambda item: item.name != outcome.chosen):  # stable: fastest first
-        for step in _steps(item, run):
-            key = json.dumps([step.name, step.config, step.stats], sort_keys=True, default=str)
-            found.setdefault(key, (step, []))[1].append(item)
-    return tuple(_part(step, items) for step, items in found.values())
+    return tuple(_part(step, items) for step, items in steps(outcome, run, _quantizes))
 
 
-def _steps(item: Candidate, run: Path) -> Iterator[Step]:
-    if item.bundle is None or item.state == "failed" or item.recipe == "original":
-        return
-    try:
-        with warnings.catch_warnings():  # the page may be made on another machine than the one it tells of
-            warnings.simplefilter("ignore", EdgewrightWarning)
-            bundle = Bundle.open(run / item.bundle)
-    except EdgewrightError:
-        return
-    for step in bundle.history:
-        if isinstance(step.stats, Mapping) and _rows(step.stats):
-            yield step
+def _quantizes(item: Candidate, step: Step) -> bool:
+    """What an original brought with it was not done in this run."""
+    return item.recipe != "original" and bool(_rows(step.stats))
 
 
 def _rows(stats: Mapping[str, Any]) -> list[Mapping[str, Any]]:

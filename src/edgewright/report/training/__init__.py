@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgewright.bundle import Bundle
-from edgewright.errors import EdgewrightError, EdgewrightWarning
 from edgewright.model import Step
 from edgewright.records import Candidate, DeployOutcome
 from edgewright.report.quantization import finite_of, list_of, whole_of
+from edgewright.report.steps import steps
 from edgewright.report.svg import NARROW, nice, number, scale, svg
 
 if TYPE_CHECKING:
@@ -55,25 +52,8 @@ def parts(outcome: DeployOutcome, run: Path) -> tuple[Part, ...]:
 
     A bundle that was moved away or altered costs its part only.
     """
-    found: dict[str, tuple[Step, list[Candidate]]] = {}
-    for item in sorted(outcome.candidates, key=lambda item: item.name != outcome.chosen):  # stable: fastest first
-        for step in _steps(item, run):
-            key = json.dumps([step.name, step.config, step.stats], sort_keys=True, default=str)
-            found.setdefault(key, (step, []))[1].append(item)
-    made = [_part(step, items) for step, items in found.values()]
+    made = [_part(step, items) for step, items in steps(outcome, run, lambda _, step: bool(step.stats.get("curve")))]
     return tuple(part for part in made if len(part.points) > 1)
-
-
-def _steps(item: Candidate, run: Path) -> Iterator[Step]:
-    if item.bundle is None or item.state == "failed":
-        return
-    try:
-        with warnings.catch_warnings():  # the page may be made on another machine than the one it tells of
-            warnings.simplefilter("ignore", EdgewrightWarning)
-            bundle = Bundle.open(run / item.bundle)
-    except EdgewrightError:
-        return
-    yield from (step for step in bundle.history if isinstance(step.stats, Mapping) and step.stats.get("curve"))
 
 
 def _part(step: Step, items: list[Candidate]) -> Part:
