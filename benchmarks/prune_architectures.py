@@ -178,9 +178,34 @@ def measured(load: Load, count: int) -> dict[str, Any]:
         "runs": runs,
         "worst": most,
         "where": where,
+        "stays": stays(groups),
         "barriers": dict(Counter(barrier.reason.split("`")[0].strip() for barrier in groups.barriers)),
         "refusal": groups.refusal,
     }
+
+
+def stays(groups: Groups) -> int:
+    """Positions of layers that have to stay, each layer counted as often as it runs."""
+    plan = groups.plan
+    return 0 if plan is None else sum(int((plan.channels[ids] < 0).sum()) for _, ids in plan.walk.ties.makers)
+
+
+def known(path: Path | None) -> dict[str, Any]:
+    """Rows of an earlier run by name; a last line that was cut off does not count."""
+    rows: dict[str, Any] = {}
+    for text in path.read_text().splitlines() if path is not None and path.is_file() else ():
+        try:
+            rows |= json.loads(text)
+        except ValueError:
+            continue
+    return rows
+
+
+def note(path: Path | None, name: str, row: Mapping[str, Any]) -> None:
+    """Append a row."""
+    if path is not None:
+        with path.open("a") as file:
+            file.write(json.dumps({name: row}) + "\n")
 
 
 def missed(path: Path, row: Mapping[str, Any]) -> list[str]:

@@ -186,7 +186,7 @@ CASES: dict[str, tuple[str, Arrays, dict[str, str], list[int]]] = {
         "a = Reshape(h, t) b = Transpose<perm=[0,2,1,3,4]>(a) c = Reshape(b, s) y = Conv(c, w)",
         {"t": [1, 2, 4, 8, 8], "s": [1, 8, 8, 8], "w": (2, 8, 1, 1)},
         {},
-        [4],
+        [8],
     ),
     "maxout": (
         "a = Reshape(h, t) y0 = ReduceMax<keepdims=0>(a, two) y = Conv(y0, w)",

@@ -38,6 +38,7 @@ def find(ir_model: ir.Model) -> Groups:
     for node in view.graph:
         _visit(node, walk)
     _join_shared(walk)
+    _settle(walk)
     _freeze_ends(walk)
     found = _gather(walk)
     if found.groups:
@@ -57,9 +58,9 @@ def _visit(node: ir.Node, walk: Walk) -> None:
     rule = RULES.get(node.op_type) if node.domain in ("", "ai.onnx") else None
     if has_bodies(node):
         walk.freeze_all(node, f"{node.op_type} `{key(node)}` reads them")
-        for name in _captured(node):
-            for ids in walk.ties.labels.get(name, {}).values():
-                walk.ties.freeze(ids, f"the body of {node.op_type} `{key(node)}` reads `{name}`")
+        captured = _captured(node)
+        for value in (value for other in walk.view.graph for value in other.outputs if value.name in captured):
+            walk.freeze(value, f"the body of {node.op_type} `{key(node)}` reads `{value.name}`")
     elif rule is None:
         walk.freeze_all(node, f"{node.op_type} `{key(node)}` has no rule for channels")
     else:
@@ -98,6 +99,18 @@ def _freeze_ends(walk: Walk) -> None:
                 walk.ties.freeze(ids, f"nothing else is left along axis {axis} of `{name}`")
             elif walk.other is not None and (other is None or other[axis] != shape[axis]):
                 walk.ties.freeze(ids, f"the size of `{name}` may depend on an open size")
+
+
+def _settle(walk: Walk) -> None:
+    """Label what is laid out over several axes but, as it has come out, goes along one."""
+    for name, grid in walk.grids.items():
+        if name in walk.ties.labels:
+            continue
+        ids = walk.ties.roots(walk.positions(grid))
+        varying = [axis for axis in range(ids.ndim) if (ids != ids.take([0], axis)).any()]
+        if len(varying) == 1:
+            first = np.moveaxis(ids, varying[0], 0).reshape(ids.shape[varying[0]], -1)[:, 0]
+            walk.ties.labels[name] = {grid.laid[varying[0]]: first}
 
 
 def _join_shared(walk: Walk) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 
 from edgewright.graph.channels._ties import Ids
 from edgewright.graph.channels._walk import Axes, Rule, Walk
+from edgewright.graph.dataflow import is_standard
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -61,11 +62,26 @@ def _conv_transpose(node: ir.Node, walk: Walk) -> None:
 def _usual(node: ir.Node, walk: Walk) -> bool:
     """False, and everything stays, where weights are computed from activations or sizes are unknown."""
     source, kernel = node.inputs[0], node.inputs[1]
-    walk.freeze(source, f"{node.op_type} convolves along them", _spatial(walk, source))
+    whole = [axis for axis in _spatial(walk, source) if _covers(node, walk, axis)]
+    along = tuple(axis for axis in _spatial(walk, source) if axis not in whole)
+    walk.freeze(source, f"{node.op_type} convolves along them", along)
     if not walk.is_constant(kernel) or not walk.known(kernel, source):
         walk.freeze_all(node, f"{node.op_type} `{node.outputs[0].name}` has weights that are computed at run time")
         return False
+    for axis in whole:
+        walk.use(node, 1, axis, walk.labels(source)[axis], "read")
     return True
+
+
+def _covers(node: ir.Node, walk: Walk, axis: int) -> bool:
+    """True where a window takes in all positions of an axis at once, as over words and the width of their embedding."""
+    source, kernel = walk.view.shape(node.inputs[0]), walk.view.shape(node.inputs[1])
+    if not is_standard(node, "Conv") or source is None or kernel is None or kernel[axis] != source[axis]:
+        return False
+    pads = node.attributes.get_ints("pads", None) or [0] * (2 * len(source) - 4)
+    padded = pads[axis - 2] or pads[axis - 2 + len(source) - 2]
+    plain = node.attributes.get_string("auto_pad", "NOTSET") in ("NOTSET", "VALID")
+    return plain and not padded and walk.shape(node.outputs[0])[axis] == 1 if walk.known(node.outputs[0]) else False
 
 
 def _spatial(walk: Walk, value: ir.Value | None) -> tuple[int, ...]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from edgewright.graph.channels._grids import blocks, whole
 from edgewright.graph.channels._ties import Ids
 from edgewright.graph.channels._walk import Axes, Rule, Walk, key
 from edgewright.graph.dataflow import is_standard
@@ -29,36 +30,55 @@ def _idle(node: ir.Node, walk: Walk) -> bool:
 
 
 def _transpose(node: ir.Node, walk: Walk) -> None:
-    if _idle(node, walk):
+    source = node.inputs[0]
+    if not walk.known(source, node.outputs[0]):
+        _idle(node, walk)
         return
-    rank = len(walk.shape(node.inputs[0]))
+    rank = len(walk.shape(source))
     order = list(node.attributes.get_ints("perm", None) or range(rank)[::-1])
+    grid = walk.grid(source)
+    if grid is not None and walk.carry(node.outputs[0], grid.transposed(order)):
+        return
     walk.label(node.outputs[0], {order.index(axis): ids for axis, ids in walk.labels(node.inputs[0]).items()})
 
 
 def _squeeze(node: ir.Node, walk: Walk) -> None:
-    _axes_only(node, walk, walk.shape(node.inputs[0]) if walk.known(node.inputs[0]) else ())
-
-
-def _axes_only(node: ir.Node, walk: Walk, before: tuple[int, ...]) -> None:
-    """Squeeze and Unsqueeze: axes of one position come or go, the others keep their order."""
+    """Axes of one position go, the others keep their order."""
+    source = node.inputs[0]
+    before = walk.shape(source) if walk.known(source) else ()
+    named = _named_axes(node, walk, len(before))
+    gone = [axis for axis, size in enumerate(before) if size == 1] if named is None else named
+    grid = walk.grid(source)
+    if grid is not None and walk.carry(node.outputs[0], grid.squeezed(gone)):
+        return
     if _idle(node, walk):
         return
+    left = [axis for axis in range(len(before)) if axis not in gone]
+    walk.freeze(source, "Squeeze drops their axis", tuple(gone))
+    walk.label(node.outputs[0], {left.index(axis): ids for axis, ids in walk.labels(source).items() if axis in left})
+
+
+def _unsqueeze(node: ir.Node, walk: Walk) -> None:
+    """Axes of one position come, the others keep their order."""
+    source = node.inputs[0]
+    rank = len(walk.shape(node.outputs[0])) if walk.known(node.outputs[0]) else 0
+    new = _named_axes(node, walk, rank)
+    grid = walk.grid(source)
+    if grid is not None and new is not None and walk.carry(node.outputs[0], grid.unsqueezed(new)):
+        return
+    if _idle(node, walk):
+        return
+    if new is None:
+        walk.freeze_all(node, f"the axes of Unsqueeze `{key(node)}` are unknown")
+        return
+    order = [axis for axis in range(rank) if axis not in new]
+    walk.label(node.outputs[0], {order[axis]: ids for axis, ids in walk.labels(source).items()})
+
+
+def _named_axes(node: ir.Node, walk: Walk, rank: int) -> list[int] | None:
+    """The axes that input 1 names, of `rank`; None where it names none or they are unknown."""
     named = walk.numbers(node.inputs[1]) if len(node.inputs) > 1 and node.inputs[1] is not None else None
-    shape = walk.shape(node.outputs[0])
-    if node.op_type == "Unsqueeze":
-        if named is None:
-            walk.freeze_all(node, f"the axes of Unsqueeze `{key(node)}` are unknown")
-            return
-        new = {axis % len(shape) for axis in named}
-        order = [axis for axis in range(len(shape)) if axis not in new]
-        found = {order[axis]: ids for axis, ids in walk.labels(node.inputs[0]).items()}
-    else:
-        gone = [axis for axis, size in enumerate(before) if size == 1] if named is None else named
-        left = [axis for axis in range(len(before)) if axis not in {axis % len(before) for axis in gone}]
-        walk.freeze(node.inputs[0], "Squeeze drops their axis", tuple(a for a in range(len(before)) if a not in left))
-        found = {left.index(axis): ids for axis, ids in walk.labels(node.inputs[0]).items() if axis in left}
-    walk.label(node.outputs[0], found)
+    return None if named is None or not rank else [axis % rank for axis in named]
 
 
 def _concat(node: ir.Node, walk: Walk) -> None:
@@ -101,10 +121,12 @@ def _part(node: ir.Node, index: int, axis: int, walk: Walk) -> Ids:
 
 def _split(node: ir.Node, walk: Walk) -> None:
     source = node.inputs[0]
-    if _idle(node, walk):
+    if not walk.known(source):
+        _idle(node, walk)
         return
-    rank = len(walk.shape(source))
-    along = node.attributes.get_int("axis", 0) % rank
+    along = node.attributes.get_int("axis", 0) % len(walk.shape(source))
+    if _split_grid(node, walk, along) or _idle(node, walk):
+        return
     start = 0
     for output in node.outputs:
         size = walk.view.shape(output)
@@ -117,8 +139,27 @@ def _split(node: ir.Node, walk: Walk) -> None:
         walk.label(output, {axis: ids[part] if axis == along else ids for axis, ids in labels.items()})
 
 
+def _split_grid(node: ir.Node, walk: Walk, along: int) -> bool:
+    grid = walk.grid(node.inputs[0])
+    if grid is None or not walk.known(*node.outputs):
+        return False
+    ends = np.cumsum([walk.shape(output)[along] for output in node.outputs])
+    parts = [grid.taken(along, part) for part in np.split(np.arange(ends[-1]), ends[:-1])]
+    if all(walk.carry(output, part) for output, part in zip(node.outputs, parts, strict=True)):
+        return True
+    for output in node.outputs:
+        walk.grids.pop(output.name or "", None)
+    return False
+
+
 def _slice(node: ir.Node, walk: Walk) -> None:
     source, shape = node.inputs[0], walk.view.shape(node.inputs[0])
+    grid = walk.grid(source)
+    cut_axes = {} if grid is None or shape is None else slice_bounds(node, walk, len(shape)) or {}
+    if grid is not None and shape is not None and len(cut_axes) == 1:
+        ((axis, bounds),) = cut_axes.items()
+        if walk.carry(node.outputs[0], grid.taken(axis, np.arange(shape[axis])[bounds])):
+            return
     if _idle(node, walk) or shape is None:
         return
     bounds = slice_bounds(node, walk, len(shape))
@@ -157,6 +198,11 @@ def _gather(node: ir.Node, walk: Walk) -> None:
         return
     along = node.attributes.get_int("axis", 0) % len(data)
     walk.freeze(chosen, "Gather reads them as places")
+    grid, picked = walk.grid(source), walk.numbers(chosen)
+    if grid is not None and picked is not None and len(places) <= 1:
+        part = grid.taken(along, np.array(picked).reshape(places) % data[along])
+        if walk.carry(node.outputs[0], part):
+            return
     if walk.is_constant(source) and not walk.is_constant(chosen):
         _embedding(node, walk, along, data, len(places))
         return
@@ -240,15 +286,15 @@ def _tile(node: ir.Node, walk: Walk) -> None:
 
 def _reshape(node: ir.Node, walk: Walk) -> None:
     """Blocks of axes that hold the same positions before and after are followed one by one."""
-    if _idle(node, walk):
-        return
     source, result = node.inputs[0], node.outputs[0]
+    if _lay(node, walk) or _idle(node, walk):
+        return
     if is_standard(node, "Reshape") and (node.inputs[1] is None or node.inputs[1].name not in walk.view.numbers):
         walk.freeze(source, f"the target of Reshape `{key(node)}` is unknown")
         return
     before, after = walk.shape(source), walk.shape(result)
     axes: Axes = {}
-    for old, new in _blocks(before, after):
+    for old, new in blocks(before, after):
         for axis in old:
             ids = walk.labels(source).get(axis)
             if ids is None:
@@ -264,30 +310,22 @@ def _reshape(node: ir.Node, walk: Walk) -> None:
     walk.label(result, axes)
 
 
-def _blocks(before: tuple[int, ...], after: tuple[int, ...]) -> list[tuple[list[int], list[int]]]:
-    """Shortest runs of axes with equal numbers of positions; axes of one position at the end join the last run."""
-    blocks: list[tuple[list[int], list[int]]] = []
-    i = j = 0
-    while i < len(before) and j < len(after):
-        old, new = [i], [j]
-        left, right = before[i], after[j]
-        i, j = i + 1, j + 1
-        while left != right:
-            if left < right and i < len(before):
-                left *= before[i]
-                old.append(i)
-                i += 1
-            elif j < len(after):
-                right *= after[j]
-                new.append(j)
-                j += 1
-            else:
-                break
-        blocks.append((old, new))
-    if blocks:
-        blocks[-1][0].extend(range(i, len(before)))
-        blocks[-1][1].extend(range(j, len(after)))
-    return blocks
+def _lay(node: ir.Node, walk: Walk) -> bool:
+    """Positions of one axis are laid over several, or gathered from these."""
+    source, result = node.inputs[0], node.outputs[0]
+    if source is None or not walk.known(source, result):
+        return False
+    before, after = walk.shape(source), walk.shape(result)
+    grid = walk.grid(source)
+    if grid is None:
+        if len(walk.labels(source)) != 1:
+            return False
+        (axis,) = walk.labels(source)
+        grid = whole(source.name or "", axis, before).reshaped(before, after)
+        if grid is None or len(grid.long) < 2:
+            return False
+        return walk.carry(result, grid)
+    return walk.carry(result, grid.reshaped(before, after))
 
 
 def _spread(
@@ -299,29 +337,7 @@ def _spread(
         return None
     shape = [1] * len(before)
     shape[place] = len(ids)
-    spread = np.broadcast_to(walk.ties.roots(ids).reshape(shape), before).reshape(after)
-    varying = [axis for axis in range(len(after)) if (spread != spread.take([0], axis)).any()]
-    if not varying:
-        if len(np.unique(spread)) == 1:
-            walk.ties.freeze(ids, f"Reshape `{key(node)}` spreads a single channel")
-        return None
-    axis = _preferred(varying, after, node)
-    rows = np.moveaxis(spread, axis, 0).reshape(after[axis], -1)
-    for column in np.unique(rows, axis=1).T:
-        walk.ties.tie(rows[:, 0], column)
-    return axis, rows[:, 0].copy()
-
-
-def _preferred(varying: list[int], sizes: list[int], node: ir.Node) -> int:
-    """Where one channel has to become a whole slice along one of several axes: the longest, and of equals the last.
-
-    For InstanceNormalization, which takes statistics over all axes but two, only the axis of its channels leaves these
-    as they are, so that groups of a GroupNorm written this way go as a whole.
-    """
-    readers = [user for user in node.outputs[0].consumers() if is_standard(user, "InstanceNormalization")]
-    if readers:
-        return varying[0]
-    return max(varying, key=lambda axis: (sizes[axis], axis))
+    return walk.settled(np.broadcast_to(ids.reshape(shape), before).reshape(after), node.outputs[0])
 
 
 def _depth_to_space(node: ir.Node, walk: Walk) -> None:
@@ -349,7 +365,7 @@ def _space_to_depth(node: ir.Node, walk: Walk) -> None:
 RULES: dict[str, Rule] = {
     "Transpose": _transpose,
     "Squeeze": _squeeze,
-    "Unsqueeze": lambda node, walk: _axes_only(node, walk, ()),
+    "Unsqueeze": _unsqueeze,
     "Concat": _concat,
     "Split": _split,
     "Slice": _slice,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,6 +23,8 @@ class Edit:
         ir_model: The network, changed in place.
         plan: Sizes and labels of the network as it was.
         gone: bool[channels of all groups].
+        ragged: Names of values laid out as grids that what is left does not fill.
+        retaken: Names that such values' own results had before they came from elsewhere.
     """
 
     def __init__(self, ir_model: ir.Model, plan: Plan, gone: np.ndarray) -> None:
@@ -31,6 +33,9 @@ class Edit:
         self.gone = gone
         self._names = Names(ir_model)
         self._copies: dict[Any, ir.Value] = {}
+        self.ragged = {name for name in plan.walk.grids if not self._is_grid(name)}
+        self.retaken: set[str] = set()
+        self.values = {value.name: value for node in ir_model.graph for value in node.outputs}
 
     # --- what is kept -------------------------------------------------------------------------------------------------
 
@@ -42,8 +47,24 @@ class Edit:
 
     def kept_by_name(self, name: str) -> dict[int, np.ndarray]:
         """By axis of an activation that shrinks, bool[size], False where gone."""
-        masks = {axis: self.mask(ids) for axis, ids in self.plan.walk.ties.labels.get(name, {}).items()}
+        walk = self.plan.walk
+        if name in walk.grids and name not in walk.ties.labels:
+            grid = walk.grids[name]
+            masks = dict(zip(grid.laid, _margins(self.mask(walk.positions(grid))), strict=True))
+        else:
+            masks = {axis: self.mask(ids) for axis, ids in walk.ties.labels.get(name, {}).items()}
         return {axis: mask for axis, mask in masks.items() if not mask.all()}
+
+    def _is_grid(self, name: str) -> bool:
+        """True where what is left of a value's positions are some of each of its axes, in all combinations."""
+        walk = self.plan.walk
+        if name in walk.ties.labels:
+            return True
+        mask = self.mask(walk.positions(walk.grids[name]))
+        filled = np.ones((), bool)
+        for margin in _margins(mask):
+            filled = np.logical_and.outer(filled, margin)
+        return bool((filled == mask).all())
 
     def kept(self, value: ir.Value | None) -> dict[int, np.ndarray]:
         """The same of a value."""
@@ -109,6 +130,27 @@ class Edit:
         assert value is not None
         self._insert(node, index, "Gather", [value, self._constant(value, places)], axis=axis)
 
+    def taken(self, node: ir.Node, source: ir.Value, axis: int, places: np.ndarray) -> ir.Value:
+        """These places of a value, made before a node."""
+        return self._before(node, "Gather", [source, self._constant(source, places)], {"axis": axis})
+
+    def moved(
+        self, node: ir.Node, value: ir.Value, *, target: list[int] | None = None, order: list[int] | None = None
+    ) -> ir.Value:
+        """A value with other sizes, or with its axes in another order, made before a node."""
+        if target is not None:
+            sizes = self._constant(value, np.array(target))
+            return self._before(node, "Reshape", [value, sizes], {})
+        return self._before(node, "Transpose", [value], {"perm": order})
+
+    def rename(self, old: ir.Value, new: ir.Value) -> None:
+        """Let a new value have the name of an old one that nothing reads any more."""
+        name = old.name or ""
+        old.name = self._names.fresh(f"{name}:before")
+        self.retaken.add(old.name)
+        new.name = name
+        self.values[name] = new
+
     def restore_shape(self, node: ir.Node) -> None:
         """Let a Shape go on saying what the original's sizes were: whoever reshapes by it is given new ones."""
         import onnx_ir as ir
@@ -130,13 +172,22 @@ class Edit:
         return add_initializer(self.ir_model.graph, name, array.astype(np.int64))
 
     def _insert(self, node: ir.Node, index: int, op_type: str, inputs: list[ir.Value], **attributes: int) -> None:
+        node.replace_input_with(index, self._before(node, op_type, inputs, attributes))
+
+    def _before(self, node: ir.Node, op_type: str, inputs: list[ir.Value], attributes: Mapping[str, Any]) -> ir.Value:
         import onnx_ir as ir
 
         new = ir.node(op_type, inputs, attributes or None)
         new.outputs[0].name = self._names.fresh(f"{inputs[0].name}:kept")
-        new.outputs[0].type = inputs[0].type if op_type == "Gather" else None
+        new.outputs[0].type = None if op_type == "Sub" else inputs[0].type
         self.ir_model.graph.insert_before(node, new)
-        node.replace_input_with(index, new.outputs[0])
+        made: ir.Value = new.outputs[0]
+        return made
+
+
+def _margins(mask: np.ndarray) -> list[np.ndarray]:
+    """For each axis where anything is left."""
+    return [mask.any(tuple(other for other in range(mask.ndim) if other != axis)) for axis in range(mask.ndim)]
 
 
 def _convolution(node: ir.Node, edit: Edit) -> None:
@@ -149,6 +200,11 @@ def _convolution(node: ir.Node, edit: Edit) -> None:
     mask = edit.kept(source).get(1)
     if groups > 1 and mask is not None and groups == len(mask):
         node.attributes["group"] = ir.AttrInt64("group", int(mask.sum()))
+    sides = node.attributes.get_ints("kernel_shape", None)
+    if sides:
+        kept = edit.kept(source)
+        sides = [int(kept[axis].sum()) if axis in kept else side for axis, side in enumerate(sides, 2)]
+        node.attributes["kernel_shape"] = ir.AttrInt64s("kernel_shape", sides)
 
 
 def _group_norm(node: ir.Node, edit: Edit) -> None:

@@ -213,7 +213,7 @@ def _local_response(node: ir.Node, walk: Walk) -> None:
 
 def _number(node: ir.Node, walk: Walk) -> None:
     """Shape: numbers that keep saying what the original's sizes were."""
-    del node, walk
+    walk.labels(node.inputs[0])
 
 
 def _size(node: ir.Node, walk: Walk) -> None:

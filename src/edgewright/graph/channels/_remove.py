@@ -10,7 +10,9 @@ import numpy as np
 from edgewright.errors import EdgewrightError
 from edgewright.graph.channels._groups import Groups
 from edgewright.graph.channels._operands import OPERANDS, Edit
+from edgewright.graph.channels._regrid import regrid
 from edgewright.graph.channels._ties import Use
+from edgewright.graph.channels._view import share_constants
 from edgewright.graph.channels._walk import key
 from edgewright.graph.dataflow import Names, add_initializer, constant_array, drop_unused, is_standard, lift_constants
 from edgewright.graph.folding import fold
@@ -46,10 +48,13 @@ def remove(
     uses = _changed(edit)
     _check(edit, uses)
     lift_constants(ir_model)
+    share_constants(ir_model)
     _answer_shapes(ir_model)
     computed = _computed(ir_model, uses)
     # What Shape gives is looked up by its name when others are rewritten, so that it comes last.
-    for node in sorted(ir_model.graph, key=lambda node: is_standard(node, "Shape")):
+    nodes = sorted(ir_model.graph, key=lambda node: is_standard(node, "Shape"))
+    regrid(edit)
+    for node in (node for node in nodes if node.graph is not None):
         rewrite = OPERANDS.get(node.op_type) if is_standard(node, node.op_type) else None
         if rewrite is not None and edit.touches(node):
             rewrite(node, edit)

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgewright.graph.dataflow import constant_array, is_standard, lift_constants
-from edgewright.graph.folding import fold
+from edgewright.graph.channels._sizes import evaluated, node_sizes
+from edgewright.graph.dataflow import bypass, constant_array, is_standard, lift_constants
 from edgewright.graph.shapes import infer, static_shape
 
 if TYPE_CHECKING:
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 _SMALL = 4096
 #: Their results are never the same twice.
 _RANDOM = ("RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Bernoulli", "Multinomial")
+#: No numbers are wanted of these: what they make is random, or stands for how a network is quantized.
+_LEFT = (*_RANDOM, "Dropout", "QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear")
 
 
 class View:
@@ -41,6 +43,7 @@ class View:
         copy = ir_model.clone()
         self.open = _close(copy, batch, side)
         lift_constants(copy)
+        share_constants(copy)
         for value in copy.graph.outputs:
             value.shape = None if static_shape(value) is None else value.shape
         infer(copy)
@@ -48,46 +51,43 @@ class View:
         self.sizes = _sizes(copy)
         self.numbers = _numbers(copy)
         self.constant = {name for name, value in copy.graph.initializers.items() if not value.is_graph_input()}
-        if self._spread() or any(value.name not in self.sizes for node in copy.graph for value in node.outputs):
-            self._calculate(copy)
-            self._spread()
-
-    def _calculate(self, copy: ir.Model) -> None:
-        """Find out sizes and tables that hang on arithmetic with sizes."""
-        folded = copy.clone()
-        fold(folded, lambda node: all(math.prod(static_shape(value) or (1,)) <= _SMALL for value in node.outputs))
-        for value in folded.graph.outputs:
-            value.shape = None if static_shape(value) is None else value.shape
-        self.sizes |= _sizes(folded)
-        if any(value.name not in self.sizes for node in folded.graph for value in node.outputs):
-            infer(folded, keep_known=True)
-            self.sizes |= _sizes(folded)
-        self.numbers |= _numbers(folded)
-        self.constant |= set(self.numbers)
-
-    def _spread(self) -> bool:
-        """Mark what constants alone decide; True where a node computes something from constants or sizes."""
-        found = False
         for node in self.graph:
-            found |= is_standard(node, "Shape", "Size")
-            if self._is_constant(node):
-                self.constant.update(value.name for value in node.outputs if value.name)
-                found |= not is_standard(node, "QuantizeLinear", "DequantizeLinear")
-            self._guess(node)
-        return found
+            self._follow(node)
+
+    def _follow(self, node: ir.Node) -> None:
+        """Sizes and tables that hang on arithmetic with sizes, and what constants alone decide."""
+        outputs = [value for value in node.outputs if value.name]
+        if not all(value.name in self.sizes for value in outputs):
+            self.sizes |= node_sizes(node, self.sizes, self.numbers)
+        found = self._calculate(node)
+        if found is not None:
+            self.numbers[outputs[0].name or ""] = found
+        if found is not None or self._is_constant(node):
+            self.constant.update(value.name or "" for value in outputs)
+
+    def _calculate(self, node: ir.Node) -> np.ndarray | None:
+        """The small constant that a node computes from sizes and other small constants."""
+        shape = self.sizes.get(node.outputs[0].name or "") if len(node.outputs) == 1 else None
+        if shape is None or math.prod(shape) > _SMALL or has_bodies(node):
+            return None
+        if is_standard(node, "Shape", "Size"):
+            sizes = self.shape(node.inputs[0])
+            if sizes is None:
+                return None
+            if is_standard(node, "Size"):
+                return np.array(math.prod(sizes), np.int64)
+            part = slice(node.attributes.get_int("start", 0), node.attributes.get_int("end", len(sizes)))
+            return np.array(sizes[part], np.int64)
+        known = all(value is None or value.name in self.numbers for value in node.inputs)
+        if not known or is_standard(node, *_LEFT) or node.domain not in ("", "ai.onnx"):
+            return None
+        return evaluated(node, [value and self.numbers[value.name or ""] for value in node.inputs])
 
     def _is_constant(self, node: ir.Node) -> bool:
-        if is_standard(node, *_RANDOM) or any(_is_graph(attribute) for attribute in node.attributes.values()):
+        if is_standard(node, *_RANDOM) or has_bodies(node):
             return False
         inputs = [value for value in node.inputs if value is not None]
         return all(value.name in self.constant for value in inputs) and (bool(inputs) or is_standard(node, "Constant"))
-
-    def _guess(self, node: ir.Node) -> None:
-        """The size of what one of the simple operators makes where folding has removed the node."""
-        if is_standard(node, "Identity", "Cast", "CastLike", "Dropout", "Relu") and node.inputs[0] is not None:
-            shape = self.sizes.get(node.inputs[0].name or "")
-            if shape is not None and node.outputs[0].name:
-                self.sizes.setdefault(node.outputs[0].name, shape)
 
     def shape(self, value: ir.Value | None) -> tuple[int, ...] | None:
         """Static shape of a value; None where unknown."""
@@ -134,6 +134,14 @@ def _numbers(ir_model: ir.Model) -> dict[str, np.ndarray]:
         if array is not None:
             found[name] = array
     return found
+
+
+def share_constants(ir_model: ir.Model) -> None:
+    """Let readers of a constant's Identity, which exporters write for equal weights, read the constant, in place."""
+    for node in tuple(ir_model.graph):
+        source = node.inputs[0] if is_standard(node, "Identity") else None
+        if source is not None and source.is_initializer() and not source.is_graph_input():
+            bypass(node, source)
 
 
 def _is_graph(attribute: ir.Attr) -> bool:

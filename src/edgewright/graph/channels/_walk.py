@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from edgewright.graph.channels._grids import Grid
 from edgewright.graph.channels._ties import Ids, Role, Ties, Use
 from edgewright.graph.channels._view import View, integers
 from edgewright.graph.dataflow import is_standard
@@ -34,11 +35,13 @@ class Walk:
         view: Sizes and small constants.
         other: The same network with other open sizes, where it has any.
         ties: What has been found out.
+        grids: By value's name, where its positions are in an earlier one.
     """
 
     view: View
     other: View | None = None
     ties: Ties = field(default_factory=Ties)
+    grids: dict[str, Grid] = field(default_factory=dict)
 
     # --- asking -------------------------------------------------------------------------------------------------------
 
@@ -53,8 +56,27 @@ class Walk:
         return all(value is None or self.view.shape(value) is not None for value in values)
 
     def labels(self, value: ir.Value | None) -> Axes:
-        """Numbers by axis; empty for what has no channels that layers make, and for constants."""
-        return {} if value is None else self.ties.labels.get(value.name or "", {})
+        """Numbers by axis; empty for what has no channels that layers make, and for constants.
+
+        Positions that lie over several axes are from now on tied so that they lie along one.
+        """
+        if value is None:
+            return {}
+        grid = self.grid(value)
+        if grid is not None:
+            found = self.settled(self.positions(grid), value, grid.laid)
+            self.ties.labels[value.name or ""] = dict([found] if found is not None else [])
+        return self.ties.labels.get(value.name or "", {})
+
+    def grid(self, value: ir.Value | None) -> Grid | None:
+        """Where positions are that lie over several axes, as long as none of them has been chosen."""
+        name = "" if value is None else value.name or ""
+        return None if name in self.ties.labels else self.grids.get(name)
+
+    def positions(self, grid: Grid) -> Ids:
+        """Numbers of what is laid out, in the shape of its places."""
+        found: Ids = self.ties.labels[grid.source][grid.axis][grid.places]
+        return found
 
     def is_constant(self, value: ir.Value | None) -> bool:
         """True for a value that no graph input decides."""
@@ -79,6 +101,46 @@ class Walk:
         """What a node makes has these numbers."""
         if axes and value.name:
             self.ties.labels[value.name] = axes
+
+    def carry(self, value: ir.Value, grid: Grid | None) -> bool:
+        """What a node makes are positions of an earlier value; False where that cannot be said of every open size."""
+        if grid is None or not value.name:
+            return False
+        for view in (self.view, self.other):
+            source, shape = (None, None) if view is None else (view.sizes.get(grid.source), view.sizes.get(value.name))
+            if view is not None and (source is None or shape is None or not grid.fits(shape, source)):
+                return False
+        sizes, other = self.view.sizes[grid.source], None if self.other is None else self.other.sizes[grid.source]
+        if (other is not None and other[grid.axis] != sizes[grid.axis]) or grid.target(sizes, other, (1,)) is None:
+            return False
+        self.grids[value.name] = grid
+        if len(grid.long) <= 1:
+            ids = self.positions(grid).reshape(-1)
+            if not grid.laid:
+                self.ties.freeze(ids, f"`{value.name}` picks them alone")
+            axes = grid.long or grid.laid[:1]
+            self.ties.labels[value.name] = dict.fromkeys(axes, ids)
+        return True
+
+    def settled(self, ids: Ids, value: ir.Value, laid: list[int] | None = None) -> tuple[int, Ids] | None:
+        """Tie positions that lie over several axes so that they lie along one: that axis, and their numbers.
+
+        Args:
+            ids: Numbers, one axis for each of `laid`.
+            value: What is laid out.
+            laid: Its axes; those of `ids` themselves where left out.
+        """
+        ids = self.ties.roots(ids)
+        varying = [axis for axis in range(ids.ndim) if (ids != ids.take([0], axis)).any()]
+        if not varying:
+            if len(np.unique(ids)) == 1:
+                self.ties.freeze(ids, f"`{value.name}` spreads a single channel")
+            return None
+        axis = _preferred(varying, ids.shape, value)
+        rows = np.moveaxis(ids, axis, 0).reshape(ids.shape[axis], -1)
+        for column in np.unique(rows, axis=1).T if len(varying) > 1 else ():
+            self.ties.tie(rows[:, 0], column)
+        return (axis if laid is None else laid[axis]), rows[:, 0].copy()
 
     def freeze(self, value: ir.Value | None, reason: str, axes: tuple[int, ...] | None = None) -> None:
         """The channels of a value, along `axes` or all, must stay."""
@@ -147,6 +209,17 @@ class Walk:
             value = node.inputs[index] if index < len(node.inputs) else None
             if value is not None and self.view.shape(value) not in ((), (_PER_TENSOR,)):
                 self.meet(node, index, 0, ids)
+
+
+def _preferred(varying: list[int], sizes: tuple[int, ...], value: ir.Value) -> int:
+    """Where one channel has to become a whole slice along one of several axes: the longest, and of equals the last.
+
+    For InstanceNormalization, which takes statistics over all axes but two, only the axis of its channels leaves these
+    as they are, so that groups of a GroupNorm written this way go as a whole.
+    """
+    if any(is_standard(user, "InstanceNormalization") for user in value.consumers()):
+        return varying[0]
+    return max(varying, key=lambda axis: (sizes[axis], axis))
 
 
 def align(shape: tuple[int, ...], rank: int, axis: int) -> int | None:
