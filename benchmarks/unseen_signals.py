@@ -145,7 +145,7 @@ class ConvLstm(nn.Module):
         self.stem, self.gates, self.head = nn.Conv2d(3, 8, 3, 2, 1), nn.Conv2d(14, 24, 3, padding=1), Head(6)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        h = c = torch.zeros(1, 6, 8, 8)
+        h = c = x.new_zeros(x.shape[0], 6, 8, 8)
         for frame in x.unbind(1):
             i, f, o, g = self.gates(torch.cat([torch.relu(self.stem(frame)), h], 1)).chunk(4, 1)
             c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
@@ -172,7 +172,7 @@ class Video(nn.Module):
             functional.pad(x[:, 2:4, :-1], (0, 0, 0, 0, 1, 0)),
         )
         x = torch.cat([past, future, x[:, 4:]], 1).transpose(1, 2).flatten(0, 1)
-        return self.out(torch.relu(self.conv(x)).mean((2, 3)).view(1, 4, 12).mean(1))
+        return self.out(torch.relu(self.conv(x)).mean((2, 3)).view(-1, 4, 12).mean(1))
 
 
 @family((1, 1, 20, 40), stays=5, free=8 + 4)

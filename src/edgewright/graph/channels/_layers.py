@@ -65,7 +65,10 @@ def _usual(node: ir.Node, walk: Walk) -> bool:
     whole = [axis for axis in _spatial(walk, source) if _covers(node, walk, axis)]
     along = tuple(axis for axis in _spatial(walk, source) if axis not in whole)
     walk.freeze(source, f"{node.op_type} convolves along them", along)
-    if not walk.is_constant(kernel) or not walk.known(kernel, source):
+    if not walk.known(kernel, source):
+        walk.freeze_all(node, f"the sizes of what {node.op_type} `{node.outputs[0].name}` reads are unknown")
+        return False
+    if not walk.is_constant(kernel):
         walk.freeze_all(node, f"{node.op_type} `{node.outputs[0].name}` has weights that are computed at run time")
         return False
     for axis in whole:

@@ -9,6 +9,7 @@ import numpy as np
 
 from edgewright.graph.channels._groups import Plan
 from edgewright.graph.channels._moves import pad_sizes, slice_bounds
+from edgewright.graph.channels._plain import picks
 from edgewright.graph.channels._ties import Ids
 from edgewright.graph.dataflow import Names, add_initializer, drop_unused
 
@@ -309,6 +310,22 @@ def _pad(node: ir.Node, edit: Edit) -> None:
         edit.replace(node, 3, np.array(list(pads), np.int64))
 
 
+def _pool(node: ir.Node, edit: Edit) -> None:
+    """Where a pool takes every second position or so, Gather says which of those that are left, and the pool takes all."""
+    import onnx_ir as ir
+
+    source = node.inputs[0]
+    assert source is not None
+    steps = list(node.attributes.get_ints("strides", None) or ())
+    for axis, mask in edit.kept(source).items():
+        step = 1 if axis < 2 else picks(node, axis) or 1
+        if step > 1:
+            places = (np.cumsum(mask) - 1)[::step][mask[::step]]
+            edit.gather(node, 0, axis, places)
+            steps[axis - 2] = 1
+            node.attributes["strides"] = ir.AttrInt64s("strides", steps)
+
+
 def _shape(node: ir.Node, edit: Edit) -> None:
     edit.restore_shape(node)
 
@@ -324,5 +341,8 @@ OPERANDS: dict[str, Callable[[ir.Node, Edit], None]] = {
     "Slice": _slice,
     "Gather": _gather,
     "Pad": _pad,
+    "MaxPool": _pool,
+    "AveragePool": _pool,
+    "LpPool": _pool,
     "Shape": _shape,
 }

@@ -66,12 +66,31 @@ def _quantizer(node: ir.Node, walk: Walk) -> None:
 
 
 def _windows(node: ir.Node, walk: Walk) -> None:
-    """Pooling: channels go through, and nothing else has any."""
+    """Pooling: channels go through, and along other axes only where a window is one position."""
     source = node.inputs[0]
-    walk.freeze(source, f"{node.op_type} runs along them", tuple(a for a in walk.labels(source) if a != 1))
-    walk.label(node.outputs[0], {a: ids for a, ids in walk.labels(source).items() if a == 1})
+    found: Axes = {}
+    for axis, ids in walk.labels(source).items():
+        step = 1 if axis == 1 else picks(node, axis)
+        if step is None:
+            walk.freeze(source, f"{node.op_type} runs along them", (axis,))
+        else:
+            found[axis] = ids[::step]
+    walk.label(node.outputs[0], found)
     if len(node.outputs) > 1 and node.outputs[1].name:
         walk.freeze(source, f"the places that {node.op_type} returns count all channels")
+
+
+def picks(node: ir.Node, axis: int) -> int | None:
+    """The step of a pool along an axis where its window is one position, 1 along the batch; None for real windows."""
+    if axis == 0:
+        return 1
+    sides, steps = node.attributes.get_ints("kernel_shape", ()), node.attributes.get_ints("strides", ())
+    pads, place = node.attributes.get_ints("pads", ()), axis - 2
+    if place >= len(sides or ()) or sides[place] != 1:
+        return None
+    if pads and (pads[place] or pads[place + len(sides)]):
+        return None
+    return steps[place] if steps else 1
 
 
 def _batch_norm(node: ir.Node, walk: Walk) -> None:

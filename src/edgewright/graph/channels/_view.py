@@ -78,6 +78,9 @@ class View:
                 return np.array(math.prod(sizes), np.int64)
             part = slice(node.attributes.get_int("start", 0), node.attributes.get_int("end", len(sizes)))
             return np.array(sizes[part], np.int64)
+        if is_standard(node, "CastLike"):  # the second operand only names a type
+            array, kind = self.numbers.get(node.inputs[0].name or ""), node.outputs[0].dtype
+            return None if array is None or kind is None else array.astype(kind.numpy())
         known = all(value is None or value.name in self.numbers for value in node.inputs)
         if not known or is_standard(node, *_LEFT) or node.domain not in ("", "ai.onnx"):
             return None
@@ -86,7 +89,7 @@ class View:
     def _is_constant(self, node: ir.Node) -> bool:
         if is_standard(node, *_RANDOM) or has_bodies(node):
             return False
-        inputs = [value for value in node.inputs if value is not None]
+        inputs = [value for value in node.inputs if value is not None][: 1 if is_standard(node, "CastLike") else None]
         return all(value.name in self.constant for value in inputs) and (bool(inputs) or is_standard(node, "Constant"))
 
     def shape(self, value: ir.Value | None) -> tuple[int, ...] | None:
