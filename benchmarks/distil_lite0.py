@@ -1,11 +1,12 @@
 """EfficientNet-Lite0, made smaller and distilled back without labels, judged on photos that nothing has seen.
 
-python benchmarks/distil_lite0.py [--data DIR] [--recipe FILE] [--minutes M] [--batch N] [--rate R] [--state DIR]
+python benchmarks/distil_lite0.py [--data DIR] [--recipe FILE] [--kept FILE] [--minutes M] [--set OPTION=VALUE] [--state DIR]
 
 Of `imagenet-sample` in class order every fourth photo calibrates, the next one distils (of these every fourth selects
-instead), the other half judges. `--recipe` names the steps before distillation, for example pruning; without it weights are
-rounded to 4 bits, whatever that costs. Prints agreement with the original on the judges and on the select samples, before
-and after, steps a second, and the most memory of the process.
+instead), the other half judges. `--recipe` names the steps before distillation, for example pruning, and `--kept` the file
+that holds what they made, so that they are made once; without a recipe weights are rounded to 4 bits, whatever that costs.
+Prints agreement with the original on the judges and on the select samples, before and after, steps a second, and the most
+memory of the process.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ import argparse
 import os
 import resource
 import tempfile
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -42,35 +42,53 @@ def agreement(original: Any, other: Any, samples: Any) -> float:
             next(iter(one.run(s.arrays).values())).argmax() == next(iter(two.run(s.arrays).values())).argmax()
             for s in samples.role("judge")
         ]
-    return sum(same) / len(same)
+    return float(sum(same) / len(same))
 
 
-def main() -> None:
+def smaller(model: Any, recipe: Recipe, samples: Any, kept: Path | None) -> Any:
+    """The network before distillation; taken from `kept` where that is a file, else made and written there."""
+    if kept is not None and kept.is_file():
+        return ew.load(kept)
+    made = ew.compress(model, recipe, samples)
+    if kept is not None:
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        made.save(kept)
+    return made
+
+
+def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, default=Path(os.environ.get("EDGEWRIGHT_DATA", "data")))
     parser.add_argument("--recipe", type=Path)
+    parser.add_argument("--kept", type=Path, help="The network made by the recipe, so that it is made once.")
     parser.add_argument("--minutes", type=float, default=20)
     parser.add_argument("--steps", type=int, default=0, help="Instead of minutes.")
-    parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--rate", type=float, default=3e-4)
+    parser.add_argument("--set", action="append", default=[], metavar="OPTION=VALUE", help="Of the pass distil.")
     parser.add_argument("--state", type=Path)
-    options = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> None:
+    options = arguments()
     model = ew.compress(ew.load("zoo:efficientnet-lite0"), "float")
     with tempfile.TemporaryDirectory() as folder:
         samples = ew.Samples.open(arranged(options.data / "imagenet-sample", Path(folder)), model)
         print(samples.counts, flush=True)
         before = Recipe.named(options.recipe) if options.recipe else Recipe("rounded", steps=(_ROUNDED,))
-        smaller = ew.compress(model, before, samples)
-        print(f"judges agree {agreement(model, smaller, samples):.3f} before", flush=True)
-        settings = {"minutes": options.minutes, "steps": options.steps, "batch": options.batch, "rate": options.rate}
-        last = RecipeStep("distil", settings | ({"state": options.state} if options.state else {}))
-        small = ew.compress(model, replace(before, steps=(*before.steps, last)), samples)
-        told = small.history[-1].stats
+        small = smaller(model, before, samples, options.kept)
+        print(f"judges agree {agreement(model, small, samples):.3f} before", flush=True)
+        settings: dict[str, Any] = {"minutes": options.minutes, "steps": options.steps}
+        settings |= dict(item.split("=", 1) for item in options.set)
+        settings |= {"state": options.state} if options.state else {}
+        last = Recipe("distil", steps=(RecipeStep("distil", settings),))
+        trained = ew.compress(small, last, samples, original=model)
+        told = trained.history[-1].stats
         for point in told["curve"]:
             print(point)
-        print(f"{told['steps']} steps, {told['steps'] / told['seconds']:.2f} a second")
+        print(f"{told['steps']} steps, {told['steps'] / told['seconds']:.2f} a second; step {told['kept_step']} kept")
         print(
-            f"judges agree {agreement(model, small, samples):.3f} after; select {told['before']:.3f} -> {told['after']:.3f}"
+            f"judges agree {agreement(model, trained, samples):.3f} after; "
+            f"select {told['before']:.3f} -> {told['after']:.3f}"
         )
     print(f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MB at most")
 

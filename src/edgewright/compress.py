@@ -54,6 +54,7 @@ def compress(
     samples: SampleSource | None = None,
     *,
     target: Target | None = None,
+    original: Model | None = None,
     overrides: Overrides | None = None,
     min_agreement: float = 0.98,
     seed: int = 0,
@@ -66,6 +67,8 @@ def compress(
         recipe: A built-in name, a TOML file or a Recipe.
         samples: What passes may learn from; they see the calibrate and select roles only.
         target: Runtime and CPU the result is for; by default the recipe's first runtime on this CPU.
+        original: What passes such as `distil` learn toward, where `model` is a lossy copy of it already; by default the
+            network before the recipe's first lossy step.
         overrides: Options by pass name, over the recipe's own.
         min_agreement: What passes that may leave layers in float should reach on the select samples, 0..1.
         seed: Seed of every random choice.
@@ -73,16 +76,18 @@ def compress(
 
     Raises:
         EdgewrightError: E101 unknown recipe, pass or runtime, E102 a package is missing, E103 a malformed option, a
-            `min_agreement` that is none, or a target that the recipe is not for, E301 a pass needs samples, E212 a pass
-            cannot work on this graph.
+            `min_agreement` that is none, or a target that the recipe is not for, E222 an `original` that `model` does not
+            come from, E301 a pass needs samples, E212 a pass cannot work on this graph.
     """
     require_agreement(min_agreement)
+    _require_origin(model, original)
     recipe = Recipe.named(recipe)
     target = _target(recipe, target)
     learnt_from = None if samples is None else samples.role("calibrate", "select")
     steps = _plan(recipe, overrides or {}, learnt_from)
     inputs, outputs = model.inputs, model.outputs
     with closing(_Context(learnt_from, target, model.spec, min_agreement, progress, seed)) as context:
+        context.original = None if original is None else original.ir
         for number, step in enumerate(steps):
             progress.update("compress", number, len(steps))
             model = _apply(model, step, context)
@@ -104,6 +109,15 @@ class _Planned:
     name: str
     plugin: Any
     config: Any
+
+
+def _require_origin(model: Model, original: Model | None) -> None:
+    if original is None or (original.origin == model.origin and not original.lossy):
+        return
+    what = "is a lossy copy itself" if original.lossy else f"is the network {original.origin[:12]}"
+    raise EdgewrightError(
+        "E222", f"`{model.name}` was made from the network {model.origin[:12]}, but the original given {what}"
+    )
 
 
 def _target(recipe: Recipe, target: Target | None) -> Target:

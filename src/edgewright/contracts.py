@@ -298,6 +298,7 @@ class Task(Protocol):
     # Where results have places in the network's input (boxes), two more functions map these, `size` being the photo's
     # (width, height): `place_label(label, size, spec)` from the photo into the input, before `metric` sees the label, and
     # `place_result(result, size, spec)` back into the photo, for people. `draw` takes results of both kinds.
+    # Where results name classes, `named_classes(result)` gives them as a frozenset of names, for people.
 
     def classes(self, spec: Spec, outputs: Sequence[TensorInfo]) -> tuple[str, ...] | None:
         """Classes that a label may be, by name: indices where unnamed, () where unknown; None: labels are no classes.

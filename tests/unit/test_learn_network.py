@@ -18,7 +18,8 @@ import onnx_ir as ir  # noqa: E402
 from edgewright import session  # noqa: E402
 from edgewright.compress import compress  # noqa: E402
 from edgewright.errors import EdgewrightError  # noqa: E402
-from edgewright.graph.int8 import saturating_layers  # noqa: E402
+from edgewright.graph.int8 import Room, neighbours, saturating_layers  # noqa: E402
+from edgewright.learn import integers  # noqa: E402
 from edgewright.learn.network import Network  # noqa: E402
 from edgewright.load import load  # noqa: E402
 from edgewright.metrics import rel_l2  # noqa: E402
@@ -169,6 +170,30 @@ def test_products_stay_within_sixteen_bits(quantized: Model) -> None:
     assert saturating_layers(quantized.ir) == ()
     assert trained(held=False) != ()  # the test can fail
     assert trained(held=True) == ()
+
+
+@pytest.mark.parametrize(
+    "shape", [(6, 8, 3, 3), (5, 3, 1, 1), (12, 1, 3, 3)], ids=["pairs", "odd channels", "depthwise"]
+)
+def test_what_fits_is_left_alone_and_the_rest_held_as_the_kernels_demand(
+    shape: tuple[int, ...], rng: np.random.Generator
+) -> None:
+    groups = shape[0] if shape[1] == 1 else 1
+    numbers = neighbours(shape, convolution=True, groups=groups)
+    room = Room(64) if numbers is None else Room(127, numbers)
+    levels = rng.integers(-127, 128, shape)
+    levels[0] = rng.integers(-64, 65, shape[1:])  # always fits
+    held = integers.Integers(
+        levels, np.full(shape[0], 0.01, np.float32), None, 0, 0, (-127, 127), (room, True)
+    )  # fmt: skip
+    floats = torch.from_numpy(held.floats()) + 0.001
+    before = floats.clone()
+    held.hold(floats)
+    expected = room.held(levels.reshape(shape[0], -1).astype(np.float64)).reshape(shape)
+    assert (held.quantized(floats) == expected).all()
+    same = torch.from_numpy(expected == levels)
+    assert (floats[same] == before[same]).all(), "what fits keeps what it learnt below a step"
+    assert bool(same.all()) == (numbers is not None and groups > 1)  # else something was held
 
 
 # --- bad input --------------------------------------------------------------------------------------------------------

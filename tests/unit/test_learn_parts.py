@@ -17,6 +17,7 @@ from edgewright.contracts import Role, Sample  # noqa: E402
 from edgewright.errors import EdgewrightError  # noqa: E402
 from edgewright.graph.shapes import infer  # noqa: E402
 from edgewright.learn import feeding, losses, pairing  # noqa: E402
+from edgewright.learn.judging import Best, Judgement  # noqa: E402
 from edgewright.learn.pairing import Pair  # noqa: E402
 from edgewright.learn.roles import roles  # noqa: E402
 from edgewright.learn.states import State  # noqa: E402
@@ -141,16 +142,49 @@ def test_losses_are_what_their_formulas_say(rng: np.random.Generator) -> None:
     )
 
 
+# --- judging ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("kept", "judged", "better"),
+    [
+        ((0.90, 1.0), (0.94, 5.0), True),  # more than one sample of 50 is worth any loss
+        ((0.90, 1.0), (0.92, 5.0), False),  # one sample is not
+        ((0.90, 1.0), (0.92, 0.9), True),
+        ((0.90, 1.0), (0.88, 0.9), True),
+        ((0.90, 1.0), (0.86, 0.1), False),
+        ((0.90, 1.0), (0.90, 1.0), False),
+        ((0.90, 1.0), (0.92, np.inf), False),
+        ((0.90, np.inf), (0.90, 1.0), True),
+    ],
+)
+def test_the_loss_decides_between_shares_within_one_sample(
+    kept: tuple[float, float], judged: tuple[float, float], better: bool
+) -> None:
+    best = Best(kept[0], *kept)
+    after = best.after(Judgement(*judged), 50)
+    assert (after is not None) == better
+    assert after is None or (after.share, after.loss) == judged
+
+
+def test_shares_do_not_sink_one_sample_at_a_time() -> None:
+    best = Best(0.90, 0.90, 1.0)
+    for step in range(1, 6):
+        best = best.after(Judgement(0.90 - 0.02 * step, 1.0 - 0.1 * step), 50) or best
+    assert (best.highest, best.share) == (0.90, 0.88)
+
+
 # --- states and roles -------------------------------------------------------------------------------------------------
 
 
 def test_a_state_comes_back_as_it_was(tmp_path: Path, rng: np.random.Generator) -> None:
     arrays = {"now/a": rng.standard_normal((2, 3)).astype(np.float32), "moment/0/step": np.array(4.0, np.float32)}
-    state = State(3, 1.5, (0.5, -1.0), 2, [{"step": 3}], arrays)
+    state = State(3, 1.5, Best(0.6, 0.5, 1.0), 2, 2, [{"step": 3}], arrays)
     state.save(tmp_path / "deep" / "folder", "print")
     found = State.load(tmp_path / "deep" / "folder", "print", 1000)
     assert found is not None
-    assert (found.step, found.seconds, found.best, found.stale, found.curve) == (3, 1.5, (0.5, -1.0), 2, [{"step": 3}])
+    assert (found.step, found.seconds, found.best, found.kept_step) == (3, 1.5, state.best, 2)
+    assert (found.stale, found.curve) == (2, [{"step": 3}])
     assert all((found.arrays[name] == array).all() for name, array in arrays.items())
     assert State.load(tmp_path / "nowhere", "print", 1000) is None
 

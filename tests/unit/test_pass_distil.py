@@ -84,7 +84,7 @@ def network(body: str | None = None, task: str = "classify") -> Model:
     ]
     head = '<ir_version: 10, opset_import: ["" : 21]> g (float[N, 3, 8, 8] x) => (float[N, K] y)'
     model = ir.from_onnx_text(f"{head} {{ {body} }}", initializers=weights)
-    return Model(model, Spec(task=task))
+    return Model(ir.from_proto(ir.to_proto(model)), Spec(task=task))  # the text alone does not tie weights to nodes
 
 
 @pytest.fixture(autouse=True)
@@ -216,6 +216,58 @@ def test_trained_weights_learn_from_photos(data: Path) -> None:
     assert found["curve"][-1]["select_loss"] < found["curve"][0]["select_loss"]
 
 
+# --- recipes ----------------------------------------------------------------------------------------------------------
+
+TOML = """
+[[steps]]
+pass = "fold_batchnorm"
+{steps}
+[[steps]]
+pass = "distil"
+steps = 8
+batch = 8
+rate = 0.001
+evaluations = 2
+"""
+PRUNE = """[[steps]]
+pass = "prune_channels"
+macs = 0.7
+multiple = 1
+[[steps]]
+pass = "refit"
+"""
+
+
+@pytest.mark.parametrize("names", [("prune_channels", "refit"), ("quantize_static",)], ids=["prune", "int8"])
+def test_one_recipe_makes_smaller_and_distils(names: tuple[str, ...], tmp_path: Path) -> None:
+    steps = PRUNE if "refit" in names else '[[steps]]\npass = "quantize_static"'
+    (tmp_path / "small.toml").write_text(TOML.format(steps=steps))
+    small = compress(network(), tmp_path / "small.toml", Drawn(), target=Target("onnxruntime", cpu="x86-64-v3"))
+    assert [step.name for step in small.history] == ["fold_batchnorm", *names, "distil"]
+    found = stats(small)
+    assert found["features"], "what was pruned is compared in the channels that are left"
+    assert found["curve"][-1]["select_loss"] <= found["curve"][0]["select_loss"]
+    if "refit" in names:
+        assert small.ir.graph.initializers["w1"].const_value.shape[0] < 8
+
+
+def test_a_network_made_smaller_before_learns_from_the_original_that_is_given() -> None:
+    model = network()
+    damaged = compress(model, Recipe("x", steps=(RecipeStep("damage"),)))
+    step = Recipe("y", steps=(RecipeStep("distil", QUICK),))
+    apart = compress(damaged, step, Drawn(), original=model)
+    together = distilled()
+    assert all((weights(apart)[name] == array).all() for name, array in weights(together).items())
+    assert stats(compress(damaged, step, Drawn()))["curve"][0]["select_loss"] < 1e-6  # else it is its own teacher
+    for other in (network("""a = Conv<pads = [1, 1, 1, 1]>(x, w1, b1)
+        g = GlobalAveragePool(a)
+        f = Flatten(g)
+        y = Gemm<transB = 1>(f, w3, b3)"""), damaged):  # fmt: skip
+        with pytest.raises(EdgewrightError, match="was made from the network") as caught:
+            compress(damaged, step, Drawn(), original=other)
+        assert caught.value.code == "E222"
+
+
 # --- going on ---------------------------------------------------------------------------------------------------------
 
 
@@ -274,6 +326,51 @@ def test_a_value_that_is_no_number_stops_with_its_step_and_the_last_good_state(t
         distilled(Drawn(spoiled=True), state=tmp_path / "s")
     assert caught.value.code == "E501"
     assert (tmp_path / "s" / "training.state").stat().st_size > 1000
+
+
+def test_a_training_that_breaks_midway_keeps_its_last_evaluation(tmp_path: Path, monkeypatch: Any) -> None:
+    from edgewright.learn.losses import Loss
+    from edgewright.learn.states import State
+
+    real, calls = Loss.__call__, []
+
+    def broken(self: Any, *arguments: Any) -> Any:
+        calls.append(0)
+        return real(self, *arguments) * (float("nan") if len(calls) > 7 else 1)
+
+    monkeypatch.setattr(Loss, "__call__", broken)
+    with pytest.raises(EdgewrightError, match="step 8: the loss is nan; the last good state is in") as caught:
+        distilled(state=tmp_path, steps=12, evaluations=4)
+    assert caught.value.code == "E501"
+    monkeypatch.setattr(Loss, "__call__", real)
+    load_, found = State.load, []
+
+    def loaded(*arguments: Any) -> Any:
+        state = load_(*arguments)
+        found.append((state.curve[-1]["step"], all(np.isfinite(array).all() for array in state.arrays.values())))
+        return state
+
+    monkeypatch.setattr(State, "load", loaded)
+    resumed = distilled(state=tmp_path, steps=12, evaluations=4)
+    assert found == [(6, True)]
+    assert all((weights(resumed)[name] == array).all() for name, array in weights(distilled(steps=12)).items())
+
+
+def test_a_state_of_another_teacher_is_refused(tmp_path: Path) -> None:
+    model = network()
+    damaged = compress(model, Recipe("x", steps=(RecipeStep("damage"),)))
+    step = Recipe("y", steps=(RecipeStep("distil", {**QUICK, "steps": 2, "state": tmp_path}),))
+    compress(damaged, step, Drawn(), original=model)
+    with pytest.raises(EdgewrightError, match="are not those") as caught:
+        compress(damaged, step, Drawn())  # the same network, samples and options, but its own teacher
+    assert caught.value.code == "E502"
+
+
+def test_float16_weights_are_refused_with_the_order_that_works() -> None:
+    with pytest.raises(EdgewrightError, match=r"weight `w1` and \d more are float16") as caught:
+        distilled(first="to_float16")
+    assert caught.value.code == "E212"
+    assert "before to_float16" in str(caught.value.hint)
 
 
 @pytest.mark.parametrize(

@@ -126,7 +126,9 @@ def show(terminal: Terminal, outcome: DeployOutcome, *, network: str, samples: s
 
 
 def print_outcome(console: Console, outcome: DeployOutcome) -> None:
-    """Print candidates as a table and the choice as a sentence."""
+    """Print candidates as a table, the choice as a sentence, and what they learnt from where it does not cover the judges."""
+    from rich.markup import escape
+
     rows: list[list[Cell]] = []
     for item in outcome.candidates:
         gate = next((g for g in item.verify.gates if g.name == "agreement"), None) if item.verify else None
@@ -144,6 +146,18 @@ def print_outcome(console: Console, outcome: DeployOutcome) -> None:
     table(console, rows, titles=("candidate", "state", "ms", "agreement", "size", "why"), right="llrrrl")
     console.print()
     console.print(_sentence(outcome))
+    for message, names in _uncovered(outcome).items():
+        console.print(f"[yellow]not covered[/] {escape(', '.join(names))}: {escape(message)}")
+
+
+def _uncovered(outcome: DeployOutcome) -> dict[str, list[str]]:
+    """Candidates that learnt from samples unlike the judges, by what is to be said of it."""
+    found: dict[str, list[str]] = {}
+    for item in outcome.candidates:
+        covered = item.verify.coverage if item.verify else None
+        if covered is not None and covered.decision == "not covered":
+            found.setdefault(covered.message, []).append(item.name)
+    return found
 
 
 def _median(item: Candidate) -> str:

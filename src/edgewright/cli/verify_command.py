@@ -91,4 +91,7 @@ def _render(console: Console, report: VerifyReport) -> None:
     if report.saturation is not None:
         console.print("[yellow]saturates[/] ", end="")
         console.print(report.saturation.message, markup=False)
+    if report.coverage is not None and report.coverage.decision != "covered":
+        console.print(f"[yellow]{report.coverage.decision}[/] ", end="")
+        console.print(report.coverage.message, markup=False)
     console.print(f"\n[bold {colours[report.decision]}]{report.decision}[/] on {report.samples} samples")

@@ -14,9 +14,11 @@ from edgewright.learn.judging import Judge
 from edgewright.learn.losses import CLASSIFY, Loss, class_labels
 from edgewright.learn.network import Network
 from edgewright.learn.options import Training
+from edgewright.learn.roles import roles
 from edgewright.learn.running import Runner, Teacher
 from edgewright.learn.states import State
 from edgewright.learn.training import Trainer
+from edgewright.model import Model
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -38,6 +40,7 @@ def distil(student: ir.Model, teacher: ir.Model, options: Training, context: Con
     calibrate = context.samples.role("calibrate")
     if not len(calibrate):
         raise EdgewrightError("E301", "distillation needs samples of the role calibrate, and there are none")
+    _refuse_halves(student)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     loss = _loss(student, teacher, options, context)
     networks = (
@@ -58,12 +61,23 @@ def distil(student: ir.Model, teacher: ir.Model, options: Training, context: Con
             "E212", "statistics of batch norms cannot be learnt: the graph takes one sample at a time"
         )
     trainer = Trainer(
-        learner, Teacher(original), loss, feed, _judge(loss, names, options, context), context.spec, options,
+        learner, Teacher(original), Model(teacher).hash, loss, feed, _judge(loss, names, options, context), context.spec, options,
         augments(context.spec, options.augment), context.progress,
     )  # fmt: skip
     state = trainer.run()
     written = learner.network.write(student)
     return _report(trainer, state, written, len(calibrate))
+
+
+def _refuse_halves(student: ir.Model) -> None:
+    """Steps of a learning rate are smaller than those of float16, so that its weights would hardly move."""
+    halves = roles(student).halves
+    if halves:
+        raise EdgewrightError(
+            "E212",
+            f"weight `{halves[0]}` and {len(halves) - 1} more are float16 or bfloat16, which is too coarse to train",
+            hint="put the pass distil before to_float16 in the recipe",
+        )
 
 
 def _loss(student: ir.Model, teacher: ir.Model, options: Training, context: Context) -> Loss:
@@ -103,8 +117,8 @@ def _judge(loss: Loss, names: tuple[str, ...], options: Training, context: Conte
 
 
 def _report(trainer: Trainer, state: State, written: int, samples: int) -> dict[str, Any]:
-    best = max(state.curve, key=lambda point: point.get("agreement", 0.0))
-    kept = next((p for p in state.curve if state.best and _score(p) == state.best), state.curve[-1])
+    kept_step = state.kept_step if trainer.judge else state.step
+    kept = next(point for point in state.curve if point["step"] == kept_step)
     return {
         "steps": state.step,
         "seconds": round(state.seconds, 1),
@@ -117,12 +131,7 @@ def _report(trainer: Trainer, state: State, written: int, samples: int) -> dict[
         "outputs": [pair.student for pair in trainer.loss.outputs],
         "features": [pair.student for pair in trainer.loss.features],
         "before": state.curve[0].get("agreement"),
-        "after": kept.get("agreement", best.get("agreement")),
-        "kept_step": kept["step"],
+        "after": kept.get("agreement"),
+        "kept_step": kept_step,
         "curve": state.curve,
     }
-
-
-def _score(point: dict[str, Any]) -> tuple[float, ...]:
-    right = point.get("right")
-    return (*(() if right is None else (right,)), point.get("agreement", 0.0), -point.get("select_loss", 0.0))

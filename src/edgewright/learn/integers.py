@@ -6,15 +6,17 @@ What the kernels demand of weights is read from the file: a layer whose products
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from edgewright.graph.dataflow import constant_array
-from edgewright.graph.int8 import Room, room_of
+from edgewright.graph.int8 import LARGEST_SAFE_PAIR, LARGEST_SAFE_WEIGHT, Room, by_number, room_of
 from edgewright.learn.operators.quantization import dequantize_linear, quantize_linear
 
 if TYPE_CHECKING:
@@ -83,16 +85,45 @@ class Integers:
         return found
 
     def hold(self, floats: Tensor) -> None:
-        """Pull `floats`, in place, to where their integers fit the layer's kernels."""
+        """Pull `floats`, in place, to where their integers fit the layer's kernels.
+
+        Output channels that fit, nearly all after a step of training, are found out by two sorted sums and left alone.
+        """
         if self.room is None:
             return
-        levels = self.quantized(floats)
-        fitting = _held(levels, self.room[0], rows_first=self.room[1])
-        beyond = torch.from_numpy(fitting != levels).to(floats.device)
-        if bool(beyond.any()):
-            scale, zero_point = self._parameters(floats.dtype)
-            back = dequantize_linear(torch.from_numpy(fitting).to(floats.dtype), scale, zero_point, **self._where)
-            floats.copy_(torch.where(beyond, back.to(floats.device), floats))
+        room, rows_first = self.room
+        scale, zero_point = self._parameters(floats.dtype)
+        levels = quantize_linear(floats.detach(), scale, zero_point, limits=self.limits, **self._where)
+        rows = levels.flatten(1) if rows_first else levels.movedim(-2, -1)
+        beyond = self._beyond(rows.abs())
+        if not bool(beyond.any()):
+            return
+        fitting = rows.clone()
+        fitting[beyond] = torch.from_numpy(room.held(rows[beyond].double().cpu().numpy())).to(rows)
+        fitting = fitting.reshape(levels.shape) if rows_first else fitting.movedim(-1, -2)
+        back = dequantize_linear(fitting, scale, zero_point, **self._where)
+        floats.copy_(torch.where(fitting != levels, back, floats))
+
+    def _beyond(self, sizes: Tensor) -> Tensor:
+        """Which output channels have integers, of absolute values `sizes` [..., O, K], that there is no room for."""
+        assert self.room is not None
+        largest = sizes.amax(-1)
+        beyond = largest > self.room[0].largest
+        if self._pairs is None:
+            return beyond
+        doubtful = largest > LARGEST_SAFE_WEIGHT  # two that are no larger fit together
+        grid = functional.pad(sizes[doubtful], (1, 0))[:, self._pairs.to(sizes.device)]
+        beyond[doubtful] |= grid.topk(2, dim=-1).values.sum(-1).amax(-1) > LARGEST_SAFE_PAIR
+        return beyond
+
+    @functools.cached_property
+    def _pairs(self) -> Tensor | None:
+        """Inputs of one number side by side, i64[numbers, most of one], counted from 1, 0 where there are fewer."""
+        numbers = None if self.room is None else self.room[0].numbers
+        if numbers is None:
+            return None
+        grid = by_number(np.arange(1, len(numbers) + 1), numbers)
+        return torch.from_numpy(grid) if grid.shape[-1] > 1 else None
 
     @property
     def _where(self) -> dict[str, int]:
@@ -101,15 +132,6 @@ class Integers:
     def _parameters(self, dtype: Any) -> tuple[Tensor, Tensor | None]:
         zero_point = None if self.zero_point is None else torch.from_numpy(self.zero_point)
         return torch.from_numpy(np.array(self.scale)).to(dtype), zero_point
-
-
-def _held(levels: np.ndarray, room: Room, *, rows_first: bool) -> np.ndarray:
-    """`levels` cut off where there is no room for them; output channels lie on the first axis or on the last."""
-    rows = levels.reshape(len(levels), -1) if rows_first else np.moveaxis(levels, -2, -1)
-    cut = room.held(rows.astype(np.float64))
-    back = cut.reshape(levels.shape) if rows_first else np.moveaxis(cut, -1, -2)
-    whole: np.ndarray = back.astype(np.int64)
-    return whole
 
 
 def _room(node: ir.Node) -> tuple[Room, bool] | None:

@@ -34,9 +34,36 @@ class Judgement:
     right: float | None = None
 
     @property
-    def score(self) -> tuple[float, ...]:
-        """What makes one better than another: labels where they are learnt from, then agreement, then the loss."""
-        return (*(() if self.right is None else (self.right,)), self.agreement, -self.loss)
+    def share(self) -> float:
+        """What counts first: labels where they are learnt from, else agreement."""
+        return self.agreement if self.right is None else self.right
+
+
+@dataclass(frozen=True)
+class Best:
+    """The weights that are kept, by what the select samples said of them.
+
+    Attributes:
+        highest: The highest share that any weights had.
+        share: The share of those that are kept.
+        loss: Their loss.
+    """
+
+    highest: float
+    share: float
+    loss: float
+
+    def after(self, judgement: Judgement, samples: int) -> Best | None:
+        """What is kept now that other weights are judged so; None where it stays as it is.
+
+        Shares within one sample of the highest are alike: one sample of fifty that changes its class says less than the
+        loss of all fifty.
+        """
+        highest = max(self.highest, judgement.share)
+        least = highest - (1 + 1e-6) / max(samples, 1)
+        if judgement.share < least or (self.share >= least and not judgement.loss < self.loss):
+            return None
+        return Best(highest, judgement.share, judgement.loss)
 
 
 @dataclass(frozen=True)
@@ -76,8 +103,9 @@ class Judge:
             wanted += [self._arrays(answers, teacher.runner, i) for i in range(len(samples))]
             got += [self._arrays(made, student, i) for i in range(len(samples))]
         count = len(self.samples)
+        loss = float(np.sum(losses)) / count
         return Judgement(
-            self.agreement(wanted, got), float(np.sum(losses)) / count, right / count if self.labels else None
+            self.agreement(wanted, got), loss if np.isfinite(loss) else np.inf, right / count if self.labels else None
         )
 
     def _arrays(self, made: dict[str, torch.Tensor], runner: Runner, index: int) -> Arrays:

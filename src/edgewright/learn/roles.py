@@ -43,11 +43,13 @@ class Roles:
         floats: Float constants.
         integers: Integers behind a DequantizeLinear, with one of the nodes that read them: learnt as floats.
         statistics: Running means and variances of batch norms.
+        halves: Constants of 16-bit floats that would be learnt if they were wider.
     """
 
     floats: dict[str, None] = field(default_factory=dict)
     integers: dict[str, ir.Node] = field(default_factory=dict)
     statistics: dict[str, None] = field(default_factory=dict)
+    halves: list[str] = field(default_factory=list)
 
 
 def roles(ir_model: ir.Model) -> Roles:
@@ -95,6 +97,8 @@ def _learn(value: ir.Value | None, found: Roles, derived: set[ir.Value], *, dire
     if _is_own(value) and _is_float(value) and (direct or _size(value) > 1):
         found.floats[value.name or ""] = None
         return
+    if _is_own(value) and _is_half(value) and (value.name or "") not in found.halves:
+        found.halves.append(value.name or "")
     node = value.producer()
     if value not in derived or node is None:
         return
@@ -138,6 +142,11 @@ def _is_own(value: ir.Value | None) -> bool:
 def _is_float(value: ir.Value | None) -> bool:
     tensor = constant_tensor(value)
     return tensor is not None and tensor.dtype.name in ("FLOAT", "DOUBLE")
+
+
+def _is_half(value: ir.Value | None) -> bool:
+    tensor = constant_tensor(value)
+    return tensor is not None and tensor.dtype.name in ("FLOAT16", "BFLOAT16")
 
 
 def _size(value: ir.Value) -> int:

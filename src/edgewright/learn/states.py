@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import numpy as np
 
 from edgewright.errors import EdgewrightError
 from edgewright.files import read_whole, write_whole
+from edgewright.learn.judging import Best
 
 _FILE = "training.state"
 _MAGIC = b"edgewright training 1"
@@ -30,7 +31,8 @@ class State:
     Attributes:
         step: Steps done.
         seconds: Time spent.
-        best: Score of the best weights, higher is better, () before the first evaluation.
+        best: What the select samples said of the best weights, None before the first evaluation.
+        kept_step: The step after which they were so.
         stale: Evaluations since.
         curve: What evaluations said, JSON-ready.
         arrays: f32 arrays by name: weights as they are (`now/`), as they were best (`best/`), the optimizer's (`moment/`).
@@ -39,7 +41,8 @@ class State:
 
     step: int = 0
     seconds: float = 0.0
-    best: tuple[float, ...] = ()
+    best: Best | None = None
+    kept_step: int = 0
     stale: int = 0
     curve: list[dict[str, Any]] = field(default_factory=list)
     arrays: dict[str, np.ndarray] = field(default_factory=dict)
@@ -55,9 +58,10 @@ class State:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as problem:
             raise EdgewrightError("E105", f"folder `{folder}` cannot be made: {problem.strerror}") from None
+        best = None if self.best is None else astuple(self.best)
         head = {
-            "fingerprint": fingerprint, "step": self.step, "seconds": self.seconds, "best": list(self.best),
-            "stale": self.stale, "curve": self.curve, "done": self.done,
+            "fingerprint": fingerprint, "step": self.step, "seconds": self.seconds, "best": best,
+            "kept_step": self.kept_step, "stale": self.stale, "curve": self.curve, "done": self.done,
             "arrays": [[name, list(array.shape)] for name, array in self.arrays.items()],
         }  # fmt: skip
         blobs = [np.ascontiguousarray(array, "<f4").tobytes() for array in self.arrays.values()]
@@ -99,8 +103,10 @@ class State:
 
 
 def _fields(head: Mapping[str, Any]) -> dict[str, Any]:
+    best = head["best"]
     return {
-        "step": int(head["step"]), "seconds": float(head["seconds"]), "best": tuple(map(float, head["best"])),
+        "step": int(head["step"]), "seconds": float(head["seconds"]),
+        "best": None if best is None else Best(*map(float, best)), "kept_step": int(head["kept_step"]),
         "stale": int(head["stale"]), "curve": list(head["curve"]), "done": bool(head["done"]),
     }  # fmt: skip
 

@@ -1,7 +1,8 @@
 """The loop: a student learns from its teacher, step by step, and the best of it is kept.
 
 The learning rate rises, then falls by a cosine (Loshchilov and Hutter 2016, "SGDR", section 3) over the steps or minutes
-asked for. The select samples are asked now and then; the weights with which they agree most are what is written.
+asked for. The select samples are asked now and then; the weights with which they agree most are what is written, of those
+with which they agree alike the ones of the least loss.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from torch import Tensor
 from edgewright.contracts import Sample
 from edgewright.errors import EdgewrightError
 from edgewright.learn.feeding import Feed, augmented, tensors
-from edgewright.learn.judging import Judge
+from edgewright.learn.judging import Best, Judge
 from edgewright.learn.losses import Loss, class_labels
 from edgewright.learn.options import Training
 from edgewright.learn.running import Runner, Teacher
@@ -38,6 +39,7 @@ class Trainer:
     Attributes:
         student: What learns.
         teacher: What it learns from.
+        origin: Hash of the teacher's network.
         loss: What is minimized.
         feed: The samples it learns from.
         judge: What says which weights are best, None where there are no select samples: then the last are kept.
@@ -50,6 +52,7 @@ class Trainer:
 
     student: Runner
     teacher: Teacher
+    origin: str
     loss: Loss
     feed: Feed
     judge: Judge | None
@@ -151,10 +154,11 @@ class Trainer:
             judgement = self.judge(self.student, self.teacher)
             point |= {"agreement": judgement.agreement, "select_loss": judgement.loss}
             point |= {} if judgement.right is None else {"right": judgement.right}
-            better = not state.best or judgement.score > state.best
+            first = Best(judgement.share, judgement.share, judgement.loss)
+            better = first if state.best is None else state.best.after(judgement, len(self.judge.samples))
             state.stale = 0 if better else state.stale + 1
             if better:
-                state.best = judgement.score
+                state.best, state.kept_step = better, state.step
                 state.arrays |= {f"best/{name}": array for name, array in now.items()}
         state.curve.append(point)
         state.arrays |= _moments(optimizer)
@@ -195,9 +199,11 @@ class Trainer:
         return torch.optim.AdamW(groups, lr=self.options.rate)
 
     def _fingerprint(self, weights: dict[str, Tensor]) -> str:
-        """What must be the same for a training to go on: options, seed, samples and the weights it begins with."""
+        """What must be the same for a training to go on: options, seed, samples, teacher and the weights it begins with."""
         plain = {key: value for key, value in dump(self.options).items() if key != "state"}
-        digest = hashlib.sha256(json.dumps([plain, self.feed.seed, sorted(self.feed.samples.groups)]).encode())
+        digest = hashlib.sha256(
+            json.dumps([plain, self.feed.seed, sorted(self.feed.samples.groups), self.origin]).encode()
+        )
         for name, weight in weights.items():
             digest.update(name.encode())
             digest.update(weight.detach().cpu().contiguous().numpy().tobytes())

@@ -33,6 +33,7 @@ __all__ = [
     "ChannelBarrier",
     "ChannelGroup",
     "ChannelReport",
+    "Coverage",
     "Decision",
     "DeployOutcome",
     "Environment",
@@ -135,6 +136,42 @@ class Saturation(Record):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Coverage(Record):
+    """Whether the calibrate samples that compression learnt from cover the judges, by the original's outputs for both.
+
+    Attributes:
+        decision: "not covered" where judges lie apart, beyond chance and by much; "unknown" where it cannot be told.
+        message: One sentence for people.
+        calibrate: Sources compared that compression learnt from.
+        judges: Sources compared that judge.
+        beyond: Part of the judges farther from every calibrate sample than `limit`, 0..1.
+        low: Its lower confidence bound.
+        high: Its upper confidence bound.
+        p_value: Chance of such distances where both kinds are drawn alike.
+        limit: Distance to the nearest other one that 95 % of the calibrate samples keep.
+        unseen_classes: Part of the judges given a class that no calibrate sample was given, and the same of each calibrate
+            sample against the others; None where the task names no classes.
+        edges: Edges of bins of nearest distances.
+        calibrate_shares: Part of the calibrate samples in each bin, by the distance to the nearest other one.
+        judge_shares: Part of the judges in each bin, by the distance to the nearest calibrate sample.
+    """
+
+    decision: Literal["covered", "not covered", "unknown"]
+    message: str
+    calibrate: int
+    judges: int
+    beyond: float = math.nan
+    low: float = math.nan
+    high: float = math.nan
+    p_value: float = math.nan
+    limit: float = math.nan
+    unseen_classes: tuple[float, float] | None = None
+    edges: tuple[float, ...] = ()
+    calibrate_shares: tuple[float, ...] = ()
+    judge_shares: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
 class VerifyReport(Record):
     """Whether a bundle gives the original's answers, judged on the shipped files untouched.
 
@@ -152,6 +189,7 @@ class VerifyReport(Record):
         seed: Seed of every random choice.
         environment: Where.
         saturation: What saturating int8 kernels do to the answers here; None where nothing.
+        coverage: Whether what compression learnt from covers the judges; None where it learnt nothing from samples.
     """
 
     bundle_hash: str
@@ -168,6 +206,7 @@ class VerifyReport(Record):
     seed: int
     environment: Environment
     saturation: Saturation | None = None
+    coverage: Coverage | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

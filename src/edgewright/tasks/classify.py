@@ -129,6 +129,11 @@ def postprocess(outputs: Arrays, spec: Spec) -> Classification:
     return Classification(top[0].index, top[0].label, top[0].score, top)
 
 
+def named_classes(result: Classification) -> frozenset[str]:
+    """The class of the sample; none where it has no class."""
+    return frozenset((result.label,)) if result.index >= 0 else frozenset()
+
+
 def metric(results: Sequence[Classification], labels: Sequence[int], spec: Spec) -> dict[str, float]:
     """Share of samples whose label is the winner ("top-1") and is among the best five ("top-5")."""
     if not results:

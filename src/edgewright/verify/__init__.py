@@ -23,7 +23,7 @@ from edgewright.model import Arrays, Model
 from edgewright.options import require_agreement
 from edgewright.progress import SILENT, Progress
 from edgewright.records import Decision, Environment, Gate, VerifyReport
-from edgewright.verify import gates, saturation
+from edgewright.verify import coverage, gates, saturation
 from edgewright.verify.seen import Distances, Seen
 
 _MOST_DISAGREEMENTS = 50
@@ -46,7 +46,7 @@ def verify(
     Args:
         model: The original network, as it was loaded.
         bundle: What to judge, or its folder; every file's hash is checked first.
-        samples: Only the role judge is read.
+        samples: Only the role judge is judged by; calibrate samples that made the bundle are compared with them.
         min_agreement: Least agreement with the original, above 0 and at most 1. No labels are needed.
         max_drop: Largest drop of the task's metric, 0..1; needs labels.
         threads: Threads of both networks.
@@ -63,14 +63,13 @@ def verify(
     original.require_original(model, bundle)
     judges = original.judges(samples)
     original.refuse_used(judges, bundle)
-    task = registry.get("tasks", model.spec.task)
-    if max_drop is not None and not task.METRIC:
-        raise EdgewrightError("E305", f"task `{model.spec.task}` has no metric, so there is no drop to limit")
+    task = _task(model, max_drop)
     noise = original.noise_floor(model, judges, threads=threads)
     needs = task.METRIC if max_drop is not None else None
     answers = answers or original.Answers(model, threads=threads)
     assert answers.model is model
-    seen = _compare(answers, bundle, judges, task, threads=threads, progress=progress, labelled_for=needs)
+    watch = coverage.Watch(bundle, samples, judges, task)
+    seen = _compare(answers, bundle, judges, task, watch, threads=threads, progress=progress, labelled_for=needs)
     numeric = _numeric(model, bundle, judges, seen, noise, threads)
     settled = numeric.decision == "pass" and (not bundle.lossy or _unchanged(model, bundle, seen))
     asked = [*gates.original_gate(model, noise), numeric]
@@ -86,9 +85,17 @@ def verify(
         agreement=task.AGREEMENT, metric=_metric(model, bundle, seen, task),
         disagreements=_disagreements(model, seen, task, min_agreement), seed=seed, environment=Environment.here(),
         saturation=saturation.measure(answers, bundle, judges, seen, task, threads=threads, progress=progress),
+        coverage=watch.coverage(answers, seed=seed) if seen.comparable else None,
     )  # fmt: skip
     bundle.add_evidence("verify", report.to_json())
     return report
+
+
+def _task(model: Model, max_drop: float | None) -> Any:
+    task = registry.get("tasks", model.spec.task)
+    if max_drop is not None and not task.METRIC:
+        raise EdgewrightError("E305", f"task `{model.spec.task}` has no metric, so there is no drop to limit")
+    return task
 
 
 def _compare(
@@ -96,6 +103,7 @@ def _compare(
     bundle: Bundle,
     judges: SampleSource,
     task: Any,
+    watch: coverage.Watch,
     *,
     threads: int,
     progress: Progress,
@@ -111,7 +119,9 @@ def _compare(
             got = shipped.run(sample.arrays)
             _note_errors(seen, sample, expected, got)
             if seen.comparable:
-                _note_results(seen, sample, _decode(task, expected, model), _decode(task, got, model, bundle))
+                result = _decode(task, expected, model)
+                watch.note(sample, expected, result)
+                _note_results(seen, sample, result, _decode(task, got, model, bundle))
             progress.update("verify", seen.count, len(judges))
             if not seen.comparable:
                 break  # every further sample would say the same

@@ -162,6 +162,11 @@ def _strong(found: Candidates, options: Options) -> tuple[np.ndarray, np.ndarray
     return found.boxes[rows], scores[rows, columns], columns, int(broken.sum())
 
 
+def named_classes(result: Detections) -> frozenset[str]:
+    """The classes of the boxes that were found."""
+    return frozenset(result.name(index) for index in result.classes[: result.found].tolist())
+
+
 def metric(results: Sequence[Detections], labels: Sequence[Truth], spec: Spec) -> dict[str, float]:
     """Mean average precision against labels: COCO's at IoU 0.5 and over 0.5 to 0.95, and VOC's at 0.5 (area).
 
