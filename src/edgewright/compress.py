@@ -47,6 +47,7 @@ def compress(
     overrides: Overrides | None = None,
     min_agreement: float = 0.98,
     seed: int = 0,
+    last: str | None = None,
     clock: Stopwatch | None = None,
     memo: Memo | None = None,
     progress: Progress = SILENT,
@@ -61,6 +62,7 @@ def compress(
         overrides: Options by pass name, over the recipe's own.
         min_agreement: What passes that may leave layers in float should reach on the select samples, 0..1.
         seed: Seed of every random choice.
+        last: Stop after the pass of this name; clocks still measure what the whole recipe makes.
         clock: What passes may measure time with.
         memo: Where passes find what they found out before.
         progress: Told of each step.
@@ -81,6 +83,8 @@ def compress(
             progress.update("compress", number, len(steps))
             context.clock = None if clock is None else _following(clock, steps[number + 1 :], context)
             model = _apply(model, step, context)
+            if step.name == last:
+                break
         progress.update("compress", len(steps), len(steps))
     assert [info.name for info in model.inputs] == [info.name for info in inputs], f"`{recipe.name}` changed the inputs"
     assert [info.name for info in model.outputs] == [info.name for info in outputs], (

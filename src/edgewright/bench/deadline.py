@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 
 
@@ -29,5 +28,4 @@ class Deadline:
 
     def eta(self, done: int, total: int) -> float:
         """Minutes until `total` things are done, by the pace so far; no more than what is left."""
-        pace = self.spent / done if done else math.inf
-        return min(pace * (total - done), self.left)
+        return min(self.spent / done * (total - done), self.left) if done else self.left

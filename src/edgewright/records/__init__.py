@@ -25,6 +25,7 @@ from edgewright.records.measuring import (
     Timing,
     Trust,
 )
+from edgewright.records.searching import Frontier, SearchPoint
 
 __all__ = [
     "BenchResult",
@@ -37,6 +38,7 @@ __all__ = [
     "DeployOutcome",
     "Environment",
     "Fastest",
+    "Frontier",
     "Gate",
     "InspectReport",
     "Layer",
@@ -45,6 +47,7 @@ __all__ = [
     "Record",
     "Roofline",
     "Saturation",
+    "SearchPoint",
     "TensorError",
     "Timing",
     "Trust",
@@ -274,6 +277,8 @@ class DeployOutcome(Record):
         command: The command line that reproduces this.
         seed: Seed.
         environment: Where.
+        notes: What should be known about the measurement.
+        frontier: What a search found, where there was one.
     """
 
     model_name: str
@@ -289,3 +294,4 @@ class DeployOutcome(Record):
     seed: int
     environment: Environment
     notes: tuple[str, ...] = ()
+    frontier: Frontier | None = None

@@ -16,7 +16,7 @@ from edgewright.bundle import Bundle
 from edgewright.errors import EdgewrightError
 from edgewright.files import write_whole
 from edgewright.records import Candidate, DeployOutcome, InspectReport, LocateReport
-from edgewright.report import charts, quantization, training
+from edgewright.report import charts, frontier, quantization, training
 from edgewright.report.quantization import words
 from edgewright.report.quantization.chart import chart
 from edgewright.report.quantization.table import columns
@@ -93,6 +93,9 @@ def render(outcome: DeployOutcome, run: Path) -> str:
         quantized_columns=columns,
         trained=training.parts(outcome, run)[: training.MOST_PARTS],
         training_chart=training.chart,
+        frontier=outcome.frontier,
+        frontier_chart=frontier.chart(outcome.frontier, outcome.chosen) if outcome.frontier else None,
+        frontier_points=frontier.ordered(outcome.frontier) if outcome.frontier else [],
         versions=", ".join(f"{name} {version}" for name, version in outcome.environment.versions.items()),
         agreement=_agreement,
     )

@@ -125,6 +125,7 @@ class Goal:
         measure: What a graph really costs.
         tolerance: Part of the limit by which it may be missed.
         times: Where the cost is time, what each group saves.
+        clock: And the label of the clock that says so.
     """
 
     costs: Cost
@@ -132,6 +133,7 @@ class Goal:
     measure: Callable[[ir.Model], float]
     tolerance: float = _ROUNDING
     times: Times | None = None
+    clock: str | None = None
 
 
 def _goal(ir_model: ir.Model, found: Groups, rooms: Mapping[str, Room], config: Any, context: Context) -> Goal:
@@ -147,7 +149,12 @@ def _goal(ir_model: ir.Model, found: Groups, rooms: Mapping[str, Room], config: 
         measure = costing.measured_macs if what == "macs" else costing.measured_bytes
         goal = Goal(_costs(ir_model, found, what), share * measure(ir_model), measure)
     able = rooms if goal.times is None else goal.times.saving
-    least = _without(ir_model, found, goal, {name: rooms[name].choices[-1] for name in able}) if able else 1.0
+    widest = {name: rooms[name].choices[-1] for name in able}
+
+    def left() -> float:
+        return _without(ir_model, found, goal, widest)
+
+    least = 1.0 if not able else left() if goal.clock is None else context.remember(["least", goal.clock, widest], left)
     if least > goal.limit * (1 + goal.tolerance):
         idle = f" of {len(rooms)} groups, {len(able)} save time when they lose channels;" if goal.times else ""
         raise EdgewrightError(
@@ -188,7 +195,7 @@ def _time_goal(ir_model: ir.Model, found: Groups, rooms: Mapping[str, Room], sha
     def measure(graph: ir.Model) -> float:
         return clock.ratios(ir_model, {"pruned": graph})["pruned"].value
 
-    return Goal(times, share, measure, TIME_TOLERANCE, times)
+    return Goal(times, share, measure, TIME_TOLERANCE, times, clock.label)
 
 
 def _without(ir_model: ir.Model, found: Groups, goal: Goal, lost: Mapping[str, int]) -> float:
