@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from edgewright.bundle import Bundle
     from edgewright.compress import compress
     from edgewright.convert import convert
-    from edgewright.deploy import deploy
+    from edgewright.deploy import SearchPlan, deploy
     from edgewright.errors import EdgewrightError, EdgewrightWarning
     from edgewright.inspect import inspect
     from edgewright.load import load
@@ -44,6 +44,7 @@ _HOMES = {
     "Model": "model",
     "Recipe": "recipe",
     "Samples": "samples",
+    "SearchPlan": "deploy",
     "Session": "session",
     "Spec": "spec",
     "Target": "target",
@@ -69,6 +70,7 @@ __all__ = [
     "Model",
     "Recipe",
     "Samples",
+    "SearchPlan",
     "Session",
     "Spec",
     "Target",

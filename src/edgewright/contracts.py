@@ -121,6 +121,41 @@ class QuantFormat:
     reason: str = ""
 
 
+@dataclass(frozen=True)
+class TimeRatio:
+    """Measured time of a network over that of another, with its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+    @property
+    def saved(self) -> float:
+        """Share of the time that is saved; 0 where the interval holds 1, since noise saves nothing."""
+        return max(1 - self.value, 0.0) if self.high < 1 else 0.0
+
+
+class Clock(Protocol):
+    """Time on the target's runtime, as passes may ask for it: they know neither runtimes nor how one measures."""
+
+    label: str  # what is measured, where and how: equal labels, comparable times
+
+    def ratios(self, ir_model: ir.Model, variants: Mapping[str, ir.Model]) -> dict[str, TimeRatio]:
+        """Time of each variant over that of `ir_model`, both as they are after the recipe's further steps.
+
+        Weights need not be right, only the shapes: time does not depend on values.
+        """
+
+
+class Stopwatch(Protocol):
+    """The same for whole networks, as they ship: what `compress` makes the passes' `Clock` of."""
+
+    label: str
+
+    def ratios(self, model: Model, variants: Mapping[str, Model]) -> dict[str, TimeRatio]:
+        """Time of each variant over that of `model`, measured side by side."""
+
+
 class Context(Protocol):
     """What `compress` gives a pass. Passes never name or import a runtime."""
 
@@ -132,6 +167,13 @@ class Context(Protocol):
     seed: int
     original: ir.Model | None  # the network before the recipe's first lossy step; None before one was made
     kept: Mapping[str, Kept]  # by tensor, which of the original's channels are left
+    clock: Clock | None  # None where nothing can be measured: the caller gave none
+
+    def remember(self, what: object, make: Callable[[], Any]) -> Any:
+        """What `make` returns (JSON-ready), or returned before for the same network, samples, seed and `what`.
+
+        For what is expensive and asked for again and again, such as by a search over one option.
+        """
 
     def required(self, samples: int) -> float:
         """How far so many select samples must agree, 0..1."""
@@ -153,6 +195,9 @@ class Pass(Protocol):
     LOSSY: bool  # False: outputs stay equal within float rounding
     NEEDS_SAMPLES: bool
     Config: type  # frozen dataclass, every field with a default
+    # A pass that changes what the runtime computes, and not only with which weights, may also define `ROUGH`: options
+    # with which it makes in seconds, from few samples, a network that takes as long as the real one. Clocks use it.
+    # And `EXCLUSIVE`: options of which one counts, so that a caller's takes the place of the recipe's.
 
     def apply(self, ir_model: ir.Model, config: Any, context: Context) -> dict[str, Any]:
         """Change `ir_model` in place (it is a clone) and return JSON-ready statistics.

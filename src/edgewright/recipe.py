@@ -10,6 +10,7 @@ inference_precision = "f32"
 from __future__ import annotations
 
 import difflib
+import json
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -41,6 +42,7 @@ class Recipe:
         convert: Runtime name -> convert options.
         runtimes: Runtimes it makes sense for; empty means all.
         deploy: True where `deploy` tries it without being asked.
+        search: True where `deploy --search` also tries it behind pruning.
     """
 
     name: str
@@ -49,6 +51,7 @@ class Recipe:
     convert: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     runtimes: tuple[str, ...] = ()
     deploy: bool = True
+    search: bool = False
 
     @classmethod
     def named(cls, recipe: str | Path | Recipe) -> Recipe:
@@ -86,7 +89,7 @@ class Recipe:
         Raises:
             EdgewrightError: E320 for an unknown key, a value of the wrong type or a step without `pass`.
         """
-        unknown = set(document) - {"description", "steps", "convert", "runtimes", "deploy"}
+        unknown = set(document) - {"description", "steps", "convert", "runtimes", "deploy", "search"}
         if unknown:
             raise EdgewrightError("E320", f"recipe `{name}` has unknown keys: {', '.join(sorted(unknown))}")
         for key, kind in (
@@ -95,6 +98,7 @@ class Recipe:
             ("convert", dict),
             ("runtimes", list),
             ("deploy", bool),
+            ("search", bool),
         ):
             if key in document and not isinstance(document[key], kind):
                 raise EdgewrightError(
@@ -117,6 +121,7 @@ class Recipe:
             {runtime: dict(options) for runtime, options in convert.items()},
             tuple(runtimes),
             document.get("deploy", True),
+            document.get("search", False),
         )
 
     def to_mapping(self) -> dict[str, Any]:
@@ -127,7 +132,36 @@ class Recipe:
             "convert": {runtime: dict(options) for runtime, options in self.convert.items()},
             "runtimes": list(self.runtimes),
             "deploy": self.deploy,
+            "search": self.search,
         }
+
+    def to_toml(self) -> str:
+        """The recipe as a file that `read` takes."""
+        lines = [
+            f"description = {_toml(self.description)}",
+            f"runtimes = {_toml(self.runtimes)}",
+            f"deploy = {_toml(self.deploy)}",
+            f"search = {_toml(self.search)}",
+        ]
+        for step in self.steps:
+            lines += ["", "[[steps]]", f"pass = {_toml(step.name)}"]
+            lines += [f"{_toml(key)} = {_toml(value)}" for key, value in step.config.items() if value is not None]
+        for runtime, options in self.convert.items():
+            lines += ["", f"[convert.{_toml(runtime)}]"]
+            lines += [f"{_toml(key)} = {_toml(value)}" for key, value in options.items() if value is not None]
+        return "\n".join(lines) + "\n"
+
+
+def _toml(value: Any) -> str:
+    """A value as TOML writes it. JSON's strings, numbers, lists and truth values are TOML's too; its tables are not.
+
+    Source: TOML 1.0.0, "String", "Float", "Inline Table".
+    """
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{_toml(str(key))} = {_toml(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, (list, tuple)):
+        return "[" + ", ".join(_toml(item) for item in value) + "]"
+    return json.dumps(value).replace("\x7f", "\\u007f")
 
 
 def names() -> tuple[str, ...]:

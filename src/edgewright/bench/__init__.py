@@ -41,6 +41,7 @@ def bench(
     *,
     race: Sequence[Collection[str]] = (),
     on: Board | str | None = None,
+    keep: bool = True,
     on_failure: OnFailure | None = None,
     progress: Progress = SILENT,
 ) -> tuple[BenchResult, ...]:
@@ -58,6 +59,7 @@ def bench(
             fastest in every group that it is in, or is in none, leaves the rounds once its median is known to the
             plan's `rough_half_width`; its interval is that much wider. Without groups all are measured to the end.
         on: Measure on this machine instead, `ssh://USER@HOST`; file -> arrays is not timed there (see `bench.remote`).
+        keep: Add each result to its bundle's evidence.
         on_failure: Told of a bundle that cannot be measured, which is then left out of the results; by default the
             first failure ends the whole measurement.
         progress: Told after every round.
@@ -78,8 +80,9 @@ def bench(
         else:
             board = on if isinstance(on, Board) else Board.parse(on)
             measured = measure_there(board, templates, plan, on_failure=on_failure, progress=progress)
-    for bundle, result in measured:
-        _keep(bundle, result, progress)
+    if keep:
+        for bundle, result in measured:
+            _keep(bundle, result, progress)
     return tuple(result for _, result in measured)
 
 

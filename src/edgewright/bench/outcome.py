@@ -112,6 +112,7 @@ def _telemetry(entry: Entry, seen: trust.Observation, machine: Mapping[str, Any]
             "runs_per_round": entry.block_runs,
             "measured_seconds": wall,
             "round_medians_ms": [float(np.median(item)) for item in entry.rounds],
+            "round_lows_ms": [float(np.min(item)) for item in entry.rounds],
             "spread": statistics.robust_cv(seen.times_ms),
             "modes_ratio": statistics.modes_ratio(seen.times_ms),
             "half_width": statistics.half_width(seen.timing),

@@ -11,8 +11,11 @@ from edgewright.cli.tables import size
 from edgewright.errors import EdgewrightError
 
 if TYPE_CHECKING:
+    from edgewright.bench.stopwatch import Stopwatch
     from edgewright.model import Model
     from edgewright.recipe import Recipe
+    from edgewright.samples import Samples
+    from edgewright.target import Target
 
 
 @edgewright_command(name="compress", short_help="One recipe on one model")
@@ -61,15 +64,17 @@ def command(
     network = load_network(terminal, model, spec)
     opened = open_samples(terminal, samples, network) if samples else None
     overrides = {name: v for name, v in terminal.options.sets.items() if name in {s.name for s in chosen.steps}}
+    target = Target(runtime, cpu)
     with terminal.progress() as progress:
         small = compress(
             network,
             chosen,
             opened,
-            target=Target(runtime, cpu),
+            target=target,
             overrides=overrides,
             min_agreement=min_agreement,
             seed=seed,
+            clock=_clock(terminal, target, opened),
             progress=progress,
         )
     path = small.save(out)
@@ -86,6 +91,17 @@ def command(
         f"edgewright convert {quoted(path, '--runtime', runtime, '--out', f'bundles/{chosen.name}-{runtime}')}"
     )
     return 0
+
+
+def _clock(terminal: Terminal, target: Target, samples: Samples | None) -> Stopwatch | None:
+    """What passes may measure time with; None where this machine lacks what the target's CPU has, or the runtime."""
+    from edgewright import registry
+    from edgewright.bench.stopwatch import Stopwatch
+
+    if target.runtime not in registry.installed("runtimes") or not Stopwatch.can_measure(target):
+        return None
+    options = terminal.options.sets.get(target.runtime, {})
+    return Stopwatch(target, samples, threads=terminal.options.threads, options=options)
 
 
 def _show(terminal: Terminal, network: Model, small: Model) -> None:

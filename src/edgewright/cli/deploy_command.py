@@ -16,7 +16,8 @@ from edgewright.errors import EdgewrightError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from edgewright.records import Candidate, DeployOutcome
+    from edgewright.deploy import SearchPlan
+    from edgewright.records import Candidate, DeployOutcome, Frontier
 
 _COLOURS = {"chosen": "bold green", "verified": "green", "undecided": "yellow", "rejected": "yellow", "failed": "red"}
 
@@ -46,6 +47,12 @@ _SHARP = 0.05
 @click.option("--max-drop", type=float, help="Largest drop of the task's metric, 0.01 = one point; needs labels.")
 @click.option("--cpu", default="host", show_default=True, help="CPU to make files for (edgewright list cpus).")
 @click.option("--out", metavar="DIR", help="Folder of the run; a stopped one goes on.  [default: runs/MODEL]")
+@click.option(
+    "--search",
+    is_flag=True,
+    help="Also search for the most pruning and the layers in float that are within the budget.",
+)
+@click.option("--minutes", type=float, help="How long a search may take.  [default: 30]")
 @click.option("--limit", type=click.IntRange(1), help="Use at most this many samples.")
 @click.option("--seed", type=int, default=0, show_default=True)
 def command(terminal: Terminal, model: str, samples: str | None, **options: Any) -> int:
@@ -57,17 +64,23 @@ def command(terminal: Terminal, model: str, samples: str | None, **options: Any)
     \b
     edgewright deploy model.onnx --samples photos/ --spec spec.toml
     edgewright deploy zoo:efficientnet-lite0 --samples photos/ --runtime onnxruntime,openvino --out runs/x --json
+    edgewright deploy model.onnx --samples photos/ --search --minutes 60
     """
     from edgewright.deploy import candidates, deploy
+    from edgewright.deploy.searching import check_searchable
 
+    plan = _search_plan(options["search"], options["minutes"])
     choice = {
         "runtimes": tuple(name for name in options["runtimes"].split(",") if name),
         "recipes": options["recipes"],
         "cpu": options["cpu"],
     }
     planned = candidates(**choice)  # a name that is not known is said before anything is read
+    overrides = _overrides(terminal)
+    if plan is not None:
+        check_searchable(planned, overrides)
     if terminal.options.dry_run:
-        return _dry_run(terminal, planned)
+        return _dry_run(terminal, planned, plan)
     network = load_network(terminal, model, options["spec"])
     opened = open_samples(
         terminal, samples, network, labels=options["labels"], roles=options["roles"], limit=options["limit"]
@@ -82,7 +95,8 @@ def command(terminal: Terminal, model: str, samples: str | None, **options: Any)
             max_drop=options["max_drop"],
             threads=terminal.options.threads,
             out=folder,
-            overrides=_overrides(terminal),
+            overrides=overrides,
+            search=plan,
             command="edgewright " + shlex.join(sys.argv[1:]),
             seed=options["seed"],
             progress=progress,
@@ -145,6 +159,8 @@ def print_outcome(console: Console, outcome: DeployOutcome) -> None:
         )
     table(console, rows, titles=("candidate", "state", "ms", "agreement", "size", "why"), right="llrrrl")
     console.print()
+    if outcome.frontier is not None:
+        _print_frontier(console, outcome.frontier, outcome.chosen)
     console.print(_sentence(outcome))
     for message, names in _uncovered(outcome).items():
         console.print(f"[yellow]not covered[/] {escape(', '.join(names))}: {escape(message)}")
@@ -158,6 +174,34 @@ def _uncovered(outcome: DeployOutcome) -> dict[str, list[str]]:
         if covered is not None and covered.decision == "not covered":
             found.setdefault(covered.message, []).append(item.name)
     return found
+
+
+def _print_frontier(console: Console, frontier: Frontier, chosen: str | None) -> None:
+    """Print what a search tried, the Pareto line marked, and what it found out."""
+    best = {point.name for point in frontier.best}
+    rows: list[list[Cell]] = []
+    for point in sorted(frontier.points, key=lambda point: point.latency_ms):
+        marks = [word for word, holds in (("chosen", point.name == chosen), ("best", point.name in best)) if holds]
+        rows.append(
+            [
+                (point.name, "bold" if point.name == chosen else ""),
+                milliseconds(point.latency_ms),
+                f"{point.relative[0]:.3f}",
+                f"{100 * point.agreement:.1f} %",
+                "-" if point.drop is None else f"{100 * point.drop:.1f}",
+                size(point.size_bytes),
+                "-" if point.macs is None else f"{point.macs / 1e6:.0f} M",
+                ("within" if point.within else "outside", "green" if point.within else "yellow"),
+                ", ".join(marks),
+            ]
+        )
+    titles = ("tried", "ms", "x original", "agreement", "drop", "size", "MACs", "budget", "")
+    table(console, rows, titles=titles, right="lrrrrrrll")
+    required = f"{100 * frontier.required:.1f} %"
+    console.print(f"agreement on {plural(frontier.samples, 'select sample')}, required {required}", markup=False)
+    for note in frontier.notes:
+        console.print(f"search: {note}", markup=False)
+    console.print()
 
 
 def _median(item: Candidate) -> str:
@@ -197,7 +241,17 @@ def _overrides(terminal: Terminal) -> dict[str, dict[str, str]]:
     return {plugin: dict(values) for plugin, values in terminal.options.sets.items() if plugin in known}
 
 
-def _dry_run(terminal: Terminal, planned: Any) -> int:
+def _search_plan(search: bool, minutes: float | None) -> SearchPlan | None:
+    from edgewright.deploy import SearchPlan
+
+    if not search:
+        if minutes is not None:
+            raise EdgewrightError("E103", f"`--minutes {minutes:g}` says how long to search", hint="add --search")
+        return None
+    return SearchPlan() if minutes is None else SearchPlan(minutes=minutes)
+
+
+def _dry_run(terminal: Terminal, planned: Any, plan: SearchPlan | None) -> int:
     document = [
         {
             "candidate": p.name,
@@ -211,6 +265,10 @@ def _dry_run(terminal: Terminal, planned: Any) -> int:
     def render(console: Console) -> None:
         table(console, [[row["candidate"], " -> ".join(row["passes"]) or "no pass"] for row in document])
         console.print(f"\neach: convert, verify, measure ({plural(len(document), 'candidate')})")
+        if plan is not None:
+            console.print(f"then search for at most {plan.minutes:g} minutes from: {', '.join(starts)}", markup=False)
 
-    terminal.emit({"would_try": document}, render)
+    starts = [p.name for p in planned if p.recipe.search]
+    searched = {} if plan is None else {"would_search": {"minutes": plan.minutes, "from": starts}}
+    terminal.emit({"would_try": document, **searched}, render)
     return 0

@@ -19,6 +19,7 @@ from edgewright.bench import BenchPlan, bench
 from edgewright.bundle import Bundle
 from edgewright.deploy.choice import ORIGINAL, pick, rank, speedup
 from edgewright.deploy.run import Planned, Run
+from edgewright.deploy.searching import check_searchable, explore, roll_back
 from edgewright.errors import EdgewrightError
 from edgewright.files import write_whole
 from edgewright.inspect import inspect
@@ -30,12 +31,13 @@ from edgewright.recipe import Recipe
 from edgewright.recipe import names as recipe_names
 from edgewright.records import BenchResult, Candidate, DeployOutcome, Environment
 from edgewright.report import report
+from edgewright.search import Found, SearchPlan
 from edgewright.target import Target
 
 if TYPE_CHECKING:
     from edgewright.samples import Samples
 
-__all__ = ["Planned", "candidates", "deploy"]
+__all__ = ["Planned", "SearchPlan", "candidates", "deploy"]
 
 
 def deploy(
@@ -52,6 +54,7 @@ def deploy(
     plan: BenchPlan | None = None,
     layers: bool = True,
     overrides: Mapping[str, Mapping[str, Any]] | None = None,
+    search: SearchPlan | None = None,
     command: str = "",
     seed: int = 0,
     progress: Progress = SILENT,
@@ -72,6 +75,7 @@ def deploy(
         plan: How to measure, as a race (see `bench`); its `threads` give way to `threads`.
         layers: Also locate the chosen bundle's layers and their times, for the report page.
         overrides: Plugin name -> option -> value, over every recipe.
+        search: How long to also look for the most pruning and the layers in float that the budget allows (`search`).
         command: The command line, for the report.
         seed: Seed of every random choice.
         progress: Where progress goes.
@@ -82,22 +86,38 @@ def deploy(
     """
     _check_budget(samples, min_agreement, max_drop)
     planned = candidates(runtimes=runtimes, recipes=recipes, cpu=cpu)
-    run = Run(Path(out), model, samples, overrides or {}, seed, progress)
+    if search:
+        check_searchable(planned, overrides or {})
+    run = Run(Path(out), model, samples, overrides or {}, seed, progress, threads)
     budget = {"min_agreement": min_agreement, "max_drop": max_drop, "threads": threads}
     judged = [run.judge(item, budget, step, len(planned)) for step, item in enumerate(planned)]
+    found = Found() if search is None else explore(run, planned, judged, budget, search)
+    judged += [
+        run.judge(Planned(*pair), budget, step, len(found.candidates)) for step, pair in enumerate(found.candidates)
+    ]
     plan = replace(plan or BenchPlan(seed=seed), threads=(threads,))
-    measured, notes = _measure(judged, run.bundles, samples, plan, progress)
-    chosen = pick(judged, measured)
-    if chosen and layers:
-        notes += _examine(model, run.bundles[chosen], samples, threads, progress)
-    outcome = DeployOutcome(
-        model_name=model.name, origin=model.origin, chosen=chosen, candidates=rank(judged, measured, chosen),
-        speedup=speedup(chosen, judged, measured), budget=budget, threads=threads, samples=dict(samples.counts),
-        skipped=tuple(samples.skipped), command=command, seed=seed, environment=Environment.here(), notes=notes,
-    )  # fmt: skip
+    outcome = replace(_decide(run, judged, budget, plan, found, layers=layers), command=command)
     write_whole(run.out / "outcome.json", json.dumps(outcome.to_json(), indent=1))
     report(run.out)
     return outcome
+
+
+def _decide(
+    run: Run, judged: Sequence[Candidate], budget: Mapping[str, Any], plan: BenchPlan, found: Found, *, layers: bool
+) -> DeployOutcome:
+    """Measure the candidates side by side, roll back what a search found in vain, and choose."""
+    model, samples = run.model, run.samples
+    measured, notes = _measure(judged, run.bundles, samples, plan, run.progress, found.parents)
+    judged = roll_back(judged, measured, found.parents)
+    chosen = pick(judged, measured)
+    if chosen and layers:
+        notes += _examine(model, run.bundles[chosen], samples, run.threads, run.progress)
+    return DeployOutcome(
+        model_name=model.name, origin=model.origin, chosen=chosen, candidates=rank(judged, measured, chosen),
+        speedup=speedup(chosen, judged, measured), budget=budget, threads=run.threads, samples=dict(samples.counts),
+        skipped=tuple(samples.skipped), command="", seed=run.seed, environment=Environment.here(), notes=notes,
+        frontier=found.frontier,
+    )  # fmt: skip
 
 
 def candidates(
@@ -129,14 +149,21 @@ def candidates(
 
 
 def _measure(
-    judged: Sequence[Candidate], bundles: Mapping[str, Bundle], samples: Samples, plan: BenchPlan, progress: Progress
+    judged: Sequence[Candidate],
+    bundles: Mapping[str, Bundle],
+    samples: Samples,
+    plan: BenchPlan,
+    progress: Progress,
+    parents: Mapping[str, str],
 ) -> tuple[dict[str, BenchResult], tuple[str, ...]]:
     """Measurements by candidate, rejected ones too (the page shows what the budget costs), and notes on their quality.
 
     Two races: the fastest verified candidate is handed back, the fastest unmodified one is what its speed is told against.
+    What a search found and its parent race each other too, since one of them is rolled back.
     """
     verified = {item.name for item in judged if item.state == "verified"}
     originals = {item.name for item in judged if item.recipe == ORIGINAL}
+    duels = [{name, parent} for name, parent in parents.items() if name in verified]
     compared = tuple(bundles[item.name] for item in judged if item.verify is not None)
     if not compared:
         return {}, ()
@@ -145,7 +172,7 @@ def _measure(
     def lost(bundle: Bundle, threads: int, problem: EdgewrightError) -> None:
         notes.append(f"{bundle.name} could not be measured at {threads} thread(s): {problem.message}")
 
-    results = bench(compared, samples, plan, race=(verified, originals), on_failure=lost, progress=progress)
+    results = bench(compared, samples, plan, race=(verified, originals, *duels), on_failure=lost, progress=progress)
     for result in results:
         notes += [f"{result.bundle_name} is {result.trust}: {reason}" for reason in result.reasons]
     return {result.bundle_name: result for result in results}, tuple(notes)

@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from edgewright import metrics, original, registry
+from edgewright.bench.stopwatch import Stopwatch
 from edgewright.bundle import Bundle
 from edgewright.compress import compress
 from edgewright.convert import convert
 from edgewright.errors import EdgewrightError
 from edgewright.files import write_whole
+from edgewright.memo import Memo
 from edgewright.model import Model
 from edgewright.progress import Progress
 from edgewright.recipe import Recipe
@@ -27,6 +29,8 @@ from edgewright.verify import verify
 if TYPE_CHECKING:
     from edgewright.samples import Samples
 
+#: Inside the run's folder: what was expensive to find out.
+MEMO = "memo"
 _FAILURE_LOG = "failures.log"
 
 
@@ -54,7 +58,9 @@ class Run:
         overrides: Mapping[str, Mapping[str, Any]],
         seed: int,
         progress: Progress,
+        threads: int = 1,
     ) -> None:
+        self.threads, self.memo = threads, Memo(out / MEMO)
         self.out, self.model, self.samples, self.overrides, self.seed = out, model, samples, overrides, seed
         self.progress = progress
         self._compressed: tuple[str, Model] | None = None
@@ -87,7 +93,7 @@ class Run:
             name=item.name, recipe=item.recipe.name, runtime=item.target.runtime, state="failed", reason=""
         )
         try:
-            bundle = self._make(item, self._aim(budget["min_agreement"]))
+            bundle = self.make(item, self.aim(budget["min_agreement"]))
             blank = replace(
                 blank,
                 bundle=f"bundles/{item.name}",
@@ -111,14 +117,19 @@ class Run:
             return replace(blank, verify=verdict, reason=_why_not(verdict))
         return replace(blank, verify=verdict, state="verified", reason="verified")
 
-    def _aim(self, required: float) -> float:
+    def aim(self, required: float) -> float:
         """The agreement that compression should reach, so that so many judges can prove the required one."""
         if not registry.get("tasks", self.model.spec.task).PROPORTION:
             return required
         judges = len(set(self.samples.role("judge").groups))
         return metrics.share_to_pass(required, judges) or required
 
-    def _make(self, item: Planned, min_agreement: float) -> Bundle:
+    def make(self, item: Planned, min_agreement: float) -> Bundle:
+        """The candidate's bundle, made once; `min_agreement` is what compression should reach.
+
+        Raises:
+            EdgewrightError: What its recipe or its runtime cannot do.
+        """
         folder = self.out / "bundles" / item.name
         key = self._key(item, min_agreement)
         if self._state["candidates"].get(item.name) == key and folder.is_dir():
@@ -141,7 +152,7 @@ class Run:
 
     def _compress(self, item: Planned, min_agreement: float) -> Model:
         form = registry.peek("runtimes", item.target.runtime).quant_format(item.target)
-        key = f"{item.recipe.name} {form}"
+        key = f"{item.recipe.to_mapping()} {form}"
         if self._compressed is None or self._compressed[0] != key:
             passes = {step.name for step in item.recipe.steps}
             overrides = {name: values for name, values in self.overrides.items() if name in passes}
@@ -153,10 +164,19 @@ class Run:
                 overrides=overrides,
                 min_agreement=min_agreement,
                 seed=self.seed,
+                clock=self._clock(item),
+                memo=self.memo,
                 progress=self.progress,
             )
             self._compressed = (key, network)
         return self._compressed[1]
+
+    def _clock(self, item: Planned) -> Stopwatch | None:
+        """What passes may measure time with; None where this machine lacks what the target's CPU has."""
+        if not Stopwatch.can_measure(item.target):
+            return None
+        options = {**item.recipe.convert.get(item.target.runtime, {}), **self.overrides.get(item.target.runtime, {})}
+        return Stopwatch(item.target, self.samples, threads=self.threads, options=options, seed=self.seed)
 
     def _verify(self, bundle: Bundle, budget: Mapping[str, Any]) -> VerifyReport:
         asked = {**budget, "samples": self.samples.role("judge").hash, "seed": self.seed}

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 EXTRA: str | None = None
 LOSSY = True
 NEEDS_SAMPLES = False
+ROUGH = {"select": False}
 
 Operator = Literal["Conv", "ConvTranspose", "GRU", "Gather", "Gemm", "LSTM", "MatMul", "RNN"]
 _ALL: tuple[Operator, ...] = ("Conv", "ConvTranspose", "GRU", "Gather", "Gemm", "LSTM", "MatMul", "RNN")

@@ -25,6 +25,7 @@ from edgewright.records.measuring import (
     Timing,
     Trust,
 )
+from edgewright.records.searching import Frontier, SearchPoint
 
 __all__ = [
     "BenchResult",
@@ -38,6 +39,7 @@ __all__ = [
     "DeployOutcome",
     "Environment",
     "Fastest",
+    "Frontier",
     "Gate",
     "InspectReport",
     "Layer",
@@ -46,6 +48,7 @@ __all__ = [
     "Record",
     "Roofline",
     "Saturation",
+    "SearchPoint",
     "TensorError",
     "Timing",
     "Trust",
@@ -313,6 +316,8 @@ class DeployOutcome(Record):
         command: The command line that reproduces this.
         seed: Seed.
         environment: Where.
+        notes: What should be known about the measurement.
+        frontier: What a search found, where there was one.
     """
 
     model_name: str
@@ -328,3 +333,4 @@ class DeployOutcome(Record):
     seed: int
     environment: Environment
     notes: tuple[str, ...] = ()
+    frontier: Frontier | None = None

@@ -16,7 +16,7 @@ from edgewright.bundle import Bundle
 from edgewright.errors import EdgewrightError
 from edgewright.files import write_whole
 from edgewright.records import Candidate, DeployOutcome, InspectReport, LocateReport
-from edgewright.report import charts, coverage, quantization, training
+from edgewright.report import charts, coverage, frontier, quantization, training
 from edgewright.report.quantization import words
 from edgewright.report.quantization.chart import chart
 from edgewright.report.quantization.table import columns
@@ -95,6 +95,9 @@ def render(outcome: DeployOutcome, run: Path) -> str:
         training_chart=training.chart,
         covered=coverage.parts(outcome),
         coverage_chart=coverage.chart,
+        frontier=outcome.frontier,
+        frontier_chart=frontier.chart(outcome.frontier, outcome.chosen) if outcome.frontier else None,
+        frontier_points=frontier.ordered(outcome.frontier) if outcome.frontier else [],
         versions=", ".join(f"{name} {version}" for name, version in outcome.environment.versions.items()),
         agreement=_agreement,
     )

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from edgewright.contracts import Context
-from edgewright.passes.prune_channels._options import check
+from edgewright.passes.prune_channels._options import TARGETS, check
 from edgewright.passes.prune_channels._work import prune
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 EXTRA: str | None = None
 LOSSY = True
 NEEDS_SAMPLES = True
+EXCLUSIVE = TARGETS
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ class Config:
     Attributes:
         macs: Share of the network's multiply-adds that remains, above 0 and at most 1: 0.75 removes a quarter.
         size: Share of the bytes of its weights that remains, likewise.
+        latency: Share of the measured time that remains, on the target's runtime and after the recipe's further steps.
         criterion: Which channels go first: `loss`, `activation` or `l1`.
         spread: How many each group loses: `sensitivity`, `uniform`, or `given` by `ratios`.
         ratios: Pattern of group names -> share of the group's channels to remove, 0 to below 1.
@@ -45,6 +47,7 @@ class Config:
 
     macs: float | None = None
     size: float | None = None
+    latency: float | None = None
     criterion: Literal["loss", "activation", "l1"] = "loss"
     spread: Literal["sensitivity", "uniform", "given"] = "sensitivity"
     ratios: Mapping[str, float] = field(default_factory=dict)

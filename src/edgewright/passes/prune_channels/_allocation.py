@@ -4,11 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
 #: Of one axis: group -> share of the axis that its channels take; the rest belongs to no group.
 Axis = Mapping[str, float]
+
+
+class Cost(Protocol):
+    """What the network costs at the widths of its groups."""
+
+    def at(self, left: Mapping[str, float]) -> float:
+        """The cost with these shares, 0..1, of each group's channels left; 1 where not said."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,7 +65,7 @@ class Room:
         return min(self.choices, key=lambda lost: (abs(lost - share * self.width), lost))
 
 
-def uniform(rooms: Mapping[str, Room], costs: Costs, target: float) -> dict[str, int]:
+def uniform(rooms: Mapping[str, Room], costs: Cost, target: float) -> dict[str, int]:
     """Channels lost by each group where all lose about the same share, the least that reaches the cost `target`."""
     low, high = 0.0, 1.0
     for _ in range(30):
@@ -70,9 +78,7 @@ def uniform(rooms: Mapping[str, Room], costs: Costs, target: float) -> dict[str,
     return {name: room.nearest(high) for name, room in rooms.items()}
 
 
-def by_error(
-    rooms: Mapping[str, Room], costs: Costs, target: float, errors: Mapping[str, np.ndarray]
-) -> dict[str, int]:
+def by_error(rooms: Mapping[str, Room], costs: Cost, target: float, errors: Mapping[str, np.ndarray]) -> dict[str, int]:
     """Channels lost by each group, always where the least error is added for what is saved.
 
     Args:

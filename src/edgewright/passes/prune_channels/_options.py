@@ -8,6 +8,9 @@ from typing import Any
 
 from edgewright.errors import EdgewrightError
 
+#: Options that say what remains.
+TARGETS = ("macs", "size", "latency")
+
 
 def check(config: Any) -> None:
     """Refuse values that cannot be.
@@ -24,15 +27,14 @@ def check(config: Any) -> None:
     for pattern, ratio in config.ratios.items():
         if not 0 <= ratio < 1:
             raise _wrong(f"ratios.{pattern}", ratio, "at least 0 and below 1: the share of channels to remove")
-    targets = {option: getattr(config, option) for option in ("macs", "size") if getattr(config, option) is not None}
+    targets = {option: getattr(config, option) for option in TARGETS if getattr(config, option) is not None}
     for option, share in targets.items():
         if not 0 < share <= 1:
             raise _wrong(option, share, "above 0 and at most 1: the share that remains")
     if len(targets) > 1:
+        given = " and ".join(f"`prune_channels.{option}`" for option in targets)
         raise EdgewrightError(
-            "E103",
-            "options `prune_channels.macs` and `prune_channels.size` are both set: give one",
-            hint="--set prune_channels.macs=none",
+            "E103", f"options {given} are all set: give one", hint=f"--set prune_channels.{next(iter(targets))}=none"
         )
     if config.spread == "given":
         if not config.ratios or targets:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,24 +12,24 @@ from edgewright import channel_map
 from edgewright.contracts import Context
 from edgewright.errors import EdgewrightError
 from edgewright.graph import channels
-from edgewright.graph.channels import Group, Groups
+from edgewright.graph.channels import Groups
 from edgewright.graph.dataflow import lift_constants
 from edgewright.graph.shapes import infer
 from edgewright.passes.prune_channels import _costs as costing
-from edgewright.passes.prune_channels._allocation import Costs, Room, by_error, uniform
-from edgewright.passes.prune_channels._elimination import Curve, eliminate
-from edgewright.passes.prune_channels._options import matching
-from edgewright.passes.prune_channels._readers import Reading, batches, moments, reader, readings
-from edgewright.passes.prune_channels._sensitivity import corrected
+from edgewright.passes.prune_channels._allocation import Cost, Costs, Room, by_error, uniform
+from edgewright.passes.prune_channels._options import TARGETS, matching
+from edgewright.passes.prune_channels._ranking import rank
+from edgewright.passes.prune_channels._timing import TIME_TOLERANCE, Times, measure_times
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-#: Shares of what a group may lose at which the whole network is tried.
-_LEVELS = (0.3, 0.6, 1.0)
 #: The prediction of what a removal saves is exact up to layers that no group describes: aim lower until it is reached.
 _ATTEMPTS = 8
+_TIMED_ATTEMPTS = 5
 _ROUNDING = 1e-3
+#: Part of the time by which a network may be faster than asked before the aim is raised again.
+_WASTE = 0.03
 
 
 def prune(ir_model: ir.Model, config: Any, context: Context) -> dict[str, Any]:
@@ -39,26 +39,28 @@ def prune(ir_model: ir.Model, config: Any, context: Context) -> dict[str, Any]:
     found = channels.find(ir_model)
     rooms = _rooms(found, config)
     chosen = {group.name: group for group in found.groups if group.name in rooms}
-    goal = None if config.spread == "given" else _goal(ir_model, found, rooms, config)
-    curves, predicted = _curves(ir_model, chosen, rooms, config, context)
-    measured: dict[str, dict[int, float]] = {}
+    goal = None if config.spread == "given" else _goal(ir_model, found, rooms, config, context)
+    ranking = rank(ir_model, chosen, rooms, config, context)
+    cost = 1.0
     if goal is None:
-        lost = {name: room.choices[-1] for name, room in rooms.items()}
+        lost = _given(rooms, config)
     else:
-        if config.spread == "sensitivity":
-            predicted, measured = corrected(ir_model, curves, config.max_trials, context)
-        lost = _allocate(ir_model, found, goal, rooms, predicted if config.spread == "sensitivity" else None)
-    removed = {name: sorted(curves[name].order[: lost[name]]) for name in rooms if lost[name]}
+        lost, cost = _allocate(ir_model, found, goal, rooms, ranking.errors if config.spread == "sensitivity" else None)
+    removed = {name: sorted(ranking.orders[name][: lost[name]]) for name in rooms if lost[name]}
     before = _cost(ir_model)
     kept = _remove(ir_model, found, removed)
+    remains = {key: now / max(before[key], 1) for key, now in _cost(ir_model).items()}
+    if goal is not None and goal.times is not None:
+        remains["latency"] = cost
     return {
-        "remains": {key: now / max(before[key], 1) for key, now in _cost(ir_model).items()},
+        "remains": remains,
         "groups": [
             {
                 "group": name,
                 "width": [room.width, room.width - lost[name]],
-                "predicted_error": float(predicted[name][lost[name]]) if name in predicted else None,
-                "measured": {str(level): error for level, error in measured.get(name, {}).items()},
+                "predicted_error": float(ranking.errors[name][lost[name]]),
+                "measured": {str(level): error for level, error in ranking.measured.get(name, {}).items()},
+                **({} if goal is None or goal.times is None else {"saves": goal.times.told(name)}),
             }
             for name, room in rooms.items()
         ],
@@ -82,9 +84,12 @@ def _rooms(found: Groups, config: Any) -> dict[str, Room]:
         if group.name not in kept and len(room.choices) > 1:
             rooms[group.name] = room
     if rooms and config.spread == "given":
-        wanted = matching(config.ratios, rooms, option="ratios")
-        losing = {name: rooms[name].nearest(config.ratios[pattern]) for name, pattern in wanted.items()}
-        rooms = {name: replace(rooms[name], least=rooms[name].width - lost) for name, lost in losing.items() if lost}
+        wanted = matching(
+            config.ratios, rooms, option="ratios"
+        )  # ranked whole, as for a target: ratios may come from one
+        rooms = {name: rooms[name] for name in rooms if name in wanted}
+        if not any(_given(rooms, config).values()):
+            rooms = {}
     if not rooms:
         raise EdgewrightError(
             "E212",
@@ -95,79 +100,16 @@ def _rooms(found: Groups, config: Any) -> dict[str, Room]:
     return rooms
 
 
+def _given(rooms: Mapping[str, Room], config: Any) -> dict[str, int]:
+    """Channels lost by each group as `ratios` say."""
+    wanted = matching(config.ratios, rooms, option="ratios")
+    return {name: rooms[name].nearest(config.ratios[pattern]) for name, pattern in wanted.items()}
+
+
 def _barriers(found: Groups) -> str:
     few = [f"`{barrier.tensor}` ({barrier.reason})" for barrier in found.barriers[:3]]
     more = f" and {len(found.barriers) - 3} more" if len(found.barriers) > 3 else ""
     return f"; what must stay: {', '.join(few)}{more}" if few else ""
-
-
-# --- which channels first ---------------------------------------------------------------------------------------------
-
-
-def _curves(
-    ir_model: ir.Model, groups: Mapping[str, Group], rooms: Mapping[str, Room], config: Any, context: Context
-) -> tuple[dict[str, Curve], dict[str, np.ndarray]]:
-    """For each group the order in which its channels go, and the predicted errors."""
-    found: dict[str, Curve] = {}
-    read = readings(ir_model, list(groups.values()))
-    total = len(groups)
-    for batch in batches(read):
-        layers = {part.layer.name: part.layer for name in batch for part in read[name] or ()}
-        seconds = moments(ir_model, list(layers.values()), config.max_samples, config.max_vectors, context)
-        for name in batch:
-            context.progress.update("rank channels", len(found), total)
-            found[name] = _curve(ir_model, groups[name], read[name], seconds, rooms[name], config)
-    context.progress.update("rank channels", total, total)
-    found = {name: found[name] for name in groups}
-    return found, {name: curve.losses for name, curve in found.items()}
-
-
-def _curve(
-    ir_model: ir.Model,
-    group: Group,
-    parts: list[Reading] | None,
-    seconds: Mapping[str, np.ndarray],
-    room: Room,
-    config: Any,
-) -> Curve:
-    most = room.choices[-1]
-    levels = sorted({room.nearest(share * most / room.width) for share in _LEVELS} - {0})
-    if parts is None:  # what its readers lose cannot be told: by the weights that make the channels
-        scores = _l1(ir_model, group)
-        order = np.argsort(scores, kind="stable")
-        total = np.concatenate([[0.0], np.cumsum(np.square(scores[order]))])
-        return Curve(tuple(order[:most].tolist()), total[: most + 1] / (total[-1] or 1.0))
-    readers = [reader(part, seconds[part.layer.name]) for part in parts]
-    order_given = None
-    if config.criterion == "l1":
-        order_given = np.argsort(_l1(ir_model, group), kind="stable").tolist()
-    elif config.criterion == "activation":
-        order_given = np.argsort(_activation(parts, seconds), kind="stable").tolist()
-    return eliminate(readers, group.width, most, levels, order_given)
-
-
-def _l1(ir_model: ir.Model, group: Group) -> np.ndarray:
-    """Sum of the absolute weights that make each channel, each layer's relative to its mean, f64[channels]."""
-    scores = np.zeros(group.width)
-    for member in group.members:
-        value = ir_model.graph.initializers.get(member.tensor)
-        if member.role != "made" or value is None or value.const_value is None:
-            continue
-        array = np.abs(value.const_value.numpy().astype(np.float64))
-        sums = np.moveaxis(array, member.axis, 0).reshape(array.shape[member.axis], -1).sum(axis=1)
-        mine = np.array([sums[list(place)].sum() for place in member.places])
-        scores += mine / (mine.mean() or 1.0)
-    return scores
-
-
-def _activation(parts: list[Reading], seconds: Mapping[str, np.ndarray]) -> np.ndarray:
-    """Power of each channel where it is read, times that of the weights that read it, f64[channels]."""
-    scores = np.zeros(len(parts[0].units))
-    for part in parts:
-        power = np.einsum("gkk->gk", seconds[part.layer.name])[:, :-1]
-        mine = (np.square(part.layer.rows, dtype=np.float64).sum(axis=1) * power).sum(axis=0)
-        scores += mine[part.units].sum(axis=1) / (mine.sum() or 1.0)
-    return scores
 
 
 # --- how many ---------------------------------------------------------------------------------------------------------
@@ -181,33 +123,79 @@ class Goal:
         costs: How that depends on widths.
         limit: The cost to reach.
         measure: What a graph really costs.
+        tolerance: Part of the limit by which it may be missed.
+        times: Where the cost is time, what each group saves.
+        clock: And the label of the clock that says so.
     """
 
-    costs: Costs
+    costs: Cost
     limit: float
     measure: Callable[[ir.Model], float]
+    tolerance: float = _ROUNDING
+    times: Times | None = None
+    clock: str | None = None
 
 
-def _goal(ir_model: ir.Model, found: Groups, rooms: Mapping[str, Room], config: Any) -> Goal:
+def _goal(ir_model: ir.Model, found: Groups, rooms: Mapping[str, Room], config: Any, context: Context) -> Goal:
     """The target, known to be within reach before anything is learnt.
 
     Raises:
         EdgewrightError: E103 for a target that cannot be reached, E212 where sizes are not known.
     """
-    what, share = ("macs", config.macs) if config.macs is not None else ("size", config.size)
-    costs = _costs(ir_model, found, what)
-    measure = costing.measured_macs if what == "macs" else costing.measured_bytes
-    goal = Goal(costs, share * measure(ir_model), measure)
-    widest = {name: room.choices[-1] for name, room in rooms.items()}
-    least = _without(ir_model, found, goal, widest)
-    if least > goal.limit:
+    what = next(option for option in TARGETS if getattr(config, option) is not None)
+    share = getattr(config, what)
+    goal = _time_goal(ir_model, found, rooms, share, context) if what == "latency" else None
+    if goal is None:
+        measure = costing.measured_macs if what == "macs" else costing.measured_bytes
+        goal = Goal(_costs(ir_model, found, what), share * measure(ir_model), measure)
+    able = rooms if goal.times is None else goal.times.saving
+    widest = {name: rooms[name].choices[-1] for name in able}
+
+    def left() -> float:
+        return _without(ir_model, found, goal, widest)
+
+    least = 1.0 if not able else left() if goal.clock is None else context.remember(["least", goal.clock, widest], left)
+    if least > goal.limit * (1 + goal.tolerance):
+        idle = f" of {len(rooms)} groups, {len(able)} save time when they lose channels;" if goal.times else ""
         raise EdgewrightError(
             "E103",
-            f"option `prune_channels.{what}` is {share}, but at least {least / goal.limit * share:.3f} remains when every "
-            f"group keeps {1 - config.most:.0%} of its channels, or one multiple of {config.multiple}{_barriers(found)}",
+            f"option `prune_channels.{what}` is {share}, but at least {least / goal.limit * share:.3f} remains:{idle} when "
+            f"every group keeps {1 - config.most:.0%} of its channels, or one multiple of {config.multiple}"
+            f"{_barriers(found)}",
             hint="edgewright inspect MODEL --groups",
         )
     return goal
+
+
+def _time_goal(ir_model: ir.Model, found: Groups, rooms: Mapping[str, Room], share: float, context: Context) -> Goal:
+    """The target as a share of measured time.
+
+    Raises:
+        EdgewrightError: E103 without a clock.
+    """
+    clock = context.clock
+    if clock is None:
+        raise EdgewrightError(
+            "E103",
+            "option `prune_channels.latency` needs a clock, and none was given: time is measured on the target's runtime, "
+            "which needs a CPU like the target's",
+            hint="leave --cpu out, or give macs instead: --set prune_channels.macs=0.75 --set prune_channels.latency=none",
+        )
+
+    def without(lost: Mapping[str, int]) -> ir.Model:
+        copy = ir_model.clone()
+        _remove(
+            copy, found, {name: range(rooms[name].width - count, rooms[name].width) for name, count in lost.items()}
+        )
+        return copy
+
+    macs = costing.macs(ir_model, found.groups) or costing.weight_bytes(ir_model, found.groups)
+    times = measure_times(ir_model, rooms, without, macs, clock, context)
+
+    def measure(graph: ir.Model) -> float:
+        return clock.ratios(ir_model, {"pruned": graph})["pruned"].value
+
+    return Goal(times, share, measure, TIME_TOLERANCE, times, clock.label)
 
 
 def _without(ir_model: ir.Model, found: Groups, goal: Goal, lost: Mapping[str, int]) -> float:
@@ -223,16 +211,37 @@ def _allocate(
     goal: Goal,
     rooms: Mapping[str, Room],
     errors: Mapping[str, np.ndarray] | None,
-) -> dict[str, int]:
-    """Channels lost by each group so that the graph costs no more than it may; the same share without `errors`."""
+) -> tuple[dict[str, int], float]:
+    """Channels lost by each group so that the graph costs no more than it may, and what it then costs.
+
+    All lose about the same share without `errors`.
+    """
+    able = rooms if goal.times is None else {name: rooms[name] for name in goal.times.saving}
+    lost, cost = _reach(ir_model, found, goal, able, errors)
+    return {**dict.fromkeys(rooms, 0), **lost}, cost
+
+
+def _reach(
+    ir_model: ir.Model,
+    found: Groups,
+    goal: Goal,
+    rooms: Mapping[str, Room],
+    errors: Mapping[str, np.ndarray] | None,
+) -> tuple[dict[str, int], float]:
+    """Aim at the limit, then lower until what is left really costs no more, or higher where far more than asked went."""
     aim = goal.limit
-    for _ in range(_ATTEMPTS):
+    best: tuple[dict[str, int], float] | None = None
+    for _ in range(_ATTEMPTS if goal.times is None else _TIMED_ATTEMPTS):
         lost = uniform(rooms, goal.costs, aim) if errors is None else by_error(rooms, goal.costs, aim, errors)
-        over = _without(ir_model, found, goal, lost) - goal.limit
-        if over <= _ROUNDING * goal.limit:
-            return lost
+        cost = _without(ir_model, found, goal, lost)
+        over = cost - goal.limit
+        if over <= goal.tolerance * goal.limit:
+            best = max(best or (lost, cost), (lost, cost), key=lambda item: item[1])
+            if goal.times is None or over >= -_WASTE * goal.limit:
+                break
         aim -= over
-    return {name: room.choices[-1] for name, room in rooms.items()}
+    widest = {name: room.choices[-1] for name, room in rooms.items()}
+    return best or (widest, _without(ir_model, found, goal, widest))
 
 
 def _cost(ir_model: ir.Model) -> dict[str, float]:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 EXTRA: str | None = None
 LOSSY = True
 NEEDS_SAMPLES = False
+ROUGH = {"select": False}
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 EXTRA: str | None = None
 LOSSY = True
 NEEDS_SAMPLES = True
+ROUGH = {"search": False, "compensate": False, "correct_bias": False, "ranges": "minmax"}
 
 _ASKED = "asked for"
 _MIXED = "its output mixes scales: one step for all channels would drown the small ones"

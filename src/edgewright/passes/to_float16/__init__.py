@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 EXTRA: str | None = None
 LOSSY = True
 NEEDS_SAMPLES = False
+ROUGH: dict[str, object] = {}
 
 _SHOWN = 20  # names per reason in the statistics
 
