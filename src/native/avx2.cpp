@@ -18,8 +18,6 @@ namespace {
 constexpr int kPairs = 2;                                         // units of a tile
 constexpr int kSpan = 2;                                          // pixels of a pair
 constexpr int kTableBytes = 16;                                   // for one nibble of two pixels
-constexpr int64_t kMostTriples = 255 / (4 * kTriple);             // whose counts fit a byte
-constexpr int64_t kStep = kBlock;                                 // bytes of weights a nibble has: one for each filter
 
 struct Tables {
   alignas(64) uint8_t bytes[256 * kTableBytes];
@@ -64,38 +62,28 @@ void count(const Tile& tile, uint16_t* counts) {
   const __m256i zero = _mm256_setzero_si256();
   const auto* weights = static_cast<const __m256i*>(tile.weights);
   Sums a0 = {zero, zero}, a1 = a0, b0 = a0, b1 = a0;  // pairs a and b, channels 0..31 and 32..63
-  int64_t room = kMostTriples;
   bool first = true;
-  const auto flush_all = [&] {
-    flush(a0, counts, first), flush(a1, counts + 32, first);
-    flush(b0, counts + 2 * kBlock, first), flush(b1, counts + 2 * kBlock + 32, first);
-    a0 = a1 = b0 = b1 = {zero, zero};
-    room = kMostTriples;
-    first = false;
-  };
   for (const Run* run = tile.runs; run != tile.runs + tile.run_count; ++run) {
     const auto* a = static_cast<const uint16_t*>(tile.inputs[0]) + run->offset;
     const auto* b = static_cast<const uint16_t*>(tile.inputs[1]) + run->offset;
-    for (int64_t triples = divided_up(run->length, kTriple); triples > 0;) {
-      const int64_t now = std::min(triples, room);
-      for (int64_t i = 0; i < now; ++i, a += kTriple, b += kTriple, weights += 2 * kTriple) {
-        __m256i ta = table(a[0]), tb = table(b[0]);
-        __m256i ta0 = _mm256_shuffle_epi8(ta, weights[0]), ta1 = _mm256_shuffle_epi8(ta, weights[1]);
-        __m256i tb0 = _mm256_shuffle_epi8(tb, weights[0]), tb1 = _mm256_shuffle_epi8(tb, weights[1]);
-        for (int j = 1; j < kTriple; ++j) {
-          const __m256i w0 = weights[2 * j], w1 = weights[2 * j + 1];
-          ta = table(a[j]), tb = table(b[j]);
-          ta0 = _mm256_add_epi8(ta0, _mm256_shuffle_epi8(ta, w0)), ta1 = _mm256_add_epi8(ta1, _mm256_shuffle_epi8(ta, w1));
-          tb0 = _mm256_add_epi8(tb0, _mm256_shuffle_epi8(tb, w0)), tb1 = _mm256_add_epi8(tb1, _mm256_shuffle_epi8(tb, w1));
-        }
-        widen(a0, ta0), widen(a1, ta1), widen(b0, tb0), widen(b1, tb1);
+    for (int64_t i = 0; i < run->length; ++i, a += kTriple, b += kTriple, weights += 2 * kTriple) {
+      __m256i ta = table(a[0]), tb = table(b[0]);
+      __m256i ta0 = _mm256_shuffle_epi8(ta, weights[0]), ta1 = _mm256_shuffle_epi8(ta, weights[1]);
+      __m256i tb0 = _mm256_shuffle_epi8(tb, weights[0]), tb1 = _mm256_shuffle_epi8(tb, weights[1]);
+      for (int j = 1; j < kTriple; ++j) {
+        const __m256i w0 = weights[2 * j], w1 = weights[2 * j + 1];
+        ta = table(a[j]), tb = table(b[j]);
+        ta0 = _mm256_add_epi8(ta0, _mm256_shuffle_epi8(ta, w0)), ta1 = _mm256_add_epi8(ta1, _mm256_shuffle_epi8(ta, w1));
+        tb0 = _mm256_add_epi8(tb0, _mm256_shuffle_epi8(tb, w0)), tb1 = _mm256_add_epi8(tb1, _mm256_shuffle_epi8(tb, w1));
       }
-      triples -= now;
-      room -= now;
-      if (room == 0) flush_all();
+      widen(a0, ta0), widen(a1, ta1), widen(b0, tb0), widen(b1, tb1);
     }
+    if (!run->fills) continue;
+    flush(a0, counts, first), flush(a1, counts + 32, first);
+    flush(b0, counts + 2 * kBlock, first), flush(b1, counts + 2 * kBlock + 32, first);
+    a0 = a1 = b0 = b1 = {zero, zero};
+    first = false;
   }
-  if (first || room != kMostTriples) flush_all();
 }
 
 uint64_t reached(const uint16_t* counts, const uint16_t* limits) {
@@ -115,27 +103,23 @@ uint64_t reached(const uint16_t* counts, const uint16_t* limits) {
   return halves[0] | static_cast<uint64_t>(halves[1]) << 32;
 }
 
-void pair(const uint64_t* first, const uint64_t* second, int64_t length, uint16_t* entries) {
-  const auto* one = reinterpret_cast<const uint8_t*>(first);
-  const auto* two = reinterpret_cast<const uint8_t*>(second);
-  int64_t done = 0;
+// The 16 entries of a word.
+inline __m256i entries_of(uint64_t first, uint64_t second) {
   const __m128i low = _mm_set1_epi8(15), high = _mm_set1_epi8(-16);
-  for (; done + 32 <= length; done += 32, one += 16, two += 16) {
-    const __m128i a = _mm_loadu_si128(reinterpret_cast<const __m128i*>(one));
-    const __m128i b = _mm_loadu_si128(reinterpret_cast<const __m128i*>(two));
-    const __m128i even = _mm_or_si128(_mm_and_si128(a, low), _mm_and_si128(_mm_slli_epi16(b, 4), high));
-    const __m128i odd = _mm_or_si128(_mm_and_si128(_mm_srli_epi16(a, 4), low), _mm_and_si128(b, high));
-    auto* at = reinterpret_cast<__m256i*>(entries + done);
-    const __m256i front = _mm256_cvtepu8_epi16(_mm_unpacklo_epi8(even, odd));
-    const __m256i back = _mm256_cvtepu8_epi16(_mm_unpackhi_epi8(even, odd));
-    _mm256_storeu_si256(at, _mm256_slli_epi16(front, 4));  // * kTableBytes
-    _mm256_storeu_si256(at + 1, _mm256_slli_epi16(back, 4));
-  }
-  for (; done < length; ++done) {
-    const int64_t shift = done % 16 * 4;
-    const uint64_t both = (first[done / 16] >> shift & 15) | (second[done / 16] >> shift & 15) << 4;
-    entries[done] = static_cast<uint16_t>(both * kTableBytes);
-  }
+  const __m128i a = _mm_cvtsi64_si128(static_cast<int64_t>(first)), b = _mm_cvtsi64_si128(static_cast<int64_t>(second));
+  const __m128i even = _mm_or_si128(_mm_and_si128(a, low), _mm_and_si128(_mm_slli_epi16(b, 4), high));
+  const __m128i odd = _mm_or_si128(_mm_and_si128(_mm_srli_epi16(a, 4), low), _mm_and_si128(b, high));
+  return _mm256_slli_epi16(_mm256_cvtepu8_epi16(_mm_unpacklo_epi8(even, odd)), 4);  // * kTableBytes
+}
+
+void pair(const uint64_t* first, const uint64_t* second, int64_t length, uint16_t* entries) {
+  constexpr int64_t kWordEntries = 16;
+  for (; length >= kWordEntries; length -= kWordEntries, entries += kWordEntries)
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(entries), entries_of(*first++, *second++));
+  if (length == 0) return;
+  alignas(32) uint16_t rest[kWordEntries];
+  _mm256_store_si256(reinterpret_cast<__m256i*>(rest), entries_of(*first, *second));
+  std::copy(rest, rest + length, entries);
 }
 
 // Channels are contiguous: 8 comparisons make a byte.

@@ -50,47 +50,63 @@ void BinaryConv::plan_map() {
   const int64_t slack = pairs ? kTriple - 1 : 0;  // the last run is read in triples
   const int64_t entries = product(map_rows_, row_entries_) + slack;
   map_bytes_ = divided_up(entries * (pairs ? 2 : 8), kLine) * kLine;
-  row_words_ = divided_up((map_columns_ + (variant_.span - 1) * s.stride_w) * s.group_words(), 8) * 8;
+  // Columns beyond the padding belong to results that are dropped; a stride may leave columns unread.
+  scratch_columns_ = std::max(map_columns_ + (variant_.span - 1) * s.stride_w, s.left + s.width + s.right);
+  row_words_ = divided_up(product(scratch_columns_, s.group_words()), 8) * 8;
 }
 
 void BinaryConv::plan_runs() {
   const Shape& s = shape_;
   const bool joined = s.dilation_w == 1;  // a row of the window is one run
+  const int64_t length = pixel_entries_ * (joined ? s.kernel_w : 1);
   for (int64_t y = 0; y < s.kernel_h; ++y)
     for (int64_t x = 0; x < (joined ? 1 : s.kernel_w); ++x)
-      runs_.push_back({y * s.dilation_h * row_entries_ + x * s.dilation_w * pixel_entries_, pixel_entries_ * (joined ? s.kernel_w : 1)});
+      add_run(y * s.dilation_h * row_entries_ + x * s.dilation_w * pixel_entries_, length);
+  runs_.back().fills = true;
+}
+
+void BinaryConv::add_run(int64_t offset, int64_t length) {
+  if (variant_.layout == Layout::words) {
+    runs_.push_back({offset, length, false});
+    return;
+  }
+  const int64_t triples = divided_up(length, kTriple), parts = divided_up(triples, kMostTriples);
+  for (int64_t part = 0; part < parts; ++part) {  // of about the same length
+    const int64_t from = triples * part / parts, to = triples * (part + 1) / parts;
+    held_ += to - from;
+    if (held_ > kMostTriples) {
+      runs_.back().fills = true;
+      held_ = to - from;
+    }
+    runs_.push_back({offset + from * kTriple, to - from, false});
+  }
 }
 
 void BinaryConv::order_weights(const uint64_t* weights) {
   const Shape& s = shape_;
-  const bool pairs = variant_.layout == Layout::pairs;
-  int64_t steps = 0;
-  for (const Run& run : runs_) steps += pairs ? divided_up(run.length, kTriple) * kTriple : run.length;
-  block_bytes_ = product(steps, kBlock) * (pairs ? 1 : 8);
+  const bool pairs = variant_.layout == Layout::pairs, joined = s.dilation_w == 1;
+  // Entries of a filter as they lie in `weights`, before each run is filled up to whole triples.
+  const int64_t rows = s.kernel_h * (joined ? 1 : s.kernel_w), length = pixel_entries_ * (joined ? s.kernel_w : 1);
+  const int64_t steps = pairs ? divided_up(length, kTriple) * kTriple : length;
+  block_bytes_ = product(product(rows, steps), kBlock) * (pairs ? 1 : 8);
   const int64_t bytes = product(product(s.groups, blocks_), block_bytes_);
   weights_ = Buffer(bytes);
   std::memset(weights_.as<uint8_t>(), pairs ? kNoWeight : 0, static_cast<size_t>(bytes));
-  const int64_t filter_words = s.kernel_h * s.kernel_w * s.group_words();
   for (int64_t filter = 0; filter < s.filters; ++filter) {
-    const int64_t group = filter / s.group_filters(), lane = filter % s.group_filters() % kBlock;
-    uint8_t* block = weights_.as<uint8_t>() + (group * blocks_ + filter % s.group_filters() / kBlock) * block_bytes_;
-    const uint64_t* pixels = weights + filter * filter_words;  // one after the other through all runs
-    int64_t step = 0;
-    for (const Run& run : runs_) {
-      for (int64_t entry = 0; entry < run.length; ++entry, ++step) {
-        const int64_t at = entry % pixel_entries_;
-        const uint64_t* pixel = pixels + entry / pixel_entries_ * s.group_words();
-        if (!pairs) {
+    const int64_t within = filter % s.group_filters(), lane = within % kBlock;
+    uint8_t* block = weights_.as<uint8_t>() + (filter / s.group_filters() * blocks_ + within / kBlock) * block_bytes_;
+    // Counts of even and odd bytes are parted, so that 16 filters in order are 16 even bytes, the next 16 odd ones.
+    const int64_t byte = lane / 32 * 32 + lane % 16 * 2 + lane % 32 / 16;
+    const uint64_t* pixel = weights + filter * s.kernel_h * s.kernel_w * s.group_words();
+    for (int64_t row = 0; row < rows; ++row)
+      for (int64_t entry = 0; entry < length; ++entry) {
+        const int64_t step = row * steps + entry, at = entry % pixel_entries_;
+        if (pairs)
+          block[step * kBlock + byte] = static_cast<uint8_t>(bits_from(pixel, at * kNibbleBits, kNibbleBits));
+        else
           reinterpret_cast<uint64_t*>(block)[step * kBlock + lane] = pixel[at];
-          continue;
-        }
-        // Counts of even and odd bytes are parted, so that 16 filters in order are 16 even bytes, the next 16 odd ones.
-        const int64_t byte = lane / 32 * 32 + lane % 16 * 2 + lane % 32 / 16;
-        block[step * kBlock + byte] = static_cast<uint8_t>(bits_from(pixel, at * kNibbleBits, kNibbleBits));
+        if (at == pixel_entries_ - 1) pixel += s.group_words();
       }
-      if (pairs) step = divided_up(step, kTriple) * kTriple;
-      pixels += run.length / pixel_entries_ * s.group_words();
-    }
   }
 }
 
@@ -118,33 +134,41 @@ void BinaryConv::set_affine(const float* scale, const float* shift, const float*
   high_ = high;
 }
 
-void BinaryConv::group_bits(const uint64_t* pixel, int64_t group, uint64_t* words) const {
+// The words of one group in a row of pixels.
+void BinaryConv::group_bits(const uint64_t* pixels, int64_t group, uint64_t* words) const {
   const int64_t channels = shape_.group_channels(), first = group * channels;
   if (shape_.groups == 1) {
-    std::copy(pixel, pixel + shape_.group_words(), words);
+    std::copy(pixels, pixels + shape_.width * shape_.input_words(), words);
     return;
   }
-  for (int64_t done = 0; done < channels; done += kWordBits)
-    *words++ = bits_from(pixel, first + done, std::min(kWordBits, channels - done));
+  for (int64_t x = 0; x < shape_.width; ++x, pixels += shape_.input_words())
+    for (int64_t done = 0; done < channels; done += kWordBits)
+      *words++ = bits_from(pixels, first + done, std::min(kWordBits, channels - done));
+}
+
+void BinaryConv::pad(uint64_t* words, int64_t pixels) const {
+  const int64_t each = shape_.group_words(), rest = shape_.group_channels() % kWordBits;
+  std::fill(words, words + pixels * each, shape_.pads_minus ? ~uint64_t{0} : 0);
+  if (!shape_.pads_minus || rest == 0) return;
+  for (int64_t pixel = 1; pixel <= pixels; ++pixel) words[pixel * each - 1] >>= kWordBits - rest;
 }
 
 void BinaryConv::fill_row(const uint64_t* image, int64_t group, int64_t row, uint64_t* scratch, void* map) const {
   const Shape& s = shape_;
   const bool pairs = variant_.layout == Layout::pairs;
-  const int64_t words = s.group_words(), columns = map_columns_ + (variant_.span - 1) * s.stride_w;
-  uint64_t* padded = pairs ? scratch : static_cast<uint64_t*>(map) + row * row_entries_;
-  const int64_t y = row - s.top;
-  for (int64_t column = 0; column < columns; ++column) {
-    const int64_t x = column - s.left;
-    uint64_t* to = padded + column * words;
-    if (y >= 0 && y < s.height && x >= 0 && x < s.width) {
-      group_bits(image + (y * s.width + x) * s.input_words(), group, to);
-    } else {
-      for (int64_t i = 0; i < words; ++i) to[i] = s.pads_minus ? ~uint64_t{0} : 0;
-      if (s.pads_minus && s.group_channels() % kWordBits) to[words - 1] >>= kWordBits - s.group_channels() % kWordBits;
-    }
+  const int64_t words = s.group_words(), y = row - s.top;
+  uint64_t* padded = scratch;  // [left, width, right], though windows may read less or, of dropped results, more
+  if (y >= 0 && y < s.height) {
+    pad(padded, s.left);
+    group_bits(image + y * s.width * s.input_words(), group, padded + s.left * words);
+    pad(padded + (s.left + s.width) * words, scratch_columns_ - s.left - s.width);
+  } else {
+    pad(padded, scratch_columns_);
   }
-  if (!pairs) return;
+  if (!pairs) {
+    std::copy(padded, padded + row_entries_, static_cast<uint64_t*>(map) + row * row_entries_);
+    return;
+  }
   uint16_t* entries = static_cast<uint16_t*>(map) + row * row_entries_;
   for (int64_t column = 0; column < map_columns_; ++column, entries += pixel_entries_)
     variant_.pair(padded + column * words, padded + (column + s.stride_w) * words, pixel_entries_, entries);

@@ -67,9 +67,11 @@ class BinaryConv {
   template <class Out>
   void run_tiles(const void* map, const Out& out, int64_t image, int64_t group, int64_t part) const;
   void fill_row(const uint64_t* image, int64_t group, int64_t row, uint64_t* scratch, void* map) const;
-  void group_bits(const uint64_t* pixel, int64_t group, uint64_t* words) const;
+  void group_bits(const uint64_t* pixels, int64_t group, uint64_t* words) const;
+  void pad(uint64_t* words, int64_t pixels) const;
   void plan_map();
   void plan_runs();
+  void add_run(int64_t offset, int64_t length);
   void order_weights(const uint64_t* weights);
   void emit(const SignsOut& out, int64_t pixel, int64_t group, int64_t block, const uint16_t* counts) const;
   void emit(const FloatsOut& out, int64_t pixel, int64_t group, int64_t block, const uint16_t* counts) const;
@@ -78,9 +80,10 @@ class BinaryConv {
   Shape shape_;
   const Variant& variant_;
   int threads_;
-  int64_t pixel_entries_, row_entries_, map_rows_, map_columns_, map_bytes_, row_words_;
+  int64_t pixel_entries_, row_entries_, map_rows_, map_columns_, map_bytes_, scratch_columns_, row_words_;
   int64_t blocks_, block_bytes_, units_a_row_, tiles_;
   std::vector<Run> runs_;
+  int64_t held_ = 0;  // triples since the last run that fills a byte, while runs are planned
   Buffer weights_{0};  // [group][block] as the variant's layout wants them
   std::vector<uint16_t> limits_;  // [group][block][64]: counts from which a dot product is below its threshold
   std::vector<uint64_t> flips_;   // [group][block]

@@ -17,10 +17,13 @@ enum class Layout {
   pairs,  // an entry is a nibble of 4 channels of two pixels at once; weights: [block][nibble of the window][64 filters]
 };
 
+constexpr int64_t kMostTriples = 255 / (4 * kTriple);  // whose counts fit a byte
+
 // Entries that are read one after the other from an offset against a unit's first.
 struct Run {
   int64_t offset;
-  int64_t length;
+  int64_t length;  // of Layout::words in entries, of Layout::pairs in triples, up to kMostTriples
+  bool fills;      // Layout::pairs: the next run's counts no longer fit the byte as well
 };
 
 // A few output pixels by 64 output channels.
