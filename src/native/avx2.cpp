@@ -112,14 +112,21 @@ inline __m256i entries_of(uint64_t first, uint64_t second) {
   return _mm256_slli_epi16(_mm256_cvtepu8_epi16(_mm_unpacklo_epi8(even, odd)), 4);  // * kTableBytes
 }
 
-void pair(const uint64_t* first, const uint64_t* second, int64_t length, uint16_t* entries) {
+void pair(const uint64_t* words, const uint64_t* partners, int64_t pixels, int64_t channels, uint16_t* entries) {
   constexpr int64_t kWordEntries = 16;
-  for (; length >= kWordEntries; length -= kWordEntries, entries += kWordEntries)
-    _mm256_storeu_si256(reinterpret_cast<__m256i*>(entries), entries_of(*first++, *second++));
-  if (length == 0) return;
-  alignas(32) uint16_t rest[kWordEntries];
-  _mm256_store_si256(reinterpret_cast<__m256i*>(rest), entries_of(*first, *second));
-  std::copy(rest, rest + length, entries);
+  const int64_t whole = channels / kWordBits, rest = divided_up(channels % kWordBits, 4);
+  if (rest == 0) {
+    for (int64_t i = 0; i < pixels * whole; ++i, entries += kWordEntries)
+      _mm256_storeu_si256(reinterpret_cast<__m256i*>(entries), entries_of(words[i], partners[i]));
+    return;
+  }
+  for (int64_t pixel = 0; pixel < pixels; ++pixel) {
+    for (int64_t i = 0; i < whole; ++i, entries += kWordEntries)
+      _mm256_storeu_si256(reinterpret_cast<__m256i*>(entries), entries_of(*words++, *partners++));
+    alignas(32) uint16_t last[kWordEntries];
+    _mm256_store_si256(reinterpret_cast<__m256i*>(last), entries_of(*words++, *partners++));
+    entries = std::copy(last, last + rest, entries);
+  }
 }
 
 // Channels are contiguous: 8 comparisons make a byte.
@@ -158,33 +165,48 @@ inline __m256i bytes_of_eight(const Floats& floats, int64_t pixel, int64_t chann
   return _mm256_permutevar8x32_epi32(bytes, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
 }
 
-// Pixels are contiguous: 32 pixels by 64 channels are compared by planes, and their bytes transposed.
+// The words of 32 pixels from the bytes of their channels, which lie `step` apart; words[32][per_pixel].
+inline void transpose(const uint8_t* bytes, int64_t step, int64_t per_pixel, uint64_t* words) {
+  __m256i rows[8], twos[8], fours[8];
+  for (int i = 0; i < 8; ++i) rows[i] = _mm256_load_si256(reinterpret_cast<const __m256i*>(bytes + i * step));
+  for (int i = 0; i < 4; ++i) {
+    twos[i] = _mm256_unpacklo_epi8(rows[2 * i], rows[2 * i + 1]);
+    twos[4 + i] = _mm256_unpackhi_epi8(rows[2 * i], rows[2 * i + 1]);
+  }
+  for (int i = 0; i < 4; ++i) {
+    fours[i] = _mm256_unpacklo_epi16(twos[2 * i], twos[2 * i + 1]);
+    fours[4 + i] = _mm256_unpackhi_epi16(twos[2 * i], twos[2 * i + 1]);
+  }
+  for (int quarter = 0; quarter < 4; ++quarter) {  // pixels 4 * quarter and up, of each half
+    const int at = quarter / 2 * 2 + quarter % 2 * 4;
+    alignas(32) uint64_t found[2][4];
+    _mm256_store_si256(reinterpret_cast<__m256i*>(found[0]), _mm256_unpacklo_epi32(fours[at], fours[at + 1]));
+    _mm256_store_si256(reinterpret_cast<__m256i*>(found[1]), _mm256_unpackhi_epi32(fours[at], fours[at + 1]));
+    for (int i = 0; i < 8; ++i) words[(i / 4 * 16 + quarter * 4 + i % 4) * per_pixel] = found[i % 4 / 2][i / 4 * 2 + i % 2];
+  }
+}
+
+// The words of `pixels`, a multiple of 32 up to kMany, from pixel `first` on.
+constexpr int64_t kStrip = 32, kMany = 8 * kStrip;
+void pack_strips(const Floats& floats, int64_t first, int64_t pixels, uint64_t* words) {
+  const int64_t per_pixel = divided_up(floats.channels, kWordBits);
+  alignas(32) uint8_t bytes[8 * kMany];
+  for (int64_t word = 0; word < per_pixel; ++word) {
+    for (int64_t i = 0; i < 8; ++i)
+      for (int64_t pixel = 0; pixel < pixels; pixel += kStrip)
+        _mm256_store_si256(reinterpret_cast<__m256i*>(bytes + i * kMany + pixel),
+                           bytes_of_eight(floats, first + pixel, word * kWordBits + i * 8));
+    for (int64_t pixel = 0; pixel < pixels; pixel += kStrip)
+      transpose(bytes + pixel, kMany, per_pixel, words + (first + pixel) * per_pixel + word);
+  }
+}
+
+// Pixels are contiguous: planes are compared eight at a time, each for many pixels, and their bytes transposed.
 void pack_first(const Floats& floats, uint64_t* words) {
-  const int64_t per_pixel = divided_up(floats.channels, kWordBits), strips = floats.pixels / 32 * 32;
-  for (int64_t pixel = 0; pixel < strips; pixel += 32)
-    for (int64_t word = 0; word < per_pixel; ++word) {
-      __m256i rows[8], twos[8], fours[8];
-      for (int i = 0; i < 8; ++i) rows[i] = bytes_of_eight(floats, pixel, word * kWordBits + i * 8);
-      for (int i = 0; i < 4; ++i) {
-        twos[i] = _mm256_unpacklo_epi8(rows[2 * i], rows[2 * i + 1]);
-        twos[4 + i] = _mm256_unpackhi_epi8(rows[2 * i], rows[2 * i + 1]);
-      }
-      for (int i = 0; i < 4; ++i) {
-        fours[i] = _mm256_unpacklo_epi16(twos[2 * i], twos[2 * i + 1]);
-        fours[4 + i] = _mm256_unpackhi_epi16(twos[2 * i], twos[2 * i + 1]);
-      }
-      for (int quarter = 0; quarter < 4; ++quarter) {  // pixels 4 * quarter and up, of each half
-        const int at = quarter / 2 * 2 + quarter % 2 * 4;
-        alignas(32) uint64_t found[2][4];
-        _mm256_store_si256(reinterpret_cast<__m256i*>(found[0]), _mm256_unpacklo_epi32(fours[at], fours[at + 1]));
-        _mm256_store_si256(reinterpret_cast<__m256i*>(found[1]), _mm256_unpackhi_epi32(fours[at], fours[at + 1]));
-        for (int i = 0; i < 8; ++i) {
-          const int64_t column = pixel + i / 4 * 16 + quarter * 4 + i % 4;
-          words[column * per_pixel + word] = found[i % 4 / 2][i / 4 * 2 + i % 2];
-        }
-      }
-    }
-  pack_plain(floats, strips, floats.pixels, words);
+  if (floats.pixels < kStrip) return pack_plain(floats, 0, floats.pixels, words);
+  const int64_t strips = floats.pixels / kStrip * kStrip;
+  for (int64_t first = 0; first < strips; first += kMany) pack_strips(floats, first, std::min(kMany, strips - first), words);
+  if (strips < floats.pixels) pack_strips(floats, floats.pixels - kStrip, kStrip, words);  // some of them once more
 }
 
 void pack(const Floats& floats, uint64_t* words) {

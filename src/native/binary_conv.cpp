@@ -169,9 +169,8 @@ void BinaryConv::fill_row(const uint64_t* image, int64_t group, int64_t row, uin
     std::copy(padded, padded + row_entries_, static_cast<uint64_t*>(map) + row * row_entries_);
     return;
   }
-  uint16_t* entries = static_cast<uint16_t*>(map) + row * row_entries_;
-  for (int64_t column = 0; column < map_columns_; ++column, entries += pixel_entries_)
-    variant_.pair(padded + column * words, padded + (column + s.stride_w) * words, pixel_entries_, entries);
+  const uint64_t* partners = padded + s.stride_w * words;
+  variant_.pair(padded, partners, map_columns_, s.group_channels(), static_cast<uint16_t*>(map) + row * row_entries_);
 }
 
 void BinaryConv::emit(const SignsOut& out, int64_t pixel, int64_t group, int64_t block, const uint16_t* counts) const {

@@ -63,8 +63,9 @@ struct Variant {
   void (*affine)(const uint16_t* counts, int64_t channels, const Affine& how, float* result);
   // words[pixels][words]: bit set where a float lies below its channel's threshold.
   void (*pack)(const Floats& floats, uint64_t* words);
-  // entries[length]: nibbles of two pixels, ready as offsets into the kernel's table; null for Layout::words.
-  void (*pair)(const uint64_t* first, const uint64_t* second, int64_t length, uint16_t* entries);
+  // entries[pixels][channels / 4]: nibbles of each pixel and its partner, as offsets into the kernel's table. Pixels and
+  // partners have whole words. Null for Layout::words.
+  void (*pair)(const uint64_t* words, const uint64_t* partners, int64_t pixels, int64_t channels, uint16_t* entries);
 };
 
 extern const Variant portable_variant, avx2_variant, avx512_variant, neon_variant;
