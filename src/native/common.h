@@ -1,0 +1,49 @@
+// Kernels in plain C++ that each variant compiles for its own instructions.
+//
+// Everything has internal linkage: were these inline functions shared, the linker could keep the copy with AVX2
+// instructions and call it on a CPU that has none.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+
+#include "shape.h"
+#include "variant.h"
+
+namespace edgewright {
+namespace {
+
+[[maybe_unused]] void affine_plain(const uint16_t* counts, int64_t channels, const Affine& how, float* result) {
+  const int32_t bits = static_cast<int32_t>(how.bits);
+  for (int64_t i = 0; i < channels; ++i)
+    result[i] = static_cast<float>(bits - 2 * static_cast<int32_t>(counts[i])) * how.scale[i] + how.shift[i];
+  if (how.residual)
+    for (int64_t i = 0; i < channels; ++i) result[i] += how.residual[i];
+  if (how.slope)
+    for (int64_t i = 0; i < channels; ++i) result[i] = result[i] < 0 ? result[i] * how.slope[i] : result[i];
+  for (int64_t i = 0; i < channels; ++i) result[i] = std::min(std::max(result[i], how.low), how.high);
+}
+
+[[maybe_unused]] uint64_t reached_plain(const uint16_t* counts, const uint16_t* limits) {
+  uint64_t word = 0;
+  for (int i = 0; i < kBlock; ++i) word |= static_cast<uint64_t>(counts[i] >= limits[i]) << i;
+  return word;
+}
+
+// The words of `floats` from pixel `first` on, `last` not included.
+[[maybe_unused]] void pack_plain(const Floats& floats, int64_t first, int64_t last, uint64_t* words) {
+  const int64_t per_pixel = divided_up(floats.channels, kWordBits);
+  for (int64_t pixel = first; pixel < last; ++pixel)
+    for (int64_t word = 0; word < per_pixel; ++word) {
+      const int64_t start = word * kWordBits, end = std::min(floats.channels, start + kWordBits);
+      uint64_t bits = 0;
+      for (int64_t c = start; c < end; ++c) {
+        const float value = floats.data[pixel * floats.pixel_step + c * floats.channel_step];
+        bits |= static_cast<uint64_t>(value < (floats.thresholds ? floats.thresholds[c] : 0.0f)) << (c - start);
+      }
+      words[pixel * per_pixel + word] = bits;
+    }
+}
+
+}  // namespace
+}  // namespace edgewright

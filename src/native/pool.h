@@ -1,0 +1,58 @@
+// A few threads that wait for work; nothing is allocated while they run.
+#pragma once
+
+#include <atomic>
+#include <condition_variable>
+#include <cstdint>
+#include <mutex>
+#include <thread>
+#include <type_traits>
+#include <vector>
+
+namespace edgewright {
+
+// A function that may be called from several threads, without the allocation of std::function.
+struct Job {
+  void (*call)(void* data, int64_t part, int thread);
+  void* data;
+};
+
+class Pool {
+ public:
+  // `threads` that work, the caller's among them.
+  explicit Pool(int threads);
+  ~Pool();
+  Pool(const Pool&) = delete;
+  Pool& operator=(const Pool&) = delete;
+
+  int threads() const { return static_cast<int>(workers_.size()) + 1; }
+
+  // Calls work(part, thread) for each part in 0..parts-1, thread in 0..threads-1, and returns when all are done.
+  // `work` must not throw. Two callers at once are served one after the other.
+  template <class Work>
+  void run(int64_t parts, Work&& work) {
+    if (workers_.empty() || parts <= 1) {
+      for (int64_t part = 0; part < parts; ++part) work(part, 0);
+      return;
+    }
+    const auto call = [](void* data, int64_t part, int thread) { (*static_cast<std::remove_reference_t<Work>*>(data))(part, thread); };
+    share({call, &work}, parts);
+  }
+
+ private:
+  void share(Job job, int64_t parts);
+  void take(int thread);
+  void wait_for_work(int thread);
+
+  std::mutex callers_, mutex_;
+  std::condition_variable wake_, done_;
+  Job job_ = {};
+  int64_t parts_ = 0;
+  std::atomic<int64_t> next_{0};
+  int busy_ = 0;
+  uint64_t round_ = 0;
+  bool ending_ = false;
+  std::vector<std::thread> workers_;
+};
+
+}  // namespace edgewright
