@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from edgewright.recipe import Recipe
     from edgewright.report import report
     from edgewright.samples import Samples
+    from edgewright.serve import Server, serve
     from edgewright.session import Session, open
     from edgewright.spec import ImageInput, Spec, TensorInput
     from edgewright.target import Target
@@ -44,6 +45,7 @@ _HOMES = {
     "Model": "model",
     "Recipe": "recipe",
     "Samples": "samples",
+    "Server": "serve",
     "Session": "session",
     "Spec": "spec",
     "Target": "target",
@@ -58,6 +60,7 @@ _HOMES = {
     "locate_source": "locate",
     "open": "session",
     "report": "report",
+    "serve": "serve",
     "verify": "verify",
 }
 __all__ = [
@@ -69,6 +72,7 @@ __all__ = [
     "Model",
     "Recipe",
     "Samples",
+    "Server",
     "Session",
     "Spec",
     "Target",
@@ -83,6 +87,7 @@ __all__ = [
     "locate_source",
     "open",
     "report",
+    "serve",
     "verify",
 ]
 __version__ = "0.1.0"
