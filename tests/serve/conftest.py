@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import shutil
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -118,31 +117,3 @@ class Gate:
 def gate(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Gate]:
     """Hold a model's runs: `gate(server, "same")`."""
     return lambda server, model: Gate(server, model, monkeypatch)
-
-
-class FakeRequest:
-    """What granian hands to an application, without a socket: scope and transport in one."""
-
-    def __init__(self, method: str, path: str, body: bytes, headers: dict[str, str], parts: list[bytes] | None) -> None:
-        self.method, self.path, self.query_string = method, path, ""
-        self.headers = {name.lower(): value for name, value in headers.items()}
-        self.gone = asyncio.Event()
-        self.answer: tuple[int, dict[str, str], bytes] | None = None
-        self._body, self._parts = body, parts
-        if parts is None:
-            self.headers.setdefault("content-length", str(len(body)))
-
-    async def __call__(self) -> bytes:
-        return self._body
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        for part in self._parts if self._parts is not None else [self._body]:
-            await asyncio.sleep(0)
-            yield part
-
-    async def client_disconnect(self) -> None:
-        await self.gone.wait()
-
-    def response_bytes(self, status: int, headers: list[tuple[str, str]], body: bytes) -> None:
-        assert self.answer is None, "answered twice"
-        self.answer = (status, dict(headers), body)

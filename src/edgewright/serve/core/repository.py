@@ -161,8 +161,7 @@ class Repository:
             done = [_stop(version, max(0.0, until - time.monotonic())) for version in versions]
             for thread in self._retiring:
                 thread.join(max(0.0, until - time.monotonic()))
-            self._versions.clear()
-            self._table = {}
+            self._versions.clear()  # lookups go on finding them: their figures can still be read
             return all(done)
 
     def _places(self) -> tuple[list[tuple[Place, ModelOptions]], list[EdgewrightError]]:
