@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from edgewright.recipe import Recipe
     from edgewright.report import report
     from edgewright.samples import Samples
+    from edgewright.serve import Server, serve
     from edgewright.session import Session, open
     from edgewright.spec import ImageInput, Spec, TensorInput
     from edgewright.target import Target
@@ -45,6 +46,7 @@ _HOMES = {
     "Recipe": "recipe",
     "Samples": "samples",
     "SearchPlan": "deploy",
+    "Server": "serve",
     "Session": "session",
     "Spec": "spec",
     "Target": "target",
@@ -59,6 +61,7 @@ _HOMES = {
     "locate_source": "locate",
     "open": "session",
     "report": "report",
+    "serve": "serve",
     "verify": "verify",
 }
 __all__ = [
@@ -71,6 +74,7 @@ __all__ = [
     "Recipe",
     "Samples",
     "SearchPlan",
+    "Server",
     "Session",
     "Spec",
     "Target",
@@ -85,6 +89,7 @@ __all__ = [
     "locate_source",
     "open",
     "report",
+    "serve",
     "verify",
 ]
 __version__ = "0.1.0"

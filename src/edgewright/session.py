@@ -121,7 +121,7 @@ class Session:
         """
         if self._closed:
             raise EdgewrightError("E233", f"the session over `{self.bundle.name}` was closed", hint="open it again")
-        self._check(inputs)
+        self.check(inputs)
         wanted = self.outputs if outputs is None else (outputs,) if isinstance(outputs, str) else tuple(outputs)
         if wanted == self.outputs:
             return self._runner.run(inputs)
@@ -168,7 +168,12 @@ class Session:
         known = {info.name: info for info in self.bundle.inputs}
         return tuple(known.get(name, TensorInfo(name, "", ())) for name in self._cut.inputs)
 
-    def _check(self, inputs: Arrays) -> None:
+    def check(self, inputs: Arrays) -> None:
+        """Refuse inputs that the network does not take.
+
+        Raises:
+            EdgewrightError: E230 with what is wrong.
+        """
         names = [info.name for info in self.inputs]
         if set(inputs) != set(names):
             raise EdgewrightError(

@@ -28,6 +28,7 @@ COMMANDS = (
     "bench",
     "report",
     "run",
+    "serve",
     "spec",
     "list",
     "doctor",

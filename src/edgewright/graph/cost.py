@@ -119,7 +119,7 @@ def _cost(node: ir.Node) -> LayerCost:
 
 def _bytes(value: ir.Value) -> int | None:
     shape = static_shape(value)
-    if shape is None or value.dtype is None:
+    if shape is None or value.dtype is None or value.dtype.name == "STRING":  # texts have any length
         return None
     size_bytes: float = math.prod(shape) * value.dtype.itemsize
     return math.ceil(size_bytes)

@@ -21,7 +21,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, BinaryIO, Literal
 
 import numpy as np
 
@@ -70,11 +70,11 @@ class BrokenSampleError(Exception):
     """A sample that cannot be used, with the reason. Stays inside `samples`; users see E301 or E302."""
 
 
-def decode(path: Path, item: ImageInput | None = None) -> Image.Image:
+def decode(path: Path | BinaryIO, item: ImageInput | None = None) -> Image.Image:
     """The photo in a file, upright: mode L (grey), RGB, or F (16-bit grey scaled to 0..255).
 
     Args:
-        path: The file; its content decides the format, not its name.
+        path: The file, or a stream of its bytes; its content decides the format, not its name.
         item: What the photo is for, so that a huge one may be shrunk at once; None keeps it whole.
 
     Raises:
@@ -87,11 +87,11 @@ def decode(path: Path, item: ImageInput | None = None) -> Image.Image:
     return _load(path, enough, DRAFT_PIXELS)
 
 
-def photo_size(path: Path) -> tuple[int, int]:
-    """Width and height of an upright photo in pixels, from its header.
+def photo_size(path: Path | BinaryIO) -> tuple[int, int]:
+    """Width and height of an upright photo in pixels, from the header of the file or stream.
 
     Raises:
-        BrokenSampleError: The file cannot be read.
+        BrokenSampleError: It cannot be read.
     """
     try:
         with _unlimited():
@@ -113,7 +113,7 @@ def check(path: Path) -> None:
     _load(path, (1, 1), 0)
 
 
-def _load(path: Path, enough: tuple[int, int] | None, draft_above: int) -> Image.Image:
+def _load(path: Path | BinaryIO, enough: tuple[int, int] | None, draft_above: int) -> Image.Image:
     try:
         with _unlimited():
             image = _open(path)
@@ -264,7 +264,7 @@ def _darknet_taps(size_in: int, size_out: int) -> tuple[np.ndarray, np.ndarray]:
     return index, np.stack([1 - t, t], axis=1)
 
 
-def _open(path: Path) -> ImageFile:
+def _open(path: Path | BinaryIO) -> ImageFile:
     """The file as a lazy Pillow image: only its header is read."""
     from PIL import Image
 
@@ -331,11 +331,11 @@ def _plain_mode(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _reason(path: Path, problem: Exception) -> str:
+def _reason(path: Path | BinaryIO, problem: Exception) -> str:
     from PIL import UnidentifiedImageError
 
     if isinstance(problem, UnidentifiedImageError):
-        empty = path.is_file() and path.stat().st_size == 0
+        empty = isinstance(path, Path) and path.is_file() and path.stat().st_size == 0
         return "is empty" if empty else "is not a photo that can be decoded"
     if isinstance(problem, OSError) and problem.strerror:
         return f"cannot be read: {problem.strerror}"

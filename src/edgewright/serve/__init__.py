@@ -1,0 +1,96 @@
+"""serve: bundles behind the Open Inference Protocol, by a core that knows no transport and HTTP over it.
+
+    ew.serve(["out/"], http=8000)                          # until SIGTERM or Ctrl-C
+    server = ew.Server(["out/"]); server.start()           # without a transport
+
+`core` queues, batches, reloads and counts; `protocol` turns bytes into requests and back; `http` carries them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from edgewright.errors import EdgewrightError
+from edgewright.serve.core.log import Log, silent
+from edgewright.serve.core.options import ModelOptions
+from edgewright.serve.core.server import Server
+
+__all__ = ["EXTRA", "ModelOptions", "Server", "serve"]
+
+EXTRA: str | None = "serve"
+#: Host names that only this machine reaches.
+_LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
+
+def serve(
+    folders: Sequence[str | Path],
+    options: ModelOptions | None = None,
+    *,
+    http: int = 8000,
+    host: str = "127.0.0.1",
+    watch_s: float | None = None,
+    admin_token: str | None = None,
+    max_body_mib: int = 64,
+    drain_s: float = 30.0,
+    log: Log = silent,
+) -> None:
+    """Serve bundles until SIGTERM or Ctrl-C, then finish what was accepted.
+
+    Args:
+        folders: Bundles, or folders of them (`core/places.py` says how they may lie).
+        options: How models are served, where a folder's `serve.toml` says nothing else.
+        http: Port.
+        host: Address to listen at; by default only this machine reaches it.
+        watch_s: Seconds between looks at the folders, to reload what has changed; None looks once.
+        admin_token: Whoever sends it may load and unload models; None lets nobody.
+        max_body_mib: Largest body of a request in MiB.
+        drain_s: Seconds that accepted requests may take to finish.
+        log: Told of what happens.
+
+    Raises:
+        EdgewrightError: E102 without the extra `serve`, E103 for an address, E104, E220 or E221 for the bundles.
+    """
+    import sys
+
+    from edgewright import registry
+
+    registry.require(sys.modules[__name__], "`serve`")
+    from edgewright.serve.http.application import Application
+    from edgewright.serve.http.running import check_port, run
+    from edgewright.serve.protocol.limits import MIB, Limits
+
+    if not 1 <= max_body_mib <= 2**14:
+        raise EdgewrightError("E103", f"`max_body_mib` is {max_body_mib}, but must be 1 to {2**14}")
+    check_port(host, http)
+    server = Server(folders, options, watch_s=watch_s, reloads=admin_token is not None, log=log)
+    server.start()
+    if host not in _LOOPBACK:
+        log("open", host=host, reason="whoever reaches this address may use the models")
+    largest = max_body_mib * MIB
+    limits = Limits(body_bytes=largest, bodies_bytes=max(8 * largest, Limits.bodies_bytes))
+    stop = _once(lambda: log("drained", finished=server.drain(drain_s)))
+    try:
+        run(
+            Application(server, limits, token=admin_token, log=log),
+            host=host,
+            port=http,
+            stop=stop,
+            log=log,
+            drain_s=drain_s,
+        )
+    finally:
+        stop()
+
+
+def _once(work: Callable[[], None]) -> Callable[[], None]:
+    """`work`, done at the first call only."""
+    done = False
+
+    def call() -> None:
+        nonlocal done
+        if not done:
+            done = True
+            work()
+
+    return call

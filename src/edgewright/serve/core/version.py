@@ -1,0 +1,293 @@
+"""One opened version of a model: sessions, a queue, the threads that run it, and what it was proven to allow."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgewright.bundle import Bundle
+from edgewright.errors import EdgewrightError
+from edgewright.model import Arrays, TensorInfo
+from edgewright.serve.core import batching
+from edgewright.serve.core.jobs import Answer, Job, RefusalError, Result
+from edgewright.serve.core.options import ModelOptions
+from edgewright.serve.core.queue import JobQueue
+from edgewright.serve.core.statistics import Statistics
+from edgewright.session import Session
+from edgewright.session import open as open_session
+from edgewright.spec import ImageInput
+
+#: Runs shorter than this happen on the caller's thread where nothing else runs: handing over would take longer.
+_INLINE_S = 0.0003
+
+
+class Version:
+    """A bundle that answers requests.
+
+    Attributes:
+        name: The model's name as clients write it.
+        number: The version.
+        bundle: What runs.
+        options: How it is served.
+        statistics: What it has done.
+        batch: Name of the batch axis where requests may run together, else None.
+        why_alone: Why they may not although it was asked for, for the log; "" where they may.
+    """
+
+    def __init__(self, name: str, number: int, bundle: Bundle, options: ModelOptions, copy: Path | None = None) -> None:
+        self.name = name
+        self.number = number
+        self.bundle = bundle
+        self.options = options
+        self.statistics = Statistics()
+        self.why_alone = ""
+        self._copy = copy  # a private folder that goes with the version
+        self._queue = JobQueue(options.queue)
+        self._sessions: list[Session] = []
+        self._threads: list[threading.Thread] = []
+        self._busy = threading.Lock()  # of the one session that may also run on a caller's thread
+        self._row_s = 0.0  # running mean of the seconds that a row takes; 0.0 before the first
+        self.batch = batching.batch_axis(bundle.inputs, bundle.outputs)
+        self._fixed = all(isinstance(size, int) for info in bundle.inputs for size in info.shape[1:])
+
+    def start(self) -> None:
+        """Open the sessions, run each once, find out whether rows may be batched, and start the threads.
+
+        Raises:
+            EdgewrightError: As `session.open`, and E232 where a network of fixed sizes cannot run.
+        """
+        try:
+            for _ in range(self.options.instances):
+                self._sessions.append(open_session(self.bundle, threads=self.options.threads))
+            self._warm_up()
+        except BaseException:
+            self.stop(finish=False)
+            raise
+        for session in self._sessions:
+            thread = threading.Thread(
+                target=self._work, args=(session,), name=f"{self.name}/{self.number}", daemon=True
+            )
+            thread.start()
+            self._threads.append(thread)
+
+    def submit(
+        self,
+        inputs: Arrays,
+        deliver: Callable[[Answer], None],
+        *,
+        priority: int = 0,
+        deadline: float | None = None,
+        inline: bool = True,
+    ) -> Job:
+        """Check a request and queue it; its one answer goes to `deliver`, before this returns or later.
+
+        Args:
+            inputs: By ONNX name.
+            deliver: Called once, on any thread.
+            priority: Lower is more urgent.
+            deadline: Clock time (`time.monotonic`) after which it is not worth running; None is never.
+            inline: Whether a short run may happen on the calling thread.
+
+        Raises:
+            RefusalError: It is not accepted, in which case `deliver` is never called.
+        """
+        try:
+            job = self._job(inputs, deliver, priority, deadline)
+            if not (inline and self._run_inline(job)):
+                self._queue.put(job, self._row_s * job.rows / self.options.instances)
+        except RefusalError as refusal:
+            self.statistics.refuse(refusal.reason)
+            raise
+        return job
+
+    def cancel(self, job: Job, refusal: RefusalError) -> bool:
+        """Answer a job that still waits with `refusal`; False where it runs already."""
+        if not self._queue.cancel(job, refusal):
+            return False
+        self.statistics.refuse(refusal.reason, time.monotonic() - job.queued_at)
+        return True
+
+    @property
+    def waiting(self) -> int:
+        """Requests in the queue."""
+        return len(self._queue)
+
+    def close(self) -> None:
+        """Take no more work; what waits is still done."""
+        self._queue.close()
+
+    def stop(self, *, finish: bool = True, timeout_s: float | None = None) -> bool:
+        """Take no more work, end what waits (`finish`) or refuse it, and free sessions; False where time ran out."""
+        self._queue.close(finish=finish)
+        until = None if timeout_s is None else time.monotonic() + timeout_s
+        for thread in self._threads:
+            thread.join(None if until is None else max(0.0, until - time.monotonic()))
+        if any(thread.is_alive() for thread in self._threads):
+            self._queue.close(finish=False)
+            return False
+        with self._busy:
+            for session in self._sessions:
+                session.close()
+            self._sessions.clear()
+        if self._copy is not None:
+            shutil.rmtree(self._copy, ignore_errors=True)
+        return True
+
+    def _job(self, inputs: Arrays, deliver: Callable[[Answer], None], priority: int, deadline: float | None) -> Job:
+        lengths: dict[str, int] = {}
+        try:
+            self._sessions[0].check(inputs)
+        except EdgewrightError as problem:
+            raise RefusalError("invalid", problem.message) from None
+        except IndexError:
+            raise RefusalError("unavailable", "the model is being stopped", retry_after_s=1) from None
+        if any(array.size == 0 for array in inputs.values()):
+            raise RefusalError("invalid", "an input holds nothing: one of its sizes is 0")
+        if self.options.pad:
+            inputs, lengths = batching.pad(inputs, self.bundle.inputs, self.options.pad)
+        rows = len(next(iter(inputs.values()))) if self.batch else 1
+        key = batching.key_of(inputs) if self.batch and self.options.max_batch > 1 else None
+        return Job(inputs, rows, deliver, key, lengths, priority, deadline)
+
+    def _run_inline(self, job: Job) -> bool:
+        """Run the job here and now where that is quicker than handing it over; True where it was."""
+        # only where sizes are fixed: a mean over short texts says nothing about a long one
+        short = self._fixed and 0.0 < self._row_s * job.rows <= _INLINE_S
+        if not short or job.key is not None or len(self._sessions) != 1 or len(self._queue):
+            return False
+        if not self._busy.acquire(blocking=False):
+            return False
+        try:
+            if not self._sessions:
+                return False
+            job.queued_at = job.started_at = time.monotonic()
+            self._run(self._sessions[0], [job])
+        finally:
+            self._busy.release()
+        return True
+
+    def _work(self, session: Session) -> None:
+        """What each thread does until the queue is closed and empty."""
+        alone = len(self._sessions) == 1
+        while True:
+            batch = self._queue.take(self.options.max_batch, self.options.delay_s)
+            if batch is None:
+                return
+            if alone:
+                with self._busy:
+                    self._run(session, batch)
+            else:
+                self._run(session, batch)
+            del batch  # its arrays would stay until the next request comes
+
+    def _run(self, session: Session, jobs: list[Job]) -> None:
+        """Run jobs as one batch and answer each; where that fails they run one by one, so that no other one suffers."""
+        begun = time.monotonic()
+        try:
+            inputs = batching.join(jobs)
+            joined = time.monotonic()
+            outputs = session.run(inputs)
+            computed = time.monotonic()
+            parts = batching.split(outputs, jobs)
+        except Exception as problem:  # a runtime may raise anything; every request still gets its answer
+            parts = None
+            refusal = _failure(problem)
+        if parts is None:
+            if len(jobs) > 1:
+                for job in jobs:
+                    self._run(session, [job])
+                return
+            self.statistics.refuse(refusal.reason, time.monotonic() - jobs[0].queued_at)
+            jobs[0].finish(refusal)
+            return
+        rows = sum(job.rows for job in jobs)
+        self._row_s = (
+            0.9 * self._row_s + 0.1 * (computed - joined) / rows if self._row_s else (computed - joined) / rows
+        )
+        answers = [batching.cut(part, self.bundle.outputs, job.lengths) for job, part in zip(jobs, parts, strict=True)]
+        done = time.monotonic()
+        shared = {
+            "compute_input": joined - begun,
+            "compute_infer": computed - joined,
+            "compute_output": done - computed,
+        }
+        self.statistics.ran(
+            rows, computed - joined, [(job.rows, {"queue": begun - job.queued_at, **shared}) for job in jobs]
+        )
+        for job, answer in zip(jobs, answers, strict=True):
+            job.finish(Result(answer))
+
+    def _warm_up(self) -> None:
+        inputs = example_inputs(self.bundle, 0)
+        certain = all(isinstance(size, int) for info in self.bundle.inputs for size in info.shape[1:])
+        try:
+            for session in self._sessions:
+                session.run(inputs)
+                begun = time.monotonic()
+                session.run(inputs)
+                self._row_s = time.monotonic() - begun
+        except EdgewrightError:
+            if certain:  # nothing was guessed about the sizes
+                raise
+            self._row_s = 0.0
+        if self.options.max_batch > 1:
+            self._prove_batching()
+
+    def _prove_batching(self) -> None:
+        """Turn batching off where a row's answer depends on its neighbours, or the network cannot take two."""
+        if self.batch is None:
+            self.why_alone = "its batch axis is fixed"
+            return
+        first, second = example_inputs(self.bundle, 1), example_inputs(self.bundle, 2)
+        session = self._sessions[0]
+        try:
+            alone = [session.run(first), session.run(second)]
+            together = session.run({name: np.concatenate([first[name], second[name]]) for name in first})
+        except EdgewrightError as problem:
+            self.why_alone, self.batch = problem.message, None
+            return
+        expected = {
+            name: np.concatenate([part[name] for part in alone]) if alone[0][name].ndim else alone[0][name]
+            for name in alone[0]
+        }
+        found = batching.distance(together, expected)
+        if found > batching.SAME_ROWS:
+            self.why_alone = f"its rows depend on each other: together they differ by {found:.1e} from alone"
+            self.batch = None
+
+
+def example_inputs(bundle: Bundle, seed: int) -> dict[str, np.ndarray]:
+    """Random inputs of one row for a network; open sizes are 1, those of photos as the Spec says."""
+    random = np.random.default_rng(seed)
+    return {info.name: _example(info, _shape(info, bundle.spec.inputs), random) for info in bundle.inputs}
+
+
+def _shape(info: TensorInfo, spec: Mapping[str, Any]) -> tuple[int, ...]:
+    shape = [size if isinstance(size, int) else 1 for size in info.shape]
+    item = spec.get(info.name)
+    if isinstance(item, ImageInput) and len(shape) == 4:
+        axis = 2 if item.layout == "nchw" else 1
+        shape[axis : axis + 2] = item.size
+    return tuple(shape)
+
+
+def _example(info: TensorInfo, shape: tuple[int, ...], random: np.random.Generator) -> np.ndarray:
+    dtype = np.dtype(info.dtype)
+    if dtype.kind == "f":
+        return random.standard_normal(shape).astype(dtype)
+    if dtype.kind == "O":
+        return np.full(shape, "a", object)
+    return random.integers(0, 2, shape).astype(dtype)  # 0 and 1 are in the range of any index or mask
+
+
+def _failure(problem: Exception) -> RefusalError:
+    """The refusal for an exception out of a runtime; E230 is what the caller did wrong."""
+    if isinstance(problem, EdgewrightError):
+        return RefusalError("invalid" if problem.code == "E230" else "failed", problem.message)
+    return RefusalError("failed", f"the runtime failed: {type(problem).__name__}")

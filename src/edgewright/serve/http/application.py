@@ -1,0 +1,316 @@
+"""The paths of the server, and what each does."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from typing import Any, TypeVar
+
+import msgspec
+
+from edgewright.errors import EdgewrightError
+from edgewright.model import Arrays
+from edgewright.serve.core.jobs import Answer, RefusalError, Result
+from edgewright.serve.core.log import Log, silent
+from edgewright.serve.core.metrics import exposition
+from edgewright.serve.core.server import Server, Ticket
+from edgewright.serve.http import pages, photos
+from edgewright.serve.http.exchange import (
+    Bodies,
+    HttpError,
+    Response,
+    Room,
+    Scope,
+    Transport,
+    error_response,
+    header_length,
+    json_response,
+    read_body,
+    send,
+)
+from edgewright.serve.protocol import documents
+from edgewright.serve.protocol.limits import Limits
+from edgewright.serve.protocol.reading import decode, read_request
+from edgewright.serve.protocol.writing import check_wanted, write_response
+
+T = TypeVar("T")
+#: JSON of this size and more is read and written on another thread: it would hold up everybody else.
+_LARGE_BYTES = 2**18
+#: Photos that may wait for a thread.
+_MOST_PHOTOS = 64
+_NOT_OFFERED = ("systemsharedmemory", "cudasharedmemory", "trace", "logging")
+
+
+class _LoadBody(msgspec.Struct):
+    parameters: dict[str, bool | int | float | str | None] | None = None
+
+
+class _IndexBody(msgspec.Struct):
+    ready: bool = False
+
+
+class Application:
+    """The server over HTTP. An instance is what an RSGI server calls.
+
+    Attributes:
+        active: Requests that are being answered.
+    """
+
+    def __init__(
+        self, server: Server, limits: Limits | None = None, *, token: str | None = None, log: Log = silent
+    ) -> None:
+        """An application over `server`; with a `token`, whoever sends it may load and unload models."""
+        self.active = 0
+        self._server = server
+        self._limits = limits or Limits()
+        self._token = token
+        self._log = log
+        self._bodies = Bodies(self._limits)
+        self._pool = ThreadPoolExecutor(2, thread_name_prefix="photos")
+        self._photos = 0
+
+    async def __rsgi__(self, scope: Scope, transport: Transport) -> None:
+        """Answer one request. Nothing a client sends raises beyond here."""
+        self.active += 1
+        try:
+            with self._bodies.room() as room:
+                try:
+                    response = await self._answer(scope, transport, room)
+                except (RefusalError, HttpError) as problem:
+                    response = error_response(problem)
+                except Exception as problem:  # a mistake of ours; the client learns no more than that
+                    self._log("error", path=scope.path, problem=repr(problem))
+                    response = error_response(HttpError(500, "the server failed"))
+                await send(scope, transport, response)
+        finally:
+            self.active -= 1
+
+    async def _answer(self, scope: Scope, transport: Transport, room: Room) -> Response:
+        path = scope.path.strip("/").split("/")  # decoded already
+        if path[0] == "v2":
+            if len(path) >= 4 and path[1] == "models":
+                return await self._model(scope, transport, room, path[2:])
+            return await self._general(scope, transport, room, path[1:])
+        match path:
+            case ["metrics"]:
+                _only(scope, "GET")
+                return Response(self._metrics().encode(), kind="text/plain; version=0.0.4; charset=utf-8")
+            case [""] | ["docs"]:
+                _only(scope, "GET")
+                names = [version.name for version in self._server.repository.versions()]
+                return Response(pages.page(names).encode(), kind="text/html; charset=utf-8", headers=pages.POLICY)
+            case ["openapi.json"]:
+                _only(scope, "GET")
+                return json_response(pages.openapi())
+        raise HttpError(404, f"there is nothing at {scope.path[:200]!r}; /docs lists what there is")
+
+    async def _general(self, scope: Scope, transport: Transport, room: Room, path: list[str]) -> Response:
+        """Everything of the protocol that is about no single model, and models' metadata."""
+        repository = self._server.repository
+        match path:
+            case []:
+                _only(scope, "GET")
+                return json_response(documents.server_metadata())
+            case ["health", "live"]:
+                _only(scope, "GET")
+                return json_response({"live": True})
+            case ["health", "ready"]:
+                _only(scope, "GET")
+                ready = self._server.ready
+                return json_response({"ready": ready}, 200 if ready else 503)
+            case ["models", "stats"]:
+                _only(scope, "GET")
+                return json_response(documents.statistics(repository.versions()))
+            case ["models", name]:
+                _only(scope, "GET")
+                return self._metadata(name, None)
+            case ["repository", "index"]:
+                _only(scope, "POST")
+                body = await read_body(scope, transport, room, self._limits)
+                ready = decode(msgspec.json.Decoder(_IndexBody), body).ready if body.strip() else False
+                return json_response(documents.repository_index(repository.index(), ready_only=ready))
+            case ["repository", "models", name, "load" | "unload" as verb]:
+                _only(scope, "POST")
+                self._authorize(scope)
+                return await self._change(scope, transport, room, name, verb)
+        if path and path[0] in _NOT_OFFERED:
+            raise HttpError(400, f"this server does not offer {path[0]}")
+        raise HttpError(404, f"there is nothing at {scope.path[:200]!r}; /docs lists what there is")
+
+    async def _model(self, scope: Scope, transport: Transport, room: Room, path: list[str]) -> Response:
+        """`NAME[/versions/N][/VERB]`."""
+        name, *rest = path
+        number = None
+        if rest and rest[0] == "versions":
+            number = _version(rest[1] if len(rest) > 1 else "")
+            rest = rest[2:]
+        match rest:
+            case ["infer"]:
+                _only(scope, "POST")
+                return await self._infer(scope, transport, room, name, number)
+            case ["predict"]:
+                _only(scope, "POST")
+                return await self._predict(scope, transport, room, name, number)
+            case []:
+                _only(scope, "GET")
+                return self._metadata(name, number)
+            case ["ready"]:
+                _only(scope, "GET")
+                self._server.repository.get(name, number)
+                ready = self._server.ready
+                return json_response({"name": name, "ready": ready}, 200 if ready else 503)
+            case ["config"]:
+                _only(scope, "GET")
+                return json_response(documents.model_config(self._server.repository.get(name, number)))
+            case ["stats"]:
+                _only(scope, "GET")
+                found = self._server.repository.get(name, number)
+                versions = [found] if number is not None else self._server.repository.versions(name)
+                return json_response(documents.statistics(versions or [found]))
+        raise HttpError(404, f"there is nothing at {scope.path[:200]!r}; /docs lists what there is")
+
+    def _metadata(self, name: str, number: int | None) -> Response:
+        version = self._server.repository.get(name, number)
+        numbers = [other.number for other in self._server.repository.versions(name)]
+        return json_response(documents.model_metadata(version, numbers))
+
+    async def _infer(self, scope: Scope, transport: Transport, room: Room, name: str, number: int | None) -> Response:
+        version = self._server.repository.get(name, number)
+        json_length = header_length(scope)
+        body = await read_body(scope, transport, room, self._limits)
+        large = (len(body) if json_length is None else json_length) >= _LARGE_BYTES
+        request = (
+            await asyncio.to_thread(read_request, body, json_length, self._limits)
+            if large
+            else read_request(body, json_length, self._limits)
+        )
+        check_wanted(request, version)
+        ticket, outputs = await self._run(transport, name, number, request.inputs, request.priority, request.timeout_s)
+        values = sum(array.size for output, array in outputs.items() if not request.wanted.get(output, request.binary))
+        length, content = (
+            await asyncio.to_thread(write_response, request, ticket.version, outputs)
+            if values * 4 >= _LARGE_BYTES
+            else write_response(request, ticket.version, outputs)
+        )
+        if length is None:
+            return Response(content)
+        return Response(
+            content, kind="application/octet-stream", headers={"inference-header-content-length": str(length)}
+        )
+
+    async def _predict(self, scope: Scope, transport: Transport, room: Room, name: str, number: int | None) -> Response:
+        version = self._server.repository.get(name, number)
+        content = await read_body(scope, transport, room, self._limits)
+        photo = await self._on_pool(photos.prepare, version, content, self._limits)
+        ticket, outputs = await self._run(transport, name, number, photo.inputs, 0, None)
+        result = await self._on_pool(photos.interpret, ticket.version, outputs, photo)
+        if "image/png" in (scope.headers.get("accept") or ""):
+            picture = await self._on_pool(photos.drawn, ticket.version, result, photo)
+            return Response(picture, kind="image/png")
+        return json_response(
+            {
+                "model_name": ticket.version.name,
+                "model_version": str(ticket.version.number),
+                "task": ticket.version.bundle.spec.task,
+                "result": result.to_json(),
+            }
+        )
+
+    async def _run(
+        self,
+        transport: Transport,
+        name: str,
+        number: int | None,
+        inputs: Arrays,
+        priority: int,
+        timeout_s: float | None,
+    ) -> tuple[Ticket, Any]:
+        """Outputs of a run, awaited; a client that goes away, or whose time is up, takes its request out of the queue."""
+        loop = asyncio.get_running_loop()
+        here = threading.get_ident()
+        arrived: asyncio.Future[Answer] = loop.create_future()
+
+        def deliver(answer: Answer) -> None:
+            if threading.get_ident() == here:
+                _resolve(arrived, answer)
+            else:
+                with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+                    loop.call_soon_threadsafe(_resolve, arrived, answer)
+
+        ticket = self._server.submit(name, inputs, deliver, version=number, priority=priority, timeout_s=timeout_s)
+        if not arrived.done():
+            timer = None if timeout_s is None else loop.call_later(timeout_s, ticket.expire)
+            gone = loop.create_task(_cancel_when_gone(transport, ticket)) if ticket.waits else None
+            try:
+                await arrived
+            finally:
+                if timer:
+                    timer.cancel()
+                if gone:
+                    gone.cancel()
+        answer = arrived.result()
+        if isinstance(answer, Result):
+            return ticket, answer.outputs
+        raise answer
+
+    async def _on_pool(self, function: Callable[..., T], *arguments: Any) -> T:
+        if self._photos >= _MOST_PHOTOS:
+            raise RefusalError("full", f"over capacity: {self._photos} photos wait already, the limit", retry_after_s=1)
+        self._photos += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._pool, function, *arguments)
+        finally:
+            self._photos -= 1
+
+    async def _change(self, scope: Scope, transport: Transport, room: Room, name: str, verb: str) -> Response:
+        body = await read_body(scope, transport, room, self._limits)
+        parameters = (decode(msgspec.json.Decoder(_LoadBody), body).parameters if body.strip() else None) or {}
+        if set(parameters) - {"unload_dependents"}:
+            raise HttpError(
+                400, f"parameter `{next(iter(parameters))[:100]}`: files and settings come from the folders only"
+            )
+        repository = self._server.repository
+        work: Callable[[str], None] = repository.load if verb == "load" else repository.unload
+        try:
+            await asyncio.to_thread(work, name)
+        except EdgewrightError as problem:
+            raise HttpError(400, problem.message) from None
+        return json_response({})
+
+    def _authorize(self, scope: Scope) -> None:
+        if self._token is None:
+            raise HttpError(403, "loading and unloading are off; `edgewright serve --admin-token FILE` allows them")
+        given = scope.headers.get("authorization") or ""
+        expected = f"Bearer {self._token}"
+        if not hmac.compare_digest(given.encode("utf-8", "replace"), expected.encode()):
+            raise HttpError(401, "the token is missing or wrong", www_authenticate="Bearer")
+
+    def _metrics(self) -> str:
+        figures = {"ready": int(self._server.ready), "active_requests": self.active, "body_bytes": self._bodies.held}
+        return exposition(self._server.repository.versions(), figures)
+
+
+async def _cancel_when_gone(transport: Transport, ticket: Ticket) -> None:
+    await transport.client_disconnect()
+    ticket.cancel()
+
+
+def _resolve(arrived: asyncio.Future[Answer], answer: Answer) -> None:
+    if not arrived.done():
+        arrived.set_result(answer)
+
+
+def _only(scope: Scope, method: str) -> None:
+    allowed = ("GET", "HEAD") if method == "GET" else (method,)
+    if scope.method not in allowed:
+        raise HttpError(405, f"{scope.path[:200]!r} takes {method}, not {scope.method[:20]}", allow=", ".join(allowed))
+
+
+def _version(text: str) -> int:
+    if not (text.isascii() and text.isdecimal() and 0 < len(text) < 18):
+        raise HttpError(400, f"version {text[:40]!r} is no number")
+    return int(text)

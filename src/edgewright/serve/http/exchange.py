@@ -1,0 +1,228 @@
+"""One HTTP request and its answer: bodies within limits, compression both ways, errors as JSON."""
+
+from __future__ import annotations
+
+import asyncio
+import zlib
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from edgewright.serve.core.jobs import Reason, RefusalError
+from edgewright.serve.protocol.limits import Limits
+from edgewright.serve.protocol.writing import encode
+
+#: Status by reason. 499 is nginx's code for a client that went away; nobody reads it but the log.
+STATUS: dict[Reason, int] = {
+    "invalid": 400,
+    "unknown": 404,
+    "full": 429,
+    "late": 504,
+    "cancelled": 499,
+    "unavailable": 503,
+    "failed": 500,
+}
+#: Answers below this size are sent as they are: compressing them saves nothing.
+_COMPRESS_FROM = 1024
+#: Bodies up to this size are read in one piece, which is quicker.
+_WHOLE_BYTES = 2**20
+_WBITS = {"gzip": 31, "deflate": 15}
+
+
+class Scope(Protocol):
+    """What the server says of a request. Source: granian, docs/spec/RSGI.md."""
+
+    method: str
+    path: str
+    query_string: str
+
+    @property
+    def headers(self) -> Any:
+        """With `get(name)`, names in lower case."""
+
+
+class Transport(Protocol):
+    """How its body comes and its answer goes."""
+
+    async def __call__(self) -> bytes:
+        """The whole body."""
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        """The body in parts."""
+
+    async def client_disconnect(self) -> None:
+        """Return once the client has gone."""
+
+    def response_bytes(self, status: int, headers: list[tuple[str, str]], body: bytes) -> None:
+        """Answer."""
+
+
+class HttpError(Exception):
+    """An answer that is an error of HTTP's own."""
+
+    def __init__(self, status: int, message: str, **headers: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
+        self.headers = {name.replace("_", "-"): value for name, value in headers.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """What is sent back."""
+
+    body: bytes = b""
+    status: int = 200
+    kind: str = "application/json"
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+def json_response(document: Any, status: int = 200, **headers: str) -> Response:
+    """A document as JSON."""
+    return Response(encode(document), status, headers=headers)
+
+
+def error_response(problem: RefusalError | HttpError) -> Response:
+    """An error in the protocol's form, `{"error": "..."}`."""
+    if isinstance(problem, HttpError):
+        return Response(encode({"error": problem.message}), problem.status, headers=problem.headers)
+    headers = {} if problem.retry_after_s is None else {"retry-after": str(problem.retry_after_s)}
+    return Response(encode({"error": problem.message}), STATUS[problem.reason], headers=headers)
+
+
+class Bodies:
+    """The bytes of all bodies that are held now: many small requests may not take what one large one may not."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self.held = 0
+
+    @contextmanager
+    def room(self) -> Iterator[Room]:
+        """Room for one request; what it took is given back at the end."""
+        room = Room(self, self._limits)
+        try:
+            yield room
+        finally:
+            self.held -= room.taken
+
+
+class Room:
+    """What one request has taken of the memory for bodies."""
+
+    def __init__(self, bodies: Bodies, limits: Limits) -> None:
+        self._bodies = bodies
+        self._limits = limits
+        self.taken = 0
+
+    def take(self, size: int) -> None:
+        """Take `size` bytes more.
+
+        Raises:
+            RefusalError: "full" beyond the limit of all bodies.
+        """
+        if self._bodies.held + size > self._limits.bodies_bytes:
+            raise RefusalError("full", "over capacity: too many bodies are held at once", retry_after_s=1)
+        self._bodies.held += size
+        self.taken += size
+
+
+async def read_body(scope: Scope, transport: Transport, room: Room, limits: Limits) -> bytes:
+    """The request's body, decompressed.
+
+    Raises:
+        HttpError: 400, 408, 413 or 415 for one that is malformed, slow, large or compressed in an unknown way.
+        RefusalError: As `Room.take`.
+    """
+    encoding = (scope.headers.get("content-encoding") or "identity").strip().lower()
+    if encoding not in ("identity", *_WBITS):
+        raise HttpError(415, f"content-encoding {encoding[:40]!r} is not known; known: gzip, deflate")
+    try:
+        async with asyncio.timeout(limits.body_s):
+            body = await _received(scope, transport, room, limits)
+    except TimeoutError:
+        raise HttpError(408, f"the body did not come within {limits.body_s:g} s", connection="close") from None
+    if encoding == "identity":
+        return body
+    return await asyncio.to_thread(_expanded, body, encoding, room, limits)
+
+
+async def _received(scope: Scope, transport: Transport, room: Room, limits: Limits) -> bytes:
+    announced = scope.headers.get("content-length")
+    if announced is not None:
+        size = int(announced) if announced.isascii() and announced.isdecimal() and len(announced) < 20 else None
+        if size is None:
+            raise HttpError(400, f"content-length {announced[:40]!r} is no number")
+        if size > limits.body_bytes:
+            raise _too_large(limits)
+        if size <= _WHOLE_BYTES:
+            room.take(size)
+            return await transport() if size else b""
+    parts: list[bytes] = []
+    total = 0
+    async for part in transport:  # room is taken for what has come, not for what was announced
+        total += len(part)
+        if total > limits.body_bytes:
+            raise _too_large(limits)
+        room.take(len(part))
+        parts.append(bytes(part))
+    return b"".join(parts)
+
+
+def _too_large(limits: Limits, how: str = "") -> HttpError:
+    return HttpError(413, f"the body has more than the limit of {limits.body_bytes} bytes{how}", connection="close")
+
+
+def _expanded(body: bytes, encoding: str, room: Room, limits: Limits) -> bytes:
+    """A compressed body in full: never more of it in memory than one body may have."""
+    inflater = zlib.decompressobj(_WBITS[encoding])
+    try:
+        content = inflater.decompress(body, limits.body_bytes + 1)
+    except zlib.error as problem:
+        raise HttpError(400, f"the {encoding} body is damaged: {problem}") from None
+    if len(content) > limits.body_bytes:
+        raise _too_large(limits, " once it is expanded")
+    if not inflater.eof or inflater.unused_data:
+        raise HttpError(400, f"the {encoding} body is cut short, or something follows it")
+    room.take(len(content))
+    return content
+
+
+def header_length(scope: Scope) -> int | None:
+    """The length of the JSON before binary tensors; None where the body is all JSON.
+
+    Raises:
+        HttpError: 400 where the header is no number.
+    """
+    text = scope.headers.get("inference-header-content-length")
+    if text is None:
+        return None
+    if not (text.isascii() and text.isdecimal() and len(text) < 20):
+        raise HttpError(400, f"inference-header-content-length {text[:40]!r} is no number")
+    return int(text)
+
+
+def _accepted(scope: Scope) -> str | None:
+    """The compression that the client takes, if any."""
+    for item in (scope.headers.get("accept-encoding") or "").lower().split(","):
+        name, _, weight = item.strip().partition(";")
+        if name in _WBITS and weight.replace(" ", "") not in ("q=0", "q=0.0"):
+            return name
+    return None
+
+
+async def send(scope: Scope, transport: Transport, response: Response) -> None:
+    """Send an answer, compressed where the client takes that."""
+    headers = [("content-type", response.kind), *response.headers.items()]
+    body = response.body
+    encoding = _accepted(scope) if len(body) >= _COMPRESS_FROM and response.kind != "image/png" else None
+    if encoding:
+        body = await asyncio.to_thread(_compressed, body, encoding)
+        headers += [("content-encoding", encoding), ("vary", "accept-encoding")]
+    transport.response_bytes(response.status, headers, b"" if scope.method == "HEAD" else body)
+
+
+def _compressed(body: bytes, encoding: str) -> bytes:
+    deflater = zlib.compressobj(1, wbits=_WBITS[encoding])
+    return deflater.compress(body) + deflater.flush()

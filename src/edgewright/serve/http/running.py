@@ -1,0 +1,106 @@
+"""The HTTP server itself: granian inside this process, on the event loop of the thread that calls.
+
+Why granian: it reads HTTP in Rust (hyper) with limits on headers and time, and writes an answer in one piece; a bare
+handler on it was as quick as on uvicorn or quicker (`benchmarks/serving.py --bare`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+from collections.abc import Callable
+from typing import Any
+
+from edgewright.errors import EdgewrightError
+from edgewright.serve.core.log import Log
+from edgewright.serve.http.application import Application
+
+#: Connections that are served at one time; more wait to be accepted.
+_CONNECTIONS = 1024
+_HEADER_BYTES = 65536
+_HEADER_MS = 10_000
+
+
+def check_port(host: str, port: int) -> None:
+    """Refuse an address that cannot be listened at; granian itself would share a port that is taken.
+
+    Raises:
+        EdgewrightError: E103.
+    """
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        with socket.socket(family, socket.SOCK_STREAM) as trial:
+            trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            trial.bind((host, port))
+    except OSError as problem:
+        raise EdgewrightError(
+            "E103", f"{host}:{port} cannot be listened at: {problem.strerror}", hint="choose another --host or --http"
+        ) from None
+
+
+def run(
+    application: Application,
+    *,
+    host: str,
+    port: int,
+    stop: Callable[[], None],
+    log: Log,
+    drain_s: float,
+) -> None:
+    """Serve until SIGTERM or SIGINT, then finish what was accepted.
+
+    Args:
+        application: What answers.
+        host: Address to listen at.
+        port: And port.
+        stop: Called on a thread once no more should be accepted; returns when what was accepted is done.
+        log: Told of start and end.
+        drain_s: Seconds that answers may still take to be sent.
+    """
+    import uvloop
+
+    uvloop.run(_serve(application, host, port, stop, log, drain_s))
+
+
+async def _serve(
+    application: Application, host: str, port: int, stop: Callable[[], None], log: Log, drain_s: float
+) -> None:
+    server = _granian(application, host, port)
+    asked = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, asked.set)
+    serving = loop.create_task(server.serve())
+    waiting = loop.create_task(asked.wait())
+    log("listening", address=f"http://{host}:{port}", docs=f"http://{host}:{port}/docs")
+    await asyncio.wait([serving, waiting], return_when=asyncio.FIRST_COMPLETED)
+    if not serving.done():
+        log("draining", active=application.active)
+        await asyncio.to_thread(stop)
+        until = loop.time() + drain_s
+        while application.active and loop.time() < until:
+            await asyncio.sleep(0.01)
+        server.stop()
+    waiting.cancel()
+    await serving
+    log("stopped")
+
+
+def _granian(application: Application, host: str, port: int) -> Any:
+    from granian.constants import HTTPModes, Interfaces
+    from granian.http import HTTP1Settings
+    from granian.server.embed import Server
+
+    return Server(
+        application,
+        address=host,
+        port=port,
+        interface=Interfaces.RSGI,
+        http=HTTPModes.http1,
+        http1_settings=HTTP1Settings(header_read_timeout=_HEADER_MS, max_buffer_size=_HEADER_BYTES),
+        websockets=False,
+        backlog=_CONNECTIONS,
+        backpressure=_CONNECTIONS,
+        log_enabled=False,
+    )

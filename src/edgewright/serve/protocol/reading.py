@@ -1,0 +1,271 @@
+"""An inference request from its bytes. Everything a client can get wrong is a RefusalError, before memory is taken for it."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from edgewright.model import Arrays
+from edgewright.serve.core.jobs import RefusalError
+from edgewright.serve.protocol.datatypes import dtype_of, unpack_bytes
+from edgewright.serve.protocol.limits import Limits
+
+Parameters = dict[str, bool | int | float | str | None]
+#: Parameters that ask for what is not done here; going on without it would be a wrong answer.
+_NOT_OFFERED = {
+    "sequence_id": "sequences, which need state",
+    "shared_memory_region": "shared memory",
+    "classification": "classification on the server: POST .../predict gives classes",
+}
+_LARGEST_PRIORITY = 2**31
+_LONGEST_TIMEOUT_S = 86400.0
+
+
+class _Tensor(msgspec.Struct):
+    name: str
+    shape: list[int]
+    datatype: str
+    parameters: Parameters | None = None
+    data: msgspec.Raw = msgspec.Raw(b"")
+
+
+class _Wanted(msgspec.Struct):
+    name: str
+    parameters: Parameters | None = None
+
+
+class _Request(msgspec.Struct):
+    inputs: list[_Tensor]
+    id: str = ""
+    outputs: list[_Wanted] | None = None
+    parameters: Parameters | None = None
+
+
+@dataclass(frozen=True)
+class InferRequest:
+    """What a client asks for.
+
+    Attributes:
+        inputs: Arrays by name.
+        id: The client's own name for the request, given back.
+        wanted: Outputs by name and whether each comes in binary; empty for all.
+        binary: Whether outputs that are not named come in binary.
+        priority: Lower is more urgent; 0 is usual.
+        timeout_s: Seconds after which it is not worth running.
+    """
+
+    inputs: Arrays
+    id: str = ""
+    wanted: Mapping[str, bool] = field(default_factory=dict)
+    binary: bool = False
+    priority: int = 0
+    timeout_s: float | None = None
+
+
+_decoder = msgspec.json.Decoder(_Request)
+
+
+def read_request(body: bytes, header_length: int | None, limits: Limits) -> InferRequest:
+    """The request in a body.
+
+    Args:
+        body: JSON, then the binary tensors in the order of the inputs that announce them.
+        header_length: Bytes of the JSON, from the header `Inference-Header-Content-Length`; None where all is JSON.
+        limits: What is accepted.
+
+    Raises:
+        RefusalError: "invalid" with what is wrong.
+    """
+    length = len(body) if header_length is None else header_length
+    if not 0 <= length <= len(body):
+        raise RefusalError("invalid", f"the JSON is said to have {length} bytes, but the body has {len(body)}")
+    if length > limits.json_bytes:
+        raise RefusalError(
+            "invalid", f"the JSON has {length} bytes, more than the limit of {limits.json_bytes}: send binary"
+        )
+    view = memoryview(body)
+    request: _Request = decode(_decoder, view[:length])
+    if len(request.inputs) > limits.tensors or len(request.outputs or ()) > limits.tensors:
+        raise RefusalError("invalid", f"a request may have {limits.tensors} inputs and outputs at most")
+    parameters = request.parameters or {}
+    _refuse_what_is_not_offered(parameters)
+    binary = parameters.get("binary_data_output") is True
+    return InferRequest(
+        inputs=_arrays(request.inputs, view[length:], limits),
+        id=request.id,
+        wanted=_wanted(request.outputs or (), binary),
+        binary=binary,
+        priority=int(_number(parameters, "priority", 0, _LARGEST_PRIORITY) or 0),
+        timeout_s=_timeout(parameters),
+    )
+
+
+def decode(decoder: msgspec.json.Decoder[Any], data: bytes | memoryview) -> Any:
+    """JSON by a typed decoder.
+
+    Raises:
+        RefusalError: "invalid" where it is not JSON, or not what is expected.
+    """
+    try:
+        return decoder.decode(data)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as problem:
+        raise RefusalError("invalid", f"the JSON cannot be used: {problem}") from None
+    except RecursionError:
+        raise RefusalError("invalid", "the JSON is nested too deeply") from None
+
+
+def _arrays(tensors: list[_Tensor], binary: memoryview, limits: Limits) -> dict[str, np.ndarray]:
+    arrays: dict[str, np.ndarray] = {}
+    place = 0
+    for tensor in tensors:
+        if tensor.name in arrays:
+            raise RefusalError("invalid", f"input `{tensor.name[:100]}` is given twice")
+        count = _count(tensor, limits)
+        parameters = tensor.parameters or {}
+        _refuse_what_is_not_offered(parameters)
+        size = _number(parameters, "binary_data_size", 0, len(binary) - place)
+        if size is None:
+            arrays[tensor.name] = _from_json(tensor, count)
+            continue
+        if len(tensor.data):
+            raise RefusalError("invalid", f"input `{tensor.name[:100]}` has data both in the JSON and in binary")
+        arrays[tensor.name] = _from_binary(tensor, count, binary[place : place + int(size)])
+        place += int(size)
+    if place != len(binary):
+        raise RefusalError("invalid", f"{len(binary) - place} bytes follow the JSON that no input announces")
+    return arrays
+
+
+def _count(tensor: _Tensor, limits: Limits) -> int:
+    """Values of a tensor, in Python integers: a product of sizes overflows nothing here."""
+    if len(tensor.shape) > limits.rank:
+        raise RefusalError(
+            "invalid", f"input `{tensor.name[:100]}` has {len(tensor.shape)} axes, at most {limits.rank}"
+        )
+    if any(size < 0 for size in tensor.shape):
+        raise RefusalError("invalid", f"input `{tensor.name[:100]}` has a negative size: {tensor.shape}")
+    count = math.prod(tensor.shape)
+    if count > limits.body_bytes:  # every value takes a byte or more, so that this is never what was sent
+        raise RefusalError(
+            "invalid", f"input `{tensor.name[:100]}` of shape {tensor.shape} has more values than a body holds"
+        )
+    return count
+
+
+def _from_binary(tensor: _Tensor, count: int, data: memoryview) -> np.ndarray:
+    dtype = dtype_of(tensor.datatype)
+    if dtype.kind == "O":
+        return unpack_bytes(data, _fewer(tensor, count, len(data) // 4)).reshape(tensor.shape)
+    if count * dtype.itemsize != len(data):
+        raise RefusalError(
+            "invalid",
+            f"input `{tensor.name[:100]}` {tensor.datatype}{tensor.shape} takes {count * dtype.itemsize} bytes, "
+            f"but has {len(data)}",
+        )
+    if dtype.kind == "b":  # bytes beyond 0 and 1 are no booleans to whoever reads them next
+        truth: np.ndarray = np.frombuffer(data, np.uint8) != 0
+        return truth.reshape(tensor.shape)
+    array = np.frombuffer(data, dtype)
+    if not array.flags.aligned:  # the JSON before it has any length, and kernels may rely on alignment
+        array = array.copy()
+    return array.reshape(tensor.shape)
+
+
+def _from_json(tensor: _Tensor, count: int) -> np.ndarray:
+    raw = memoryview(tensor.data)
+    dtype = dtype_of(tensor.datatype)
+    _fewer(tensor, count, len(raw) // 2)  # "[1,2]": each value and what follows it take two bytes or more
+    nested = len(tensor.shape) > 1 and _second_opens(raw)
+    values = decode(_values_decoder(_KINDS[dtype.kind], len(tensor.shape) if nested else 1), raw)
+    flat = _flattened(values, tensor.shape) if nested else values
+    if flat is None or len(flat) != count:
+        got = "another nesting" if flat is None else f"{len(flat)} values"
+        raise RefusalError(
+            "invalid", f"input `{tensor.name[:100]}` of shape {tensor.shape} takes {count} values, but has {got}"
+        )
+    try:
+        if dtype.kind == "O":
+            array = np.empty(count, object)
+            array[:] = flat
+        else:
+            with np.errstate(over="ignore"):  # a double beyond float32 is infinite, as in any conversion
+                array = np.array(flat, np.float64 if dtype.kind not in "iub" else dtype).astype(dtype)
+    except (OverflowError, ValueError):
+        raise RefusalError("invalid", f"input `{tensor.name[:100]}` holds a value outside {tensor.datatype}") from None
+    return array.reshape(tensor.shape)
+
+
+#: By numpy kind, what a JSON value may be. bfloat16 is of kind V.
+_KINDS: dict[str, Any] = {"b": bool, "i": int, "u": int, "f": float, "V": float, "O": str}
+
+
+@functools.lru_cache(64)
+def _values_decoder(kind: Any, depth: int) -> msgspec.json.Decoder[Any]:
+    """Decodes `depth` nested lists of a kind, and nothing deeper."""
+    return msgspec.json.Decoder(functools.reduce(lambda inner, _: list[inner], range(depth), kind))  # type: ignore[valid-type]
+
+
+def _second_opens(raw: memoryview) -> bool:
+    """True where the list's first value is a list as well."""
+    return bytes(raw[:256]).lstrip()[1:].lstrip()[:1] == b"["
+
+
+def _flattened(values: list[Any], shape: list[int]) -> list[Any] | None:
+    """Nested lists as one; None where they have not the shape."""
+    level = [values]
+    for size in shape:
+        if any(len(part) != size for part in level):
+            return None
+        level = [item for part in level for item in part]
+    return level
+
+
+def _fewer(tensor: _Tensor, count: int, most: int) -> int:
+    if count > most:
+        raise RefusalError(
+            "invalid", f"input `{tensor.name[:100]}` of shape {tensor.shape} has fewer values than {count}"
+        )
+    return count
+
+
+def _wanted(outputs: Any, binary: bool) -> dict[str, bool]:
+    wanted = {}
+    for output in outputs:
+        parameters = output.parameters or {}
+        _refuse_what_is_not_offered(parameters)
+        if output.name in wanted:
+            raise RefusalError("invalid", f"output `{output.name[:100]}` is asked for twice")
+        wanted[output.name] = bool(parameters.get("binary_data", binary))
+    return wanted
+
+
+def _refuse_what_is_not_offered(parameters: Parameters) -> None:
+    for name, what in _NOT_OFFERED.items():
+        if parameters.get(name) not in (None, 0, ""):
+            raise RefusalError("invalid", f"parameter `{name}` asks for {what}; this server does not offer it")
+
+
+def _timeout(parameters: Parameters) -> float | None:
+    """Seconds; the protocol has microseconds, and 0 means none."""
+    value = _number(parameters, "timeout", 0, _LONGEST_TIMEOUT_S * 1e6)
+    return value / 1e6 if value else None
+
+
+def _number(parameters: Parameters, name: str, least: float, most: float) -> float | None:
+    value = parameters.get(name)
+    if value is None:
+        return None
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, int | float)
+        or not least <= value <= most
+        or value != int(value)
+    ):
+        raise RefusalError("invalid", f"parameter `{name}` is {value!r}, but must be a whole number, {least} to {most}")
+    return value

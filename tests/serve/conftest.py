@@ -1,0 +1,119 @@
+"""Small bundles to serve, and the server over HTTP without a socket."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import edgewright as ew
+from edgewright.serve import ModelOptions, Server
+
+NETWORKS = {
+    "same": "g (float[N,4] x) => (float[N,4] y) { y = Identity (x) }",
+    "scale": "g (float[N,4] x) => (float[N,4] y) <float[1] two = {2.0}> { y = Mul (x, two) }",
+    # the mean over the batch: a row's answer depends on its neighbours
+    "mean": "g (float[N,4] x) => (float[N,4] y) { m = ReduceMean <keepdims = 1> (x) y = Sub (x, m) }",
+    "fixed": "g (float[1,4] x) => (float[1,4] y) { y = Relu (x) }",
+    "lengths": "g (float[N,L] x) => (float[N,L] y) { y = Relu (x) }",
+    "kinds": """g (bool[N] b, int64[N] i, uint8[N] u, float16[N] h, double[N] d, string[N] s)
+        => (bool[N] b2, int64[N] i2, uint8[N] u2, float16[N] h2, double[N] d2, string[N] s2) {
+        b2 = Identity (b) i2 = Identity (i) u2 = Identity (u) h2 = Identity (h) d2 = Identity (d) s2 = Identity (s) }""",
+    # index 0 or 1 only: a request with another index fails while it runs
+    "pick": "g (int64[N] i) => (float[N,2] y) <float[2,2] t = {1.0, 2.0, 3.0, 4.0}> { y = Gather (t, i) }",
+    "photo": """g (float[N,3,8,8] image) => (float[N,3] logits) {
+        r = Relu (image) p = GlobalAveragePool (r) logits = Flatten (p) }""",
+}
+#: Of photo: brightness alone, so that a red picture is class 0.
+PHOTO_SPEC = ew.Spec(
+    inputs={"image": ew.ImageInput(size=(8, 8), resize="stretch")},
+    task="classify",
+    options={"labels": ["red", "green", "blue"]},
+)
+
+
+@pytest.fixture(scope="session")
+def shelf(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a bundle of each of NETWORKS, by name; do not change it."""
+    import onnx_ir as ir
+
+    folder = tmp_path_factory.mktemp("shelf")
+    for name, text in NETWORKS.items():
+        graph = ir.from_onnx_text(f'<ir_version: 10, opset_import: ["" : 21]> {text}')
+        spec = PHOTO_SPEC if name == "photo" else ew.Spec()
+        ew.convert(ew.Model(graph, spec, name=name), "onnxruntime", folder / name)
+    return folder
+
+
+@pytest.fixture
+def repository(shelf: Path, tmp_path: Path) -> Callable[..., Path]:
+    """Make a folder of bundles: `repository(net="same", other="scale")`; a name may hold a version, `"net/2"`."""
+
+    def make(entries: dict[str, str]) -> Path:
+        for place, network in entries.items():
+            shutil.copytree(shelf / network, tmp_path / "models" / place, dirs_exist_ok=True)
+        return tmp_path / "models"
+
+    return make
+
+
+@pytest.fixture
+def serve(shelf: Path) -> Any:
+    """Start servers over folders (`shelf` by default), and drain them at the end."""
+    started: list[Server] = []
+
+    def start(*folders: Path, options: ModelOptions | None = None, **settings: Any) -> Server:
+        server = Server(folders or [shelf], options, **settings)
+        started.append(server)
+        server.start()
+        return server
+
+    yield start
+    for server in started:
+        server.drain(10)
+
+
+@pytest.fixture(scope="session")
+def whole(shelf: Path) -> Iterator[Server]:
+    """A server of every network on the shelf, for tests that change nothing."""
+    server = Server([shelf])
+    server.start()
+    yield server
+    server.drain(10)
+
+
+class Gate:
+    """Holds a model's runs until it is opened, and counts them."""
+
+    def __init__(self, server: Server, model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.entered = threading.Semaphore(0)
+        self.batches: list[int] = []
+        self._open = threading.Event()
+        session = server.repository.get(model)._sessions[0]
+        run = session.run
+
+        def held(inputs: Any) -> Any:
+            self.batches.append(len(next(iter(inputs.values()))))
+            self.entered.release()
+            assert self._open.wait(20), "the gate was never opened"
+            return run(inputs)
+
+        monkeypatch.setattr(session, "run", held)
+
+    def open(self) -> None:
+        """Let all runs go on."""
+        self._open.set()
+
+    def wait(self) -> None:
+        """Wait until a run has begun."""
+        assert self.entered.acquire(timeout=20)
+
+
+@pytest.fixture
+def gate(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Gate]:
+    """Hold a model's runs: `gate(server, "same")`."""
+    return lambda server, model: Gate(server, model, monkeypatch)
