@@ -62,6 +62,7 @@ class Training:
         torch.manual_seed(plan.seed)
         self.plan, self.train, self.held, self.classes, self.out = plan, train, held, classes, out
         self.network = FastSCNN(classes, plan.size, plan.width).to(memory_format=torch.channels_last)
+        _hasten(self.network)
         self.optimizer = torch.optim.AdamW(_parameters(self.network, plan.decay), lr=plan.rate)
         self.progress = Progress()
         self.best = _copied(self.network)
@@ -188,6 +189,16 @@ def _shrunk(maps: Tensor, scores: Tensor) -> Tensor:
     return functional.interpolate(maps[:, None].float(), scores.shape[2:], mode="nearest")[:, 0].long()
 
 
+def _hasten(network: nn.Module) -> None:
+    """Let torch take oneDNN's kernels for convolutions of 1 x 1 on one thread too: it does so where they are dilated.
+
+    Dilation changes nothing of them; `main` exports a network without it.
+    """
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d) and module.kernel_size == (1, 1):
+            module.dilation = (2, 2)
+
+
 def _copied(network: nn.Module) -> dict[str, Tensor]:
     return {name: value.detach().clone() for name, value in network.state_dict().items()}
 
@@ -207,7 +218,9 @@ def main() -> None:
     print(f"{len(train)} pictures train, {len(held)} choose the epoch, {len(names)} classes", flush=True)
     training = Training(plan, train, held, len(names), options.out)
     training.run()
-    path = export(training.network, plan.size, names, options.out / "model.onnx")
+    network = FastSCNN(len(names), plan.size, plan.width)
+    network.load_state_dict(training.network.state_dict())
+    path = export(network, plan.size, names, options.out / "model.onnx")
     scores = judge(path, options.data / "val" / "images")
     result = {**scores, "epoch": training.progress.best_epoch, "held_mIoU": training.progress.best,
               "minutes": training.progress.seconds / 60, "plan": asdict(plan)}  # fmt: skip
