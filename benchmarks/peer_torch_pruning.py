@@ -1,6 +1,6 @@
 """Torch-Pruning on a ResNet of examples/cifar10_resnet: the peer of prune_cifar10.py, which runs this script.
 
-    PYTHON benchmarks/peer_torch_pruning.py RUN/weights.pt OUT.onnx [--macs 0.5] [--multiple 4]
+    PYTHON benchmarks/peer_torch_pruning.py RUN/weights.pt OUT.onnx [--macs 0.5] [--multiple 2]
 
 PYTHON has torch, torch-pruning and edgewright. Channels go by the L1 norm of their whole group, in equal shares, where the
 share is the least that reaches `--macs`; the classifier's outputs stay. Nothing is trained here.
@@ -35,7 +35,7 @@ def main() -> None:
     parser.add_argument("weights", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--macs", type=float, default=0.5)
-    parser.add_argument("--multiple", type=int, default=4)
+    parser.add_argument("--multiple", type=int, default=2)
     options = parser.parse_args()
     sys.path.insert(0, str(EXAMPLE))
     import torch

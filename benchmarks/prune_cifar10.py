@@ -40,6 +40,7 @@ WAYS = (
     BASE, "prune", "prune+distil", "l1", "l1+distil", "torch-pruning", "torch-pruning+distil",
 )  # fmt: skip
 FLOAT = ("fold_constants", "remove_dead", "fold_batchnorm")
+TIMED = 16  # pictures that networks run on while they are timed
 HEAD = ("network", "way", "top-1", "drop, points", "agrees", "MMACs", "of", "ms", "x as fast")
 
 
@@ -134,7 +135,10 @@ def peer(run: Path, path: Path, options: argparse.Namespace) -> ew.Model:
 
 
 def photos(data: Path, folder: Path, count: int) -> Path:
-    """A folder with `count` pictures that trained the networks and a tenth as many that chose their epoch, with roles."""
+    """A folder of pictures with roles: `count` that trained the networks, some that chose their epoch, some of `test`.
+
+    The last give bundles something to run while they are timed; the judgement is of all of `test` and does not read here.
+    """
     from pictures import divide, read
     from PIL import Image
 
@@ -142,8 +146,9 @@ def photos(data: Path, folder: Path, count: int) -> Path:
         return folder
     folder.mkdir(parents=True, exist_ok=True)
     rows = ["file,role"]
-    parts = divide(read(data / "train.npz"))
-    for part, role, number in zip(parts, ("calibrate", "select"), (count, count // 10), strict=True):
+    train, held = divide(read(data / "train.npz"))
+    timing = read(data / "test.npz", TIMED)
+    for part, role, number in ((train, "calibrate", count), (held, "select", count // 10), (timing, "judge", TIMED)):
         for index, pixels in enumerate(part.photos[:number].numpy()):
             Image.fromarray(pixels.transpose(1, 2, 0)).save(folder / f"{role}-{index:05d}.png")
             rows.append(f"{role}-{index:05d}.png,{role}")
@@ -253,7 +258,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--work", type=Path, required=True, help="Folder that keeps rows, networks and trainings.")
     parser.add_argument("--peer", type=Path, help="Interpreter that has torch-pruning.")
     parser.add_argument("--macs", type=float, default=0.5, help="Share of the multiply-adds that is left.")
-    parser.add_argument("--multiple", type=int, default=4, help="Widths are multiples of it.")
+    parser.add_argument("--multiple", type=int, default=2, help="Widths are multiples of it.")
     parser.add_argument("--steps", type=int, default=1500, help="Of distillation.")
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--rate", type=float, default=2e-3, help="Highest learning rate of distillation.")

@@ -45,6 +45,7 @@ def train(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([*command, *settings, *options], capture_output=True, text=True, check=False, timeout=280)
 
 
+@pytest.mark.slow
 def test_training_learns_goes_on_where_it_was_left_and_exports(tmp_path: Path) -> None:
     archive(tmp_path / "train.npz", 200, seed=1)
     archive(tmp_path / "test.npz", 40, seed=2)
