@@ -242,6 +242,10 @@ void BinaryConv::run_all(const uint64_t* words, const Out& out, void* workspace,
   // Blocks of filters that share a word of results must come one after the other.
   const bool in_order = std::is_same_v<Out, SignsOut> && s.groups > 1 && s.group_filters() % kWordBits;
   const int64_t parts = blocks_ * divided_up(tiles_, kTilesAPart);
+  if (variant_.layout == Layout::pairs) {  // the last triple may reach beyond the map: what it finds is an index
+    auto* end = static_cast<uint16_t*>(workspace) + map_rows_ * row_entries_;
+    std::fill(end, end + kTriple - 1, uint16_t{0});
+  }
   auto* scratch = reinterpret_cast<uint64_t*>(static_cast<uint8_t*>(workspace) + map_bytes_);
   for (int64_t image = 0; image < s.batch; ++image, words += s.height * s.width * s.input_words())
     for (int64_t group = 0; group < s.groups; ++group) {
