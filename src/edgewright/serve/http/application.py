@@ -69,7 +69,7 @@ class Application:
         self._limits = limits or Limits()
         self._token = token
         self._log = log
-        self._bodies = Bodies(self._limits)
+        self._bodies = Bodies()
         self._pool = ThreadPoolExecutor(2, thread_name_prefix="photos")
         self._photos = 0
 
@@ -77,7 +77,7 @@ class Application:
         """Answer one request. Nothing a client sends raises beyond here."""
         self.active += 1
         try:
-            with self._bodies.room() as room:
+            with Room(self._bodies, self._limits) as room:
                 try:
                     response = await self._answer(scope, transport, room)
                 except (RefusalError, HttpError) as problem:
