@@ -107,6 +107,20 @@ class Version:
             raise
         return job
 
+    def check_room(self) -> None:
+        """Refuse at once what `submit` would refuse for want of room, before anything is made of a request.
+
+        Raises:
+            RefusalError: "full".
+        """
+        try:
+            self._queue.check_room(self._row_s / self.options.instances)
+        except RefusalError as refusal:
+            if refusal.reason == "unavailable":
+                return  # being replaced: `submit` finds the next one
+            self.statistics.refuse(refusal.reason)
+            raise
+
     def cancel(self, job: Job, refusal: RefusalError) -> bool:
         """Answer a job that still waits with `refusal`; False where it runs already."""
         if not self._queue.cancel(job, refusal):

@@ -138,6 +138,8 @@ async def read_body(scope: Scope, transport: Transport, room: Room, limits: Limi
             body = await _received(scope, transport, room, limits)
     except TimeoutError:
         raise HttpError(408, f"the body did not come within {limits.body_s:g} s", connection="close") from None
+    except RuntimeError as problem:  # what granian raises for a body that ends early or is no chunked one
+        raise HttpError(400, f"the body cannot be read to its end: {problem or 'it is cut short'}") from None
     if encoding == "identity":
         return body
     return await asyncio.to_thread(_expanded, body, encoding, room, limits)
