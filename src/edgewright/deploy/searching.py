@@ -18,8 +18,8 @@ from edgewright.search.scoring import selecting
 from edgewright.target import Target
 
 if TYPE_CHECKING:
-    from edgewright.samples import Samples
     from edgewright.recipe import Recipe
+    from edgewright.samples import Samples
 
 
 def check_searchable(
