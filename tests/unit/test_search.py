@@ -167,7 +167,7 @@ def test_what_is_not_faster_than_its_parent_is_rolled_back() -> None:
 # --- whole ------------------------------------------------------------------------------------------------------------
 
 PLAN = ew.BenchPlan(min_runs=5, max_runs=20, max_seconds=0.3, min_seconds=0.05)
-SEARCH = ew.SearchPlan(minutes=5, points=2, seconds=0.2)
+SEARCH = ew.SearchPlan(minutes=60, points=2, seconds=0.2)
 
 
 @pytest.fixture(scope="module")
