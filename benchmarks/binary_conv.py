@@ -132,13 +132,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=60)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--channels-last", action="store_true", help="float activations lie in memory with channels last")
+    parser.add_argument(
+        "--channels-last", action="store_true", help="float activations lie in memory with channels last"
+    )
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     best = kernels.variants()[0]
     clock = time.process_time if options.threads == 1 else time.perf_counter
     environment = Environment.here()
-    print(f"{environment.cpu}, {options.threads} thread(s), kernels {best}, onnxruntime {environment.versions['onnxruntime']}")
+    print(
+        f"{environment.cpu}, {options.threads} thread(s), kernels {best}, onnxruntime {environment.versions['onnxruntime']}"
+    )
     rows = []
     for channels, size in SHAPES:
         taken = measure(calls(channels, size, options), options.rounds, clock)
@@ -150,7 +154,9 @@ def main() -> None:
         row["faster"] = {name: ratio(taken[name], taken[best]) for name in ("ORT fp32", "ORT int8")}
         rows.append(row)
         figures = ", ".join(f"{name} {row[name]['ms']:.3f} ms {row[name]['gops']:.0f} GOP/s" for name in taken)
-        faster = ", ".join(f"{of:.1f}x ({low:.1f}-{high:.1f}) {name}" for name, (of, low, high) in row["faster"].items())
+        faster = ", ".join(
+            f"{of:.1f}x ({low:.1f}-{high:.1f}) {name}" for name, (of, low, high) in row["faster"].items()
+        )
         print(f"{channels}x{size}x{size}: {figures}\n    {best} is {faster}", flush=True)
     if options.json:
         options.json.write_text(json.dumps({"environment": environment.to_json(), "rows": rows}, indent=1) + "\n")

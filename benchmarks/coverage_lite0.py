@@ -115,9 +115,10 @@ def main() -> int:
     rows = [row(name, known, options.draws) for name in WAYS]
     print("| drawn | not covered | judges beyond the limit | p | CPU ms |\n" + "|---" * 5 + "|")
     for item in rows:
+        p_values = f"{item['p_least']:.3f} to {item['p_most']:.3f}"
         print(
             f"| {item['way']} | {item['not_covered']} of {item['draws']} | {item['beyond_mean']:.2f} "
-            f"({item['beyond_least']:.2f} to {item['beyond_most']:.2f}) | {item['p_least']:.3f} to {item['p_most']:.3f} | {item['cpu_ms']:.0f} |"
+            f"({item['beyond_least']:.2f} to {item['beyond_most']:.2f}) | {p_values} | {item['cpu_ms']:.0f} |"
         )
     if options.json:
         document = {"rows": rows, "environment": Environment.here().to_json()}

@@ -93,12 +93,13 @@ def main() -> int:
     parser.add_argument("--points", type=int, default=5)
     parser.add_argument("--recipes", default="float,int8")
     parser.add_argument("--photos", type=Path, default=Path(os.environ["EDGEWRIGHT_DATA"]) / "imagenet-sample")
+    parser.add_argument("--limit", type=int, help="photos, drawn at random; all by default")
     parser.add_argument("--out", type=Path, default=Path("runs/search-lite0"))
     options = parser.parse_args()
     model = ew.load(NETWORK)
     outcome = ew.deploy(
         model,
-        ew.Samples.open(options.photos, model),
+        ew.Samples.open(options.photos, model, limit=options.limit),
         runtimes=options.runtimes.split(","),
         recipes=options.recipes.split(","),
         min_agreement=options.min_agreement,

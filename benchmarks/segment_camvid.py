@@ -1,23 +1,32 @@
-"""Segmentation networks, compressed by recipes, on every installed runtime: mIoU and its drop, agreement, work, time.
+"""Segmentation networks, pruned, recovered and quantized, on every installed runtime: mIoU and its drop, work, time.
 
-    python benchmarks/segment_camvid.py MODEL.onnx [MODEL.onnx ...] [--data camvid] [--recipe int8] [--runtime NAME]
+    python benchmarks/segment_camvid.py MODEL.onnx [MODEL.onnx ...] [--way prune+distil] [--runtime NAME] [--work DIR]
 
-The networks are those of examples/segmentation/train.py, one for each seed. Passes learn from photos of `train`, without
-labels; photos of `val`, which neither training nor compression saw, judge. A recipe is a name or a TOML file; every row is
-held against the unmodified network on the same runtime. Rows of several networks are followed by their means.
+The networks are those of examples/segmentation/train.py, one for each seed; those that are not there are said and left
+out. A way is stages joined by "+": `prune` (channels removed down to `--macs`, the rest refitted), `distil` (label-free,
+from the original), `tune` (with labels, by examples/segmentation/finetune.py) and every recipe by its name or TOML file.
+`tune` alone is the control: what further training does to the original.
+
+Of `train` the last tenth of every sequence selects, everything else is learnt from. Photos of `val`, which neither training
+nor compression saw, judge. Every row is held against the unmodified network on the same runtime. Rows of several networks
+are followed by their means, where every network has the row.
 
 Tables in Markdown go to standard output, everything measured to `--json`. The drop of mIoU is in points, with 95 % bounds
 by drawing photos again; a drop is judged by its mean over the networks. What a runtime cannot run is listed with its reason.
+With `--work` what was trained is kept there, and the same command goes on where it was interrupted.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +36,16 @@ import edgewright as ew
 from edgewright import registry
 from edgewright.environment import Environment
 from edgewright.graph.cost import total
-from edgewright.recipe import Recipe
+from edgewright.recipe import Recipe, RecipeStep
 
 BASE = "original"
+STAGES = ("prune", "distil", "tune")  # those that give a float network
+WAYS = ("int8", "prune", "prune+distil", "prune+tune", "prune+distil+int8", "tune")
+EXAMPLE = Path(__file__).resolve().parents[1] / "examples" / "segmentation"
+HELD_BACK = 10  # one of so many photos of a sequence selects, as in the example's training
 HEAD = (
     "network",
-    "recipe",
+    "way",
     "runtime",
     "mIoU",
     "drop, points",
@@ -52,26 +65,88 @@ def report(text: str) -> None:
 
 
 def network(path: Path, options: argparse.Namespace, work: Path) -> tuple[list[dict[str, Any]], list[tuple[str, ...]]]:
-    """A row for each recipe and runtime of one network, and what could not be made."""
+    """A row for each way and runtime of one network, and what could not be made."""
     model = ew.load(path)
-    learnt_from = ew.Samples.open(options.data / "train" / "images", model, labels="none", limit=options.learn)
+    name = path.parent.name or path.stem
+    learnt_from = ew.Samples.open(divided(options.data / "train" / "images", work / "train"), model)
     judges = ew.Samples.open(options.data / "val" / "images", model, roles="judge", limit=options.judge)
     rows, failed, bundles = [], [], []
     for runtime in options.runtimes:
-        for recipe in (BASE, *options.recipes):
-            name = Recipe.named(recipe).name
+        for way in (BASE, *options.ways):
             try:
-                small = ew.compress(model, recipe, learnt_from, target=ew.Target(runtime))
-                bundle = ew.convert(small, runtime, work / f"{name}-{runtime}")
+                small = made(model, way, runtime, learnt_from, options, work)
+                bundle = ew.convert(small, runtime, Path(tempfile.mkdtemp(dir=work)) / "bundle")
                 row = judged(model, small, bundle, judges, options)
             except ew.EdgewrightError as problem:
-                failed.append((path.parent.name or path.stem, name, runtime, f"{problem.code}: {problem.message}"))
+                failed.append((name, way, runtime, f"{problem.code}: {problem.message}"))
                 continue
-            rows.append({"network": path.parent.name or path.stem, "recipe": name, "runtime": runtime, **row})
+            rows.append({"network": name, "way": way, "runtime": runtime, **row})
             bundles.append(bundle)
-            report(f"{path}: {name} on {runtime}: mIoU {row['mIoU']:.4f}")
+            report(f"{path}: {way} on {runtime}: mIoU {row['mIoU']:.4f}")
     timed(rows, bundles, judges, options)
     return rows, failed
+
+
+def divided(photos: Path, folder: Path) -> Path:
+    """A folder of links to the photos; its labels.csv says that the last tenth of every sequence selects."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = ["file,role"]
+    for _, members in groupby(sorted(photos.iterdir()), key=lambda path: path.stem.rpartition("_")[0]):
+        sequence = list(members)
+        kept = len(sequence) - max(1, len(sequence) // HELD_BACK)
+        for number, photo in enumerate(sequence):
+            if not (folder / photo.name).exists():
+                (folder / photo.name).symlink_to(photo.resolve())
+            rows.append(f"{photo.name},{'calibrate' if number < kept else 'select'}")
+    (folder / "labels.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
+    return folder
+
+
+def made(
+    model: ew.Model, way: str, runtime: str, samples: ew.Samples, options: argparse.Namespace, work: Path
+) -> ew.Model:
+    """The network after all stages of a way; each is made once, float ones for all runtimes together."""
+    if way == BASE:
+        return model
+    *before, last = way.split("+")
+    stages = [Path(stage).stem for stage in (*before, last)]
+    kept = work / ("+".join(stages) + ("" if set(stages) <= set(STAGES) else f"-{runtime}") + ".onnx")
+    if kept.is_file():
+        return ew.load(kept)
+    if last == "distil":  # in one recipe with what stands before it: it learns from the network before that
+        steps = tuple(step for stage in (*before, last) for step in steps_of(stage, options, work))
+        small = ew.compress(model, Recipe(way, steps=steps), samples)
+    else:
+        small = made(model, "+".join(before) or BASE, runtime, samples, options, work)
+        if last == "tune":
+            small = tuned(small, work / f"{kept.stem}.training", options)
+        else:
+            recipe = Recipe(way, steps=steps_of(last, options, work))
+            small = ew.compress(small, recipe, samples, target=ew.Target(runtime))
+    small.save(kept)
+    return small
+
+
+def steps_of(stage: str, options: argparse.Namespace, work: Path) -> tuple[RecipeStep, ...]:
+    """The steps of a stage that is no `tune`."""
+    if stage == "distil":
+        settings = {"steps": options.steps, "rate": options.rate, "batch": options.batch}
+        return (RecipeStep("distil", {**settings, "state": work / "distil.training"}),)
+    steps = Recipe.named(stage).steps
+    asked = {"prune_channels": {"macs": options.macs}} if stage == "prune" else {}
+    return tuple(replace(step, config={**step.config, **asked.get(step.name, {})}) for step in steps)
+
+
+def tuned(model: ew.Model, out: Path, options: argparse.Namespace) -> ew.Model:
+    """The network trained further with labels, by the loop of the example."""
+    sys.path.insert(0, str(EXAMPLE))
+    import torch
+    from finetune import finetune
+
+    torch.set_num_threads(options.threads)
+    with contextlib.redirect_stdout(sys.stderr):
+        small: ew.Model = finetune(model, options.data, out, epochs=options.epochs, rate=options.rate)
+    return small
 
 
 def judged(
@@ -108,7 +183,7 @@ def timed(
     results = ew.bench(bundles, judges, plan) if bundles else ()
     for row, result in zip(rows, results, strict=True):
         row |= {"ms": result.infer.median_ms, "size_bytes": result.size_bytes, "trust": result.trust}
-    base = {row["runtime"]: row["ms"] for row in rows if row["recipe"] == BASE}
+    base = {row["runtime"]: row["ms"] for row in rows if row["way"] == BASE}
     for row in rows:
         row["speedup"] = base[row["runtime"]] / row["ms"] if row["runtime"] in base else float("nan")
 
@@ -118,17 +193,17 @@ def timed(
 
 def means(rows: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     """Rows of the means over the networks, bounds left out, where there are several networks."""
-    keys = list(dict.fromkeys((row["recipe"], row["runtime"]) for row in rows))
-    for recipe, runtime in keys:
-        group = [row for row in rows if (row["recipe"], row["runtime"]) == (recipe, runtime)]
-        if len(group) < 2:
+    keys = list(dict.fromkeys((row["way"], row["runtime"]) for row in rows))
+    for way, runtime in keys:
+        group = [row for row in rows if (row["way"], row["runtime"]) == (way, runtime)]
+        if len(group) < max(2, len({row["network"] for row in rows})):
             continue
         numbers = {
             name: float(np.mean([row[name] for row in group]))
             for name in ("mIoU", "Dice", "boundary IoU", "ms", "speedup", "size_bytes", "macs")
         }
         first = {name: [float(np.mean([row[name][0] for row in group]))] for name in ("drop_points", "agreement")}
-        yield {"network": f"mean of {len(group)}", "recipe": recipe, "runtime": runtime, **numbers, **first}
+        yield {"network": f"mean of {len(group)}", "way": way, "runtime": runtime, **numbers, **first}
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
@@ -139,7 +214,7 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
         lines.append(
             (
                 row["network"],
-                row["recipe"],
+                row["way"],
                 row["runtime"],
                 f"{row['mIoU']:.4f}",
                 f"{drop[0]:+.2f}" + (f" ({drop[1]:+.2f} to {drop[2]:+.2f})" if len(drop) > 1 else ""),
@@ -160,8 +235,9 @@ def heading(options: argparse.Namespace, environment: dict[str, Any]) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in environment.get("versions", {}).items())
     return (
         f"# Segmentation: {len(options.models)} network(s)\n\n{environment['cpu']}, {environment['cores']} cores; "
-        f"{options.threads} thread(s)\n\n{versions}\n\nLearnt from at most {options.learn} photos of train, judged on "
-        f"{'all' if options.judge is None else options.judge} photos of val.\n"
+        f"{options.threads} thread(s)\n\n{versions}\n\n`prune` to {options.macs:.0%} of the multiply-adds, `distil` in "
+        f"{options.steps} steps of {options.batch} photos, `tune` in {options.epochs} epochs, both at {options.rate:g}. "
+        f"Judged on {'all' if options.judge is None else options.judge} photos of val.\n"
     )
 
 
@@ -171,10 +247,14 @@ def main() -> None:
     rows: list[dict[str, Any]] = []
     failed: list[tuple[str, ...]] = []
     print(heading(options, environment), flush=True)
-    with tempfile.TemporaryDirectory(prefix="edgewright-segment-", dir=options.work) as name:
-        for number, path in enumerate(options.models):
-            work = Path(name) / str(number)
-            work.mkdir()
+    with contextlib.ExitStack() as stack:
+        folder = options.work or stack.enter_context(tempfile.TemporaryDirectory(prefix="edgewright-segment-"))
+        for path in options.models:
+            if not path.is_file():
+                failed.append((str(path), "all", "all", "this network is not there (yet)"))
+                continue
+            work = Path(folder) / ew.load(path).hash[:12]
+            work.mkdir(parents=True, exist_ok=True)
             more, problems = network(path, options, work)
             rows += more
             failed += problems
@@ -192,22 +272,26 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("models", type=Path, nargs="+", metavar="MODEL", help="Trained networks, one for each seed.")
     parser.add_argument("--data", type=Path, default=data / "camvid", help="Folder with train and val.")
-    parser.add_argument(
-        "--recipe", dest="recipes", action="append", help="Name or TOML file. Repeatable.  [default: int8]"
-    )
+    parser.add_argument("--way", dest="ways", action="append", help=f"Repeatable.  [default: {', '.join(WAYS)}]")
     parser.add_argument(
         "--runtime", dest="runtimes", action="append", help="Repeatable.  [default: all that are installed]"
     )
-    parser.add_argument("--learn", type=int, default=160, help="Photos of train that passes may see.")
+    parser.add_argument("--macs", type=float, default=0.49, help="Share of the multiply-adds that `prune` leaves.")
+    parser.add_argument("--steps", type=int, default=400, help="Of `distil`.")
+    parser.add_argument("--batch", type=int, default=8, help="Photos in a step of `distil`.")
+    parser.add_argument("--epochs", type=int, default=8, help="Of `tune`.")
+    parser.add_argument("--rate", type=float, default=5e-4, help="Highest learning rate of `distil` and `tune`.")
     parser.add_argument("--judge", type=int, help="Photos of val that judge.  [default: all]")
     parser.add_argument("--min-agreement", type=float, default=0.98)
     parser.add_argument("--max-drop", type=float, default=0.5, help="Of mIoU, in points.")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=8.0, help="Of timing for each bundle.")
-    parser.add_argument("--work", type=Path, help="Folder for temporary files.")
+    parser.add_argument("--work", type=Path, help="Folder that keeps networks and trainings.")
     parser.add_argument("--json", type=Path, help="Everything measured, as JSON.")
     options = parser.parse_args()
-    options.recipes = options.recipes or ["int8"]
+    options.ways = options.ways or list(WAYS)
+    if wrong := [way for way in options.ways if "tune" in way.split("+distil")[0].split("+") and "distil" in way]:
+        parser.error(f"`distil` learns from the network before all stages, so it cannot follow `tune`: {wrong[0]}")
     deployable = [n for n in registry.installed("runtimes") if registry.peek("runtimes", n).TRAITS.deployable]
     options.runtimes = options.runtimes or deployable
     return options

@@ -119,9 +119,11 @@ def shuffled(x: torch.Tensor, groups: int) -> torch.Tensor:
     return x.view(n, groups, c // groups, h, w).transpose(1, 2).reshape(n, c, h, w)
 
 
-@family(IMAGE, stays=5, free=8 + 4 + 4)
+@family(IMAGE, stays=12 + 12 + 5, free=8)
 class ShuffleNetV1(nn.Module):
-    """Three groups everywhere: 8 places of the trunk, 4 of the inner widths, since each group loses one of 12 channels."""
+    """Three groups everywhere: 8 places of the trunk. Inner widths stay: a group has to lose the same places as the others, and
+    shuffled into other groups every place meets every other one.
+    """
 
     def __init__(self) -> None:
         super().__init__()

@@ -56,13 +56,19 @@ class Progress:
 
 
 class Training:
-    """Network, optimizer and what has been reached."""
+    """Network, optimizer and what has been reached. `network.both` gives scores, and those of a coarse map or None."""
 
-    def __init__(self, plan: Plan, train: Pictures, held: Pictures, classes: int, out: Path) -> None:
-        torch.manual_seed(plan.seed)
-        self.plan, self.train, self.held, self.classes, self.out = plan, train, held, classes, out
-        self.network = FastSCNN(classes, plan.size, plan.width).to(memory_format=torch.channels_last)
-        _hasten(self.network)
+    def __init__(
+        self, plan: Plan, network: nn.Module, train: Pictures, held: Pictures, classes: int, out: Path
+    ) -> None:
+        self.plan, self.network, self.train, self.held, self.classes, self.out = (
+            plan,
+            network,
+            train,
+            held,
+            classes,
+            out,
+        )
         self.optimizer = torch.optim.AdamW(_parameters(self.network, plan.decay), lr=plan.rate)
         self.progress = Progress()
         self.best = _copied(self.network)
@@ -99,7 +105,9 @@ class Training:
             for group in self.optimizer.param_groups:
                 group["lr"] = self.plan.rate * _schedule(first + number, self.steps)
             scores, coarse = self.network.both(photos)
-            loss = self._loss(scores, maps) + _HELPER * self._loss(coarse, _shrunk(maps, coarse))
+            loss = self._loss(scores, maps)
+            if coarse is not None:
+                loss = loss + _HELPER * self._loss(coarse, _shrunk(maps, coarse))
             if not torch.isfinite(loss):
                 raise SystemExit(f"loss is {loss.item()} at step {first + number}; the last epoch's state is kept")
             self.optimizer.zero_grad()
@@ -189,7 +197,7 @@ def _shrunk(maps: Tensor, scores: Tensor) -> Tensor:
     return functional.interpolate(maps[:, None].float(), scores.shape[2:], mode="nearest")[:, 0].long()
 
 
-def _hasten(network: nn.Module) -> None:
+def _hastened(network: FastSCNN) -> FastSCNN:
     """Let torch take oneDNN's kernels for convolutions of 1 x 1 on one thread too: it does so where they are dilated.
 
     Dilation changes nothing of them; `main` exports a network without it.
@@ -197,6 +205,7 @@ def _hasten(network: nn.Module) -> None:
     for module in network.modules():
         if isinstance(module, nn.Conv2d) and module.kernel_size == (1, 1):
             module.dilation = (2, 2)
+    return network
 
 
 def _copied(network: nn.Module) -> dict[str, Tensor]:
@@ -216,11 +225,13 @@ def main() -> None:
     if len(train) < plan.batch:
         raise SystemExit(f"{len(train)} pictures to train on do not fill a batch of {plan.batch}")
     print(f"{len(train)} pictures train, {len(held)} choose the epoch, {len(names)} classes", flush=True)
-    training = Training(plan, train, held, len(names), options.out)
+    torch.manual_seed(plan.seed)
+    network = FastSCNN(len(names), plan.size, plan.width).to(memory_format=torch.channels_last)
+    training = Training(plan, _hastened(network), train, held, len(names), options.out)
     training.run()
-    network = FastSCNN(len(names), plan.size, plan.width)
-    network.load_state_dict(training.network.state_dict())
-    path = export(network, plan.size, names, options.out / "model.onnx")
+    plain = FastSCNN(len(names), plan.size, plan.width)
+    plain.load_state_dict(training.network.state_dict())
+    path = export(plain, plan.size, names, options.out / "model.onnx")
     scores = judge(path, options.data / "val" / "images")
     result = {**scores, "epoch": training.progress.best_epoch, "held_mIoU": training.progress.best,
               "minutes": training.progress.seconds / 60, "plan": asdict(plan)}  # fmt: skip

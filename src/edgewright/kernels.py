@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import os
 import warnings
 from typing import Any
 
@@ -22,8 +23,10 @@ from edgewright.ops import binary, packing
 from edgewright.ops.binary import Affine, Window
 
 NUMPY = "numpy"
+_POOLS: dict[tuple[int, int], Any] = {}
 
 
+@functools.cache
 def _native() -> Any | None:
     """The extension module, or None where the package was built without a C++ compiler."""
     try:
@@ -39,11 +42,14 @@ def variants() -> tuple[str, ...]:
     return (*native.variants(), NUMPY) if native else (NUMPY,)
 
 
-@functools.cache
 def _pool(threads: int) -> Any:
-    native = _native()
-    assert native is not None
-    return native.Pool(threads)
+    """The threads of this process: those of a parent do not live on in a child that it forked."""
+    key = (os.getpid(), threads)
+    if key not in _POOLS:
+        native = _native()
+        assert native is not None
+        _POOLS[key] = native.Pool(threads)
+    return _POOLS[key]
 
 
 def _chosen(variant: str | None, threads: int) -> str:
@@ -279,7 +285,8 @@ def _out(out: np.ndarray | None, shape: tuple[int, ...], dtype: Any) -> np.ndarr
     if out is None:
         return np.empty(shape, dtype)
     _fits("out", out, shape, dtype)
-    if not (out.flags.c_contiguous and out.flags.writeable and out.ctypes.data % 8 == 0):
+    flags = out.flags
+    if not (flags.c_contiguous and flags.writeable and (dtype != np.uint8 or out.view(np.uint64).flags.aligned)):
         raise EdgewrightError(
             "E202", "`out` is not contiguous, not writeable, or does not start at a multiple of 8 bytes"
         )

@@ -86,21 +86,21 @@ void count(const Tile& tile, uint16_t* counts) {
   }
 }
 
-uint64_t reached(const uint16_t* counts, const uint16_t* limits) {
-  uint32_t halves[2];
-  for (int half = 0; half < 2; ++half) {
-    __m256i found[2];
-    for (int i = 0; i < 2; ++i) {
-      const int at = half * 32 + i * 16;
-      const __m256i value = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(counts + at));
-      const __m256i limit = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(limits + at));
-      found[i] = _mm256_cmpeq_epi16(_mm256_max_epu16(value, limit), value);  // unsigned value >= limit
+void reached(const uint16_t* counts, int64_t pixels, const uint16_t* limits, uint64_t* words) {
+  const auto at = [](const uint16_t* values, int i) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(values) + i); };
+  const __m256i wanted[4] = {at(limits, 0), at(limits, 1), at(limits, 2), at(limits, 3)};
+  for (int64_t pixel = 0; pixel < pixels; ++pixel, counts += kBlock) {
+    __m256i found[4];
+    for (int i = 0; i < 4; ++i) {
+      const __m256i value = at(counts, i);
+      found[i] = _mm256_cmpeq_epi16(_mm256_max_epu16(value, wanted[i]), value);  // unsigned value >= wanted
     }
-    // The pack works by halves of registers; 0xd8 puts the quarters back in order.
-    const __m256i bytes = _mm256_permute4x64_epi64(_mm256_packs_epi16(found[0], found[1]), 0xd8);
-    halves[half] = static_cast<uint32_t>(_mm256_movemask_epi8(bytes));
+    // The packs work by halves of registers; 0xd8 puts the quarters back in order.
+    const __m256i low = _mm256_permute4x64_epi64(_mm256_packs_epi16(found[0], found[1]), 0xd8);
+    const __m256i high = _mm256_permute4x64_epi64(_mm256_packs_epi16(found[2], found[3]), 0xd8);
+    words[pixel] = static_cast<uint32_t>(_mm256_movemask_epi8(low)) |
+                   static_cast<uint64_t>(static_cast<uint32_t>(_mm256_movemask_epi8(high))) << 32;
   }
-  return halves[0] | static_cast<uint64_t>(halves[1]) << 32;
 }
 
 // The 16 entries of a word.

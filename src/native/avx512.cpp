@@ -31,10 +31,12 @@ void count(const Tile& tile, uint16_t* counts) {
       _mm_storeu_si128(reinterpret_cast<__m128i*>(counts + unit * kBlock + i * kLanes), _mm512_maskz_cvtepi64_epi16(0xff, sums[unit][i]));
 }
 
-uint64_t reached(const uint16_t* counts, const uint16_t* limits) {
-  const uint64_t low = _mm512_cmpge_epu16_mask(_mm512_loadu_si512(counts), _mm512_loadu_si512(limits));
-  const uint64_t high = _mm512_cmpge_epu16_mask(_mm512_loadu_si512(counts + 32), _mm512_loadu_si512(limits + 32));
-  return low | high << 32;
+void reached(const uint16_t* counts, int64_t pixels, const uint16_t* limits, uint64_t* words) {
+  for (int64_t pixel = 0; pixel < pixels; ++pixel, counts += kBlock) {
+    const uint64_t low = _mm512_cmpge_epu16_mask(_mm512_loadu_si512(counts), _mm512_loadu_si512(limits));
+    const uint64_t high = _mm512_cmpge_epu16_mask(_mm512_loadu_si512(counts + 32), _mm512_loadu_si512(limits + 32));
+    words[pixel] = low | high << 32;
+  }
 }
 
 void pack(const Floats& floats, uint64_t* words) { avx2_variant.pack(floats, words); }

@@ -173,66 +173,76 @@ void BinaryConv::fill_row(const uint64_t* image, int64_t group, int64_t row, uin
   variant_.pair(padded, partners, map_columns_, s.group_channels(), static_cast<uint16_t*>(map) + row * row_entries_);
 }
 
-void BinaryConv::emit(const SignsOut& out, int64_t pixel, int64_t group, int64_t block, const uint16_t* counts) const {
-  const int64_t filters = std::min<int64_t>(kBlock, shape_.group_filters() - block * kBlock);
-  const size_t at = static_cast<size_t>(group * blocks_ + block);
-  uint64_t bits = variant_.reached(counts, &limits_[at * kBlock]) ^ flips_[at];
-  if (filters < kBlock) bits &= (uint64_t{1} << filters) - 1;
-  const int64_t first = group * shape_.group_filters() + block * kBlock, shift = first % kWordBits;
-  uint64_t* words = out.words + pixel * shape_.output_words() + first / kWordBits;
-  if (shift == 0) {  // the first filters of a word set all of it, those of later groups add to it
-    words[0] = bits;
-    return;
+void BinaryConv::emit(const SignsOut& out, const Counted& tile) const {
+  const int64_t filters = std::min<int64_t>(kBlock, shape_.group_filters() - tile.block * kBlock);
+  const int64_t first = tile.group * shape_.group_filters() + tile.block * kBlock, shift = first % kWordBits;
+  const size_t at = static_cast<size_t>(tile.group * blocks_ + tile.block);
+  const uint64_t flip = flips_[at], all = filters < kBlock ? (uint64_t{1} << filters) - 1 : ~uint64_t{0};
+  const int64_t per_pixel = shape_.output_words();
+  uint64_t found[kMostUnits * kMostSpan];
+  variant_.reached(tile.counts, tile.size, &limits_[at * kBlock], found);
+  for (int64_t i = 0; i < tile.size; ++i) {
+    if (tile.pixels[i] == kNoPixel) continue;
+    const uint64_t bits = (found[i] ^ flip) & all;
+    uint64_t* words = out.words + tile.pixels[i] * per_pixel + first / kWordBits;
+    if (shift == 0) {  // the first filters of a word set all of it, those of later groups add to it
+      words[0] = bits;
+      continue;
+    }
+    words[0] |= bits << shift;
+    if (shift + filters > kWordBits) words[1] = bits >> (kWordBits - shift);
   }
-  words[0] |= bits << shift;
-  if (shift + filters > kWordBits) words[1] = bits >> (kWordBits - shift);
 }
 
-void BinaryConv::emit(const FloatsOut& out, int64_t pixel, int64_t group, int64_t block, const uint16_t* counts) const {
-  const int64_t first = group * shape_.group_filters() + block * kBlock, at = pixel * shape_.filters + first;
-  const Affine how = {shape_.bits(), &scale_[static_cast<size_t>(first)], &shift_[static_cast<size_t>(first)],
-                      out.residual ? out.residual + at : nullptr,
-                      slope_.empty() ? nullptr : &slope_[static_cast<size_t>(first)], low_, high_};
-  variant_.affine(counts, std::min<int64_t>(kBlock, shape_.group_filters() - block * kBlock), how, out.values + at);
+void BinaryConv::emit(const FloatsOut& out, const Counted& tile) const {
+  const int64_t filters = std::min<int64_t>(kBlock, shape_.group_filters() - tile.block * kBlock);
+  const int64_t first = tile.group * shape_.group_filters() + tile.block * kBlock;
+  Affine how = {shape_.bits(), scale_.data() + first, shift_.data() + first, nullptr, slope_.empty() ? nullptr : slope_.data() + first, low_, high_};
+  for (int64_t i = 0; i < tile.size; ++i) {
+    if (tile.pixels[i] == kNoPixel) continue;
+    const int64_t at = tile.pixels[i] * shape_.filters + first;
+    if (out.residual) how.residual = out.residual + at;
+    variant_.affine(tile.counts + i * kBlock, filters, how, out.values + at);
+  }
 }
 
-void BinaryConv::emit(const DotsOut& out, int64_t pixel, int64_t group, int64_t block, const uint16_t* counts) const {
-  const int64_t first = group * shape_.group_filters() + block * kBlock;
-  const int64_t filters = std::min<int64_t>(kBlock, shape_.group_filters() - block * kBlock);
-  int32_t* values = out.values + pixel * shape_.filters + first;
-  for (int64_t i = 0; i < filters; ++i) values[i] = static_cast<int32_t>(shape_.bits()) - 2 * static_cast<int32_t>(counts[i]);
+void BinaryConv::emit(const DotsOut& out, const Counted& tile) const {
+  const int64_t filters = std::min<int64_t>(kBlock, shape_.group_filters() - tile.block * kBlock);
+  const int64_t first = tile.group * shape_.group_filters() + tile.block * kBlock;
+  const int32_t bits = static_cast<int32_t>(shape_.bits());
+  for (int64_t i = 0; i < tile.size; ++i) {
+    if (tile.pixels[i] == kNoPixel) continue;
+    int32_t* values = out.values + tile.pixels[i] * shape_.filters + first;
+    const uint16_t* counts = tile.counts + i * kBlock;
+    for (int64_t j = 0; j < filters; ++j) values[j] = bits - 2 * static_cast<int32_t>(counts[j]);
+  }
 }
 
+// Tiles from part * kTilesAPart on, of the block that the part belongs to.
 template <class Out>
 void BinaryConv::run_tiles(const void* map, const Out& out, int64_t image, int64_t group, int64_t part) const {
   const Shape& s = shape_;
   const int64_t parts = divided_up(tiles_, kTilesAPart), block = part / parts;
   const int64_t units = units_a_row_ * s.output_h(), first = part % parts * kTilesAPart * variant_.units;
   const int64_t last = std::min(units, first + kTilesAPart * variant_.units);
-  const int64_t entry_bytes = variant_.layout == Layout::pairs ? 2 : 8;
+  const int64_t entry_bytes = variant_.layout == Layout::pairs ? 2 : 8, output_w = s.output_w();
+  const int64_t down = s.stride_h * row_entries_, across = variant_.span * s.stride_w * pixel_entries_;
   Tile tile = {{}, runs_.data(), static_cast<int64_t>(runs_.size()), weights_.as<uint8_t>() + (group * blocks_ + block) * block_bytes_};
-  alignas(kLine) uint16_t counts[kMostUnits * kMostSpan * kBlock];
-  int64_t rows[kMostUnits], columns[kMostUnits];
+  Counted counted;
+  counted.group = group, counted.block = block, counted.size = variant_.units * variant_.span;
   int64_t y = first / units_a_row_, x = first % units_a_row_;
-  for (int64_t unit = first; unit < last; unit += variant_.units) {
-    const int64_t filled = std::min<int64_t>(variant_.units, last - unit);
-    for (int64_t i = 0; i < variant_.units; ++i) {
-      if (i >= filled) {  // computed twice, and dropped
-        tile.inputs[i] = tile.inputs[0];
-        continue;
-      }
-      rows[i] = y;
-      columns[i] = x * variant_.span;
-      const int64_t entry = y * s.stride_h * row_entries_ + columns[i] * s.stride_w * pixel_entries_;
-      tile.inputs[i] = static_cast<const uint8_t*>(map) + entry * entry_bytes;
+  for (int64_t unit = first; unit < last;) {
+    int64_t* pixels = counted.pixels;
+    for (int64_t i = 0; i < variant_.units; ++i, ++unit, pixels += variant_.span) {
+      // Beyond the last unit the first one is computed again, and dropped.
+      const bool real = unit < last;
+      tile.inputs[i] = real ? static_cast<const uint8_t*>(map) + (y * down + x * across) * entry_bytes : tile.inputs[0];
+      const int64_t pixel = (image * s.output_h() + y) * output_w + x * variant_.span;
+      for (int64_t j = 0; j < variant_.span; ++j) pixels[j] = real && x * variant_.span + j < output_w ? pixel + j : kNoPixel;
       if (++x == units_a_row_) x = 0, ++y;
     }
-    variant_.count(tile, counts);
-    for (int64_t i = 0; i < filled; ++i)
-      for (int64_t j = 0; j < variant_.span && columns[i] + j < s.output_w(); ++j) {
-        const int64_t pixel = (image * s.output_h() + rows[i]) * s.output_w() + columns[i] + j;
-        emit(out, pixel, group, block, counts + (i * variant_.span + j) * kBlock);
-      }
+    variant_.count(tile, counted.counts);
+    emit(out, counted);
   }
 }
 
@@ -242,6 +252,10 @@ void BinaryConv::run_all(const uint64_t* words, const Out& out, void* workspace,
   // Blocks of filters that share a word of results must come one after the other.
   const bool in_order = std::is_same_v<Out, SignsOut> && s.groups > 1 && s.group_filters() % kWordBits;
   const int64_t parts = blocks_ * divided_up(tiles_, kTilesAPart);
+  if (variant_.layout == Layout::pairs) {  // the last triple may reach beyond the map: what it finds is an index
+    auto* end = static_cast<uint16_t*>(workspace) + map_rows_ * row_entries_;
+    std::fill(end, end + kTriple - 1, uint16_t{0});
+  }
   auto* scratch = reinterpret_cast<uint64_t*>(static_cast<uint8_t*>(workspace) + map_bytes_);
   for (int64_t image = 0; image < s.batch; ++image, words += s.height * s.width * s.input_words())
     for (int64_t group = 0; group < s.groups; ++group) {

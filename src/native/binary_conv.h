@@ -40,6 +40,14 @@ struct DotsOut {
   int32_t* values;  // [batch, output_h, output_w, filters]
 };
 
+// What a tile gives: for each of `size` output pixels (or kNoPixel) the counts of a block of 64 filters.
+struct Counted {
+  int64_t group, block, size;
+  int64_t pixels[kMostUnits * kMostSpan];
+  alignas(64) uint16_t counts[kMostUnits * kMostSpan * kBlock];
+};
+constexpr int64_t kNoPixel = -1;
+
 class BinaryConv {
  public:
   // `weights`: u64[filters, kernel_h, kernel_w, group_words]. Throws std::invalid_argument where sizes cannot be.
@@ -73,9 +81,9 @@ class BinaryConv {
   void plan_runs();
   void add_run(int64_t offset, int64_t length);
   void order_weights(const uint64_t* weights);
-  void emit(const SignsOut& out, int64_t pixel, int64_t group, int64_t block, const uint16_t* counts) const;
-  void emit(const FloatsOut& out, int64_t pixel, int64_t group, int64_t block, const uint16_t* counts) const;
-  void emit(const DotsOut& out, int64_t pixel, int64_t group, int64_t block, const uint16_t* counts) const;
+  void emit(const SignsOut& out, const Counted& tile) const;
+  void emit(const FloatsOut& out, const Counted& tile) const;
+  void emit(const DotsOut& out, const Counted& tile) const;
 
   Shape shape_;
   const Variant& variant_;

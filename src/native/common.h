@@ -24,10 +24,11 @@ namespace {
   for (int64_t i = 0; i < channels; ++i) result[i] = std::min(std::max(result[i], how.low), how.high);
 }
 
-[[maybe_unused]] uint64_t reached_plain(const uint16_t* counts, const uint16_t* limits) {
-  uint64_t word = 0;
-  for (int i = 0; i < kBlock; ++i) word |= static_cast<uint64_t>(counts[i] >= limits[i]) << i;
-  return word;
+[[maybe_unused]] void reached_plain(const uint16_t* counts, int64_t pixels, const uint16_t* limits, uint64_t* words) {
+  for (int64_t pixel = 0; pixel < pixels; ++pixel, counts += kBlock) {
+    words[pixel] = 0;
+    for (int i = 0; i < kBlock; ++i) words[pixel] |= static_cast<uint64_t>(counts[i] >= limits[i]) << i;
+  }
 }
 
 // The words of `floats` from pixel `first` on, `last` not included.

@@ -54,14 +54,15 @@ void count(const Tile& tile, uint16_t* counts) {
     count_filters(tile, static_cast<const uint64_t*>(tile.weights) + first, counts + first);
 }
 
-uint64_t reached(const uint16_t* counts, const uint16_t* limits) {
+void reached(const uint16_t* counts, int64_t pixels, const uint16_t* limits, uint64_t* words) {
   static const uint8_t kBits[8] = {1, 2, 4, 8, 16, 32, 64, 128};
-  uint64_t word = 0;
-  for (int i = 0; i < kBlock; i += 8) {
-    const uint8x8_t found = vmovn_u16(vcgeq_u16(vld1q_u16(counts + i), vld1q_u16(limits + i)));
-    word |= static_cast<uint64_t>(vaddv_u8(vand_u8(found, vld1_u8(kBits)))) << i;
+  for (int64_t pixel = 0; pixel < pixels; ++pixel, counts += kBlock) {
+    words[pixel] = 0;
+    for (int i = 0; i < kBlock; i += 8) {
+      const uint8x8_t found = vmovn_u16(vcgeq_u16(vld1q_u16(counts + i), vld1q_u16(limits + i)));
+      words[pixel] |= static_cast<uint64_t>(vaddv_u8(vand_u8(found, vld1_u8(kBits)))) << i;
+    }
   }
-  return word;
 }
 
 // Channels are contiguous: eight comparisons make a byte.

@@ -58,8 +58,8 @@ struct Variant {
   int units, span;
   // counts[units * span][64]: bits of the window that differ from the filter's.
   void (*count)(const Tile& tile, uint16_t* counts);
-  // Bit i is set where counts[i] >= limits[i].
-  uint64_t (*reached)(const uint16_t* counts, const uint16_t* limits);
+  // words[pixels]: bit i is set where counts[pixel][i] >= limits[i].
+  void (*reached)(const uint16_t* counts, int64_t pixels, const uint16_t* limits, uint64_t* words);
   void (*affine)(const uint16_t* counts, int64_t channels, const Affine& how, float* result);
   // words[pixels][words]: bit set where a float lies below its channel's threshold.
   void (*pack)(const Floats& floats, uint64_t* words);

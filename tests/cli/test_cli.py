@@ -131,6 +131,43 @@ def test_dry_run_needs_nothing_and_writes_nothing(run: Run, tmp_path: Path) -> N
     assert list(tmp_path.iterdir()) == []
 
 
+def test_dry_run_of_a_search_says_from_where(run: Run, tmp_path: Path) -> None:
+    command = (
+        "deploy",
+        "zoo:efficientnet-lite0",
+        "--runtime",
+        "onnxruntime",
+        "--search",
+        "--minutes",
+        "5",
+        "--dry-run",
+    )
+    code, out, _ = run(*command)
+    assert code == 0
+    assert "search for at most 5 minutes from: float-onnxruntime, int8-onnxruntime" in out
+    code, out, _ = run(*command, "--json")
+    assert json.loads(out)["would_search"] == {"minutes": 5.0, "from": ["float-onnxruntime", "int8-onnxruntime"]}
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--minutes", "5"), "add --search"),
+        (("--search", "--minutes", "0"), "`minutes` is 0.0"),
+        (("--search", "--recipe", "size"), "nothing to search from"),
+        (("--search", "--set", "prune_channels.macs=0.5"), "the search decides"),
+        (("--search", "--cpu", "armv8.2-dotprod"), "a search measures time"),
+    ],
+)
+def test_a_search_that_cannot_be_is_refused(run: Run, options: tuple[str, ...], said: str, tmp_path: Path) -> None:
+    code, _, err = run("deploy", "nowhere.onnx", "--samples", "x", "--runtime", "onnxruntime", *options)
+    assert code == 2
+    assert said in err
+    assert "Traceback" not in err
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_the_whole_way(run: Run, workshop: Path, tmp_path: Path) -> None:
     code, out, err = run(
         "deploy",

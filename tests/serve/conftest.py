@@ -96,11 +96,11 @@ class Gate:
         session = server.repository.get(model)._sessions[0]
         run = session.run
 
-        def held(inputs: Any) -> Any:
+        def held(inputs: Any, **settings: Any) -> Any:
             self.batches.append(len(next(iter(inputs.values()))))
             self.entered.release()
             assert self._open.wait(20), "the gate was never opened"
-            return run(inputs)
+            return run(inputs, **settings)
 
         monkeypatch.setattr(session, "run", held)
 

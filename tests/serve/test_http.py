@@ -257,7 +257,7 @@ def test_full_and_late_and_stopping(serve: Any, repository: Any, gate: Any) -> N
     application = Application(server)
     body, headers = infer_body()
     late_body, late_headers = infer_body(parameters={"timeout": 20_000})
-    server.repository.get("net")._row_s = 0.0  # nothing runs on the event loop
+    server.repository.get("net")._quick_s = 0.0  # nothing runs on the event loop
     held = gate(server, "net")
 
     async def go() -> list[Answer | None]:
@@ -294,7 +294,7 @@ def test_a_client_that_goes_away_takes_its_request_with_it(serve: Any, repositor
     server = serve(repository({"net": "scale"}))
     application = Application(server)
     body, headers = infer_body()
-    server.repository.get("net")._row_s = 0.0
+    server.repository.get("net")._quick_s = 0.0
     held = gate(server, "net")
 
     async def go() -> None:
@@ -468,7 +468,7 @@ def test_fuzzed_requests_get_an_answer_below_500(whole: Server) -> None:
 
     async def go() -> None:
         nonlocal good
-        for _ in range(1500):
+        for _ in range(800):
             path, content = chance.choice(paths), bytearray(chance.choice([body, photo(), b"{}", gzip.compress(body)]))
             given = dict(headers) if chance.random() < 0.7 else {}
             for _ in range(chance.choice([0, 1, 2])):
@@ -491,4 +491,4 @@ def test_fuzzed_requests_get_an_answer_below_500(whole: Server) -> None:
 
     asyncio.run(go())
     assert logged == []
-    assert good > 50
+    assert good > 30

@@ -68,9 +68,11 @@ class Process:
         finally:
             connection.close()
 
-    def raw(self, data: bytes) -> bytes:
+    def raw(self, data: bytes, *, ends: bool = False) -> bytes:
         with socket.create_connection(("127.0.0.1", self.port), timeout=30) as connection:
             connection.sendall(data)
+            if ends:
+                connection.shutdown(socket.SHUT_WR)
             return connection.recv(65536)
 
 
@@ -161,6 +163,13 @@ def test_malformed_http_is_refused_and_the_server_goes_on(process: Process, sent
     answer = process.raw(sent)
     assert answer.startswith(b"HTTP/1.1 " + expected), answer[:200]
     assert process.ask("GET", "/v2/health/live")[0] == 200
+
+
+def test_a_body_that_ends_early_is_the_clients_mistake(process: Process) -> None:
+    head = b"POST /v2/models/scenes/infer HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\n"
+    answer = process.raw(head + b"{}", ends=True)
+    assert answer.startswith(b"HTTP/1.1 400"), answer
+    assert b"cannot be read to its end" in answer
 
 
 def test_sigterm_finishes_what_was_accepted(real: Path) -> None:

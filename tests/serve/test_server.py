@@ -69,8 +69,8 @@ def test_requests_that_do_not_fit_are_refused_before_they_are_queued(
 def test_a_short_run_happens_on_the_callers_thread_and_a_long_one_does_not(serve: Any, shelf: Path) -> None:
     server = serve(shelf / "same")
     version = server.repository.get("same")
-    for row_s, inline in ((1e-5, True), (1.0, False), (0.0, False)):
-        version._row_s = row_s
+    for quick_s, inline in ((1e-5, True), (1.0, False), (0.0, False)):
+        version._quick_s = quick_s
         seen: list[int] = []
         done = threading.Event()
         server.submit(
@@ -86,7 +86,7 @@ def test_a_runtime_that_fails_is_told_and_the_next_request_runs(
     server = serve(shelf / "same")
     session = server.repository.get("same")._sessions[0]
     with monkeypatch.context() as patch:
-        patch.setattr(session, "run", lambda inputs: 1 / 0)
+        patch.setattr(session, "run", lambda *_, **__: 1 / 0)
         with pytest.raises(RefusalError, match="ZeroDivisionError") as refused:
             server.infer("same", {"x": X})
     assert refused.value.reason == "failed"

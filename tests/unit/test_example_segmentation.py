@@ -152,3 +152,34 @@ def test_training_goes_on_where_it_was_left_and_exports(tmp_path: Path) -> None:
     other = train(tmp_path, "--epochs", "2")
     assert other.returncode != 0
     assert "is of another plan" in other.stderr
+
+
+def test_an_onnx_network_is_trained_further(tmp_path: Path) -> None:
+    """From the file alone, in batches larger than the graph says; scores of the pictures held back never fall."""
+    pytest.importorskip("torch")
+    scenes.write(tmp_path / "train", 20, SIZE, seed=0)
+    command = [sys.executable, str(EXAMPLE / "finetune.py"), str(NETWORK), "--data", str(tmp_path)]
+    settings = ("--out", str(tmp_path / "out"), "--epochs", "1", "--threads", "1")
+    run = subprocess.run([*command, *settings], capture_output=True, text=True, check=False, timeout=280)
+    assert run.returncode == 0, run.stderr
+    model, tuned = ew.load(NETWORK), ew.load(tmp_path / "out" / "model.onnx")
+    step = tuned.history[-1]
+    assert (step.name, step.lossy, tuned.origin) == ("finetune", True, model.origin)
+    before, after = step.stats["held_miou"]
+    assert 0.5 < before <= after
+    assert [node.op_type for node in tuned.ir.graph] == [node.op_type for node in model.ir.graph]
+
+
+def test_a_batch_gives_what_its_pictures_give_alone(
+    monkeypatch: pytest.MonkeyPatch, tolerance: dict[str, dict[str, float]]
+) -> None:
+    torch = pytest.importorskip("torch")
+    monkeypatch.syspath_prepend(str(EXAMPLE))
+    graph = module("finetune").Graph(ew.load(NETWORK)).eval()
+    for name in ("train", "pictures", "export", "fast_scnn"):
+        sys.modules.pop(name, None)
+    x = torch.from_numpy(np.random.default_rng(0).standard_normal((3, 3, *SIZE), np.float32))
+    with torch.no_grad():
+        together, apart = graph(x), torch.cat([graph(one) for one in x.split(1)])
+    assert together.shape == (3, len(scenes.LABELS), *SIZE)
+    assert float((together - apart).norm() / apart.norm()) <= tolerance["float32"]["rel_l2"]

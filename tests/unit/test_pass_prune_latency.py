@@ -16,7 +16,7 @@ from edgewright.bench.stopwatch import Stopwatch
 from edgewright.compress import compress
 from edgewright.contracts import Role, Sample, TimeRatio
 from edgewright.errors import EdgewrightError
-from edgewright.graph import cost
+from edgewright.graph import channels, cost
 from edgewright.memo import Memo
 from edgewright.model import Model
 from edgewright.recipe import Recipe
@@ -202,3 +202,26 @@ def test_the_stopwatch_measures_on_the_runtime(model: Model) -> None:
     assert all(0 < item.low <= item.value <= item.high for item in found.values())
     assert Stopwatch.can_measure(Target())
     assert not Stopwatch.can_measure(Target(cpu="armv8.2-dotprod")) or ew.Target(cpu="host").has("asimd")
+
+
+def test_real_weights_lose_channels_where_time_is_saved_and_still_answer(tmp_path: Path) -> None:
+    from PIL import Image
+
+    random = np.random.default_rng(1)
+    for index in range(30):
+        coarse = Image.fromarray(random.integers(0, 256, (6, 8, 3), np.uint8))
+        coarse.resize((128, 96), Image.Resampling.BICUBIC).save(tmp_path / f"{index}.png")
+    scenes = ew.load(Path(__file__).resolve().parents[2] / "examples" / "segmentation" / "scenes.onnx")
+    samples = ew.Samples.open(tmp_path, scenes, roles="calibrate")
+    groups = ("getitem_15", "getitem_51", "getitem_78")
+    others = [group.name for group in channels.find(scenes.ir).groups if group.name not in groups]
+    clock = FakeClock(prices={"getitem_15": 0.0, "getitem_21": 0.0, "getitem_18": 0.0})
+    over = {"prune_channels": {"keep": others, "latency": 0.96}}
+    small = compress(scenes, "prune", samples, clock=clock, overrides=over)
+    left = widths(small)
+    assert left["getitem_15"] == 144  # of the three it computes most, and saves nothing
+    assert min(left["getitem_51"] / 240, left["getitem_78"] / 288) < 1
+    with ew.open(scenes) as one, ew.open(small) as other:
+        arrays = [sample.arrays for sample in samples]
+        same = [one.run(x)["scores"].argmax(1) == other.run(x)["scores"].argmax(1) for x in arrays[:6]]
+    assert np.mean(same) > 0.95

@@ -18,6 +18,7 @@ import edgewright as ew
 from edgewright.bench.stopwatch import Stopwatch
 from edgewright.contracts import TimeRatio
 from edgewright.deploy.searching import roll_back
+from edgewright.errors import EdgewrightError
 from edgewright.memo import Memo
 from edgewright.recipe import Recipe
 from edgewright.records import Candidate, DeployOutcome, Frontier, SearchPoint
@@ -166,7 +167,7 @@ def test_what_is_not_faster_than_its_parent_is_rolled_back() -> None:
 # --- whole ------------------------------------------------------------------------------------------------------------
 
 PLAN = ew.BenchPlan(min_runs=5, max_runs=20, max_seconds=0.3, min_seconds=0.05)
-SEARCH = ew.SearchPlan(minutes=5, points=2, seconds=0.2)
+SEARCH = ew.SearchPlan(minutes=60, points=2, seconds=0.2)
 
 
 @pytest.fixture(scope="module")
@@ -268,3 +269,71 @@ def test_a_search_goes_on_where_it_stopped(
     assert again.frontier is not None
     assert outcome.frontier is not None
     assert again.frontier.points == outcome.frontier.points
+
+
+def test_an_interrupted_search_leaves_a_run_that_goes_on(
+    run: tuple[DeployOutcome, Path], network: ew.Model, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copied = shutil.copytree(run[1], tmp_path / "copied")
+    for path in (copied / "memo").iterdir():
+        if '"agreement"' in path.read_text():  # the points are asked for again, and the first answer is Ctrl-C
+            path.unlink()
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(sys.modules["edgewright.search.scoring"].Scorer, "score", interrupt)
+        deployed(network, photos, copied)
+    assert not list(copied.rglob(".*"))
+    assert deployed(network, photos, copied).chosen is not None
+
+
+def test_a_network_without_prunable_groups_is_deployed_and_told_why(photos: Path, tmp_path: Path) -> None:
+    import onnx_ir as ir
+
+    graph = ir.from_onnx_text(
+        f"""<ir_version: 10, opset_import: ["" : 21]>
+        g (float[1,3,{SIZE},{SIZE}] image) => (float[1,3] logits)
+        {{
+          p = GlobalAveragePool (image)
+          logits = Flatten (p)
+        }}"""
+    )
+    spec = ew.Spec(inputs={"image": ew.ImageInput(size=(SIZE, SIZE))}, task="classify")
+    outcome = deployed(ew.Model(graph, spec, name="flat"), photos, tmp_path / "run")
+    assert outcome.frontier is not None
+    assert [item.name for item in outcome.frontier.points] == ["float-onnxruntime"]
+    assert any("no channels to remove" in note for note in outcome.frontier.notes)
+    assert any("no pruning was found" in note for note in outcome.frontier.notes)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"overrides": {"prune_channels": {"macs": "0.5"}}}, "the search decides how much"),
+        ({"recipes": ("size",)}, "nothing to search from"),
+    ],
+)
+def test_a_search_that_cannot_be_is_refused_before_anything_is_written(
+    network: ew.Model, photos: Path, tmp_path: Path, options: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(EdgewrightError, match=said) as caught:
+        deployed(network, photos, tmp_path / "run", **options)
+    assert caught.value.code == "E103"
+    assert caught.value.hint
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_search_without_select_samples_says_so(network: ew.Model, photos: Path, tmp_path: Path) -> None:
+    samples = ew.Samples.open(photos, network, roles="judge")
+    with pytest.raises(EdgewrightError, match="role select") as caught:
+        ew.deploy(network, samples, runtimes=("onnxruntime",), recipes=("float",), search=SEARCH, out=tmp_path / "run")
+    assert caught.value.code == "E301"
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("fields", [{"minutes": 0}, {"minutes": float("nan")}, {"points": 0}, {"seconds": -1}])
+def test_a_plan_that_cannot_be_is_refused(fields: dict[str, Any]) -> None:
+    with pytest.raises(EdgewrightError, match=next(iter(fields))):
+        ew.SearchPlan(**fields)

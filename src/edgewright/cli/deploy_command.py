@@ -163,7 +163,7 @@ def print_outcome(console: Console, outcome: DeployOutcome) -> None:
         _print_frontier(console, outcome.frontier, outcome.chosen)
     console.print(_sentence(outcome))
     for message, names in _uncovered(outcome).items():
-        console.print(f"[yellow]not covered[/] {escape(', '.join(names))}: {escape(message)}")
+        console.print(f"[yellow]coverage[/] {escape(', '.join(names))}: {escape(message)}")
 
 
 def _uncovered(outcome: DeployOutcome) -> dict[str, list[str]]:

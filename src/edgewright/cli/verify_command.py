@@ -92,6 +92,6 @@ def _render(console: Console, report: VerifyReport) -> None:
         console.print("[yellow]saturates[/] ", end="")
         console.print(report.saturation.message, markup=False)
     if report.coverage is not None and report.coverage.decision != "covered":
-        console.print(f"[yellow]{report.coverage.decision}[/] ", end="")
+        console.print("[yellow]coverage [/] ", end="")
         console.print(report.coverage.message, markup=False)
     console.print(f"\n[bold {colours[report.decision]}]{report.decision}[/] on {report.samples} samples")

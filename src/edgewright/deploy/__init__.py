@@ -87,7 +87,7 @@ def deploy(
     _check_budget(samples, min_agreement, max_drop)
     planned = candidates(runtimes=runtimes, recipes=recipes, cpu=cpu)
     if search:
-        check_searchable(planned, overrides or {})
+        check_searchable(planned, overrides or {}, samples)
     run = Run(Path(out), model, samples, overrides or {}, seed, progress, threads)
     budget = {"min_agreement": min_agreement, "max_drop": max_drop, "threads": threads}
     judged = [run.judge(item, budget, step, len(planned)) for step, item in enumerate(planned)]

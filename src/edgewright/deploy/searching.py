@@ -14,18 +14,24 @@ from edgewright.deploy.run import Planned, Run
 from edgewright.errors import EdgewrightError
 from edgewright.records import BenchResult, Candidate
 from edgewright.search import FOLDER, Found, SearchPlan, Start, check, search
+from edgewright.search.scoring import selecting
 from edgewright.target import Target
 
 if TYPE_CHECKING:
     from edgewright.recipe import Recipe
+    from edgewright.samples import Samples
 
 
-def check_searchable(planned: Sequence[Planned], overrides: Mapping[str, Mapping[str, Any]]) -> None:
-    """Refuse a search that has nowhere to begin, or whose target this machine cannot measure.
+def check_searchable(
+    planned: Sequence[Planned], overrides: Mapping[str, Mapping[str, Any]], samples: Samples | None = None
+) -> None:
+    """Refuse a search that has nowhere to begin or nothing to look at, or whose target this machine cannot measure.
 
     Raises:
-        EdgewrightError: E103.
+        EdgewrightError: E103, or E301 for samples of which none selects.
     """
+    if samples is not None:
+        selecting(samples)
     check(overrides)
     if not any(item.recipe.search for item in planned):
         raise EdgewrightError(

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from edgewright.graph.dataflow import constant_array
 from edgewright.graph.int8 import LARGEST_SAFE_PAIR, LARGEST_SAFE_WEIGHT, Room, by_number, room_of
@@ -87,7 +86,7 @@ class Integers:
     def hold(self, floats: Tensor) -> None:
         """Pull `floats`, in place, to where their integers fit the layer's kernels.
 
-        Output channels that fit, nearly all after a step of training, are found out by two sorted sums and left alone.
+        Output channels that fit, nearly all after a step of training, are found out first and left alone.
         """
         if self.room is None:
             return
@@ -107,23 +106,25 @@ class Integers:
     def _beyond(self, sizes: Tensor) -> Tensor:
         """Which output channels have integers, of absolute values `sizes` [..., O, K], that there is no room for."""
         assert self.room is not None
-        largest = sizes.amax(-1)
-        beyond = largest > self.room[0].largest
-        if self._pairs is None:
-            return beyond
-        doubtful = largest > LARGEST_SAFE_WEIGHT  # two that are no larger fit together
-        grid = functional.pad(sizes[doubtful], (1, 0))[:, self._pairs.to(sizes.device)]
-        beyond[doubtful] |= grid.topk(2, dim=-1).values.sum(-1).amax(-1) > LARGEST_SAFE_PAIR
+        beyond = sizes.amax(-1) > self.room[0].largest
+        if self._mates is not None:
+            *channels, inputs = (sizes > LARGEST_SAFE_WEIGHT).nonzero(
+                as_tuple=True
+            )  # no others can be too large together
+            mates = self._mates.to(sizes.device)[inputs]
+            around = sizes[(*(index[:, None] for index in channels), mates.clamp(min=1) - 1)] * (mates > 0)
+            over = around.topk(2, dim=-1).values.sum(-1) > LARGEST_SAFE_PAIR
+            beyond[tuple(index[over] for index in channels)] = True
         return beyond
 
     @functools.cached_property
-    def _pairs(self) -> Tensor | None:
-        """Inputs of one number side by side, i64[numbers, most of one], counted from 1, 0 where there are fewer."""
+    def _mates(self) -> Tensor | None:
+        """For each input those of its number, itself among them, i64[K, most of one], counted from 1; 0 where there are fewer."""
         numbers = None if self.room is None else self.room[0].numbers
         if numbers is None:
             return None
         grid = by_number(np.arange(1, len(numbers) + 1), numbers)
-        return torch.from_numpy(grid) if grid.shape[-1] > 1 else None
+        return torch.from_numpy(grid[numbers]) if grid.shape[-1] > 1 else None
 
     @property
     def _where(self) -> dict[str, int]:

@@ -223,7 +223,7 @@ class Explorer:
             faster = point.relative[0] < min(parent.relative[0], best[0].relative[0] if best else 1e9)
             if point.within and faster:
                 best = (point, recipe)
-        self._conclude(start, parent, best, problems)
+        self._conclude(start, parent, best, problems, tried)
 
     def _say(self, task: str, further: int) -> None:
         """Progress in minutes, and when the targets that are left should be done by the pace so far."""
@@ -238,10 +238,14 @@ class Explorer:
         parent: SearchPoint,
         best: tuple[SearchPoint, Recipe] | None,
         problems: Mapping[str, str],
+        tried: Mapping[float, bool],
     ) -> None:
+        """Hand on the best, or say what came nearest."""
         self.notes += [f"{parent.name}: {message}" for message in problems.values()]
         if best is not None:
             self._propose(best[1], start.target, parent.name)
+            return
+        if not tried:
             return
         mine = [point for point in self.points.values() if point.parent == parent.name and point.asked is not None]
         text = f"{parent.name}: no pruning was found that is faster and within the budget"
@@ -259,11 +263,22 @@ class Explorer:
         key = ["allocated", base.to_mapping(), work.overrides, work.model.hash, work.samples.hash, watch.label, asked]
         found = work.memo.get(key)
         if found is None:
-            small = self._compressed(start, recipes.pruning(base, {"latency": asked}), last=recipes.PRUNING)
-            recipe = recipes.pruned(base, start.target.runtime, asked, small)
-            found = {"name": recipe.name, "recipe": recipe.to_mapping()} if recipe else {}
+            found = self._allocate(start, base, asked)
             work.memo.put(key, found)
+        if "problem" in found:
+            raise EdgewrightError(*found["problem"])
         return Recipe.from_mapping(found["name"], found["recipe"]) if found else None
+
+    def _allocate(self, start: Start, base: Recipe, asked: float) -> dict[str, Any]:
+        """What `_allocated` remembers, a target that cannot be reached too."""
+        try:
+            small = self._compressed(start, recipes.pruning(base, {"latency": asked}), last=recipes.PRUNING)
+        except EdgewrightError as problem:
+            if problem.code not in ("E103", "E212"):
+                raise
+            return {"problem": [problem.code, problem.message]}
+        recipe = recipes.pruned(base, start.target.runtime, asked, small)
+        return {"name": recipe.name, "recipe": recipe.to_mapping()} if recipe else {}
 
     def _compressed(self, start: Start, recipe: Recipe, last: str | None = None) -> Model:
         work = self._work

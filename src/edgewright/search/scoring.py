@@ -14,6 +14,22 @@ from edgewright.errors import EdgewrightError
 from edgewright.model import Arrays, Model
 
 
+def selecting(samples: SampleSource) -> SampleSource:
+    """The select role of `samples`.
+
+    Raises:
+        EdgewrightError: E301 when it is empty.
+    """
+    chosen = samples.role("select")
+    if not len(chosen):
+        raise EdgewrightError(
+            "E301",
+            "the search needs samples with the role select, and there are none",
+            hint="give more samples: roles are drawn by content, about one of seven selects",
+        )
+    return chosen
+
+
 class Scorer:
     """Scores bundles of one network; the original answers each sample once.
 
@@ -27,14 +43,8 @@ class Scorer:
         self, model: Model, samples: SampleSource, *, required: float, max_drop: float | None, threads: int
     ) -> None:
         self._model, self._threads = model, threads
-        self._samples = samples.role("select")
+        self._samples = selecting(samples)
         self.samples = len(self._samples)
-        if not self.samples:
-            raise EdgewrightError(
-                "E301",
-                "the search needs samples with the role select, and there are none",
-                hint="give more samples: roles are drawn by content, about one of seven selects",
-            )
         self._task = registry.get("tasks", model.spec.task)
         # One sample alone never decides: one of twenty that differs is no sign of less than 98 %.
         self.required = min(required, 1 - 1 / self.samples) if self._task.PROPORTION else required

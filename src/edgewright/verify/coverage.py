@@ -119,8 +119,8 @@ def compare(calibrate: Sequence[Point], judges: Sequence[Point], *, seed: int = 
     edges = np.linspace(0, max(float(own.max()), float(other.max())) or 1.0, _BINS + 1)
     shares = [tuple((np.histogram(near, edges)[0] / len(near)).tolist()) for near in (own, other)]
     message = (
-        f"{share:.0%} of {second} judges (bounds {low:.0%} to {high:.0%}) lie farther from all {first} calibrate samples "
-        f"than {_WITHIN:.0%} of these from each other ({1 - _WITHIN:.0%} would be usual)"
+        f"{_percent(share)} of {second} judges (bounds {_percent(low)} to {_percent(high)}) lie farther from all {first} "
+        f"calibrate samples than {_percent(_WITHIN)} of these from each other ({_percent(1 - _WITHIN)} would be usual)"
     )
     return Coverage(
         decision="covered" if covered else "not covered", message=_told(message, unseen, covered), calibrate=first,
@@ -134,8 +134,8 @@ def _told(message: str, unseen: tuple[float, float] | None, covered: bool) -> st
         return message
     if unseen is not None and round(unseen[0], 2) > round(unseen[1], 2):
         message += (
-            f"; {unseen[0]:.0%} of the judges were given a class that no calibrate sample was given "
-            f"({unseen[1]:.0%} would be usual)"
+            f"; {_percent(unseen[0])} of the judges were given a class that no calibrate sample was given "
+            f"({_percent(unseen[1])} would be usual)"
         )
     return f"what compression learnt from does not cover what it is judged by: {message}"
 
@@ -168,6 +168,10 @@ def _unseen(calibrate: Sequence[Point], judges: Sequence[Point]) -> tuple[float,
     unseen = np.mean([any(name not in counts for name in classes) for classes in asked])
     alone = np.mean([any(counts[name] == 1 for name in classes) for classes in known])
     return float(unseen), float(alone)
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f} %"
 
 
 def _unknown(why: str, calibrate: int = 0, judges: int = 0) -> Coverage:

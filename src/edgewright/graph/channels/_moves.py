@@ -157,8 +157,8 @@ def _slice(node: ir.Node, walk: Walk) -> None:
     grid = walk.grid(source)
     cut_axes = {} if grid is None or shape is None else slice_bounds(node, walk, len(shape)) or {}
     if grid is not None and shape is not None and len(cut_axes) == 1:
-        ((axis, bounds),) = cut_axes.items()
-        if walk.carry(node.outputs[0], grid.taken(axis, np.arange(shape[axis])[bounds])):
+        ((axis, taken),) = cut_axes.items()
+        if walk.carry(node.outputs[0], grid.taken(axis, np.arange(shape[axis])[taken])):
             return
     if _idle(node, walk) or shape is None:
         return

@@ -188,7 +188,8 @@ class Edit:
 
 def _margins(mask: np.ndarray) -> list[np.ndarray]:
     """For each axis where anything is left."""
-    return [mask.any(tuple(other for other in range(mask.ndim) if other != axis)) for axis in range(mask.ndim)]
+    others = [tuple(other for other in range(mask.ndim) if other != axis) for axis in range(mask.ndim)]
+    return [np.asarray(mask.any(axes)) for axes in others]
 
 
 def _convolution(node: ir.Node, edit: Edit) -> None:

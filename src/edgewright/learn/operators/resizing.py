@@ -44,8 +44,8 @@ def resize(
     factors, outputs = _targets([x.shape[axis] for axis in over], scales, sizes, keep_aspect_ratio_policy)
     for axis, factor, size in zip(over, factors, outputs, strict=True):
         length = x.shape[axis]
-        if size == length and factor == 1:
-            continue
+        if (size == length and factor == 1) or (axis == 0 and size == 1):
+            continue  # `sizes` say the graph's batch of 1, and a batch may be larger than the graph says
         points = _coordinates(size, length, factor, coordinate_transformation_mode)
         if mode == "nearest":
             x = x.index_select(axis, _at(_nearest(points, nearest_mode, length), x.device))

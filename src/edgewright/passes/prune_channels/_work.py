@@ -193,6 +193,7 @@ def _time_goal(ir_model: ir.Model, found: Groups, rooms: Mapping[str, Room], sha
     times = measure_times(ir_model, rooms, without, macs, clock, context)
 
     def measure(graph: ir.Model) -> float:
+        context.progress.update("time the pruned network on the runtime", 0, None)
         return clock.ratios(ir_model, {"pruned": graph})["pruned"].value
 
     return Goal(times, share, measure, TIME_TOLERANCE, times, clock.label)

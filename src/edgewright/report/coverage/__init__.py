@@ -47,7 +47,9 @@ def chart(coverage: Coverage) -> Markup | None:
     for tick in nice(0, most, 4):
         at = f"{y(tick):.1f}"
         drawn.append(f'<line class="grid" x1="{_LEFT}" x2="{right}" y1="{at}" y2="{at}"/>')
-        drawn.append(f'<text class="tick" x="{_LEFT - 8}" y="{y(tick) + 4:.1f}" text-anchor="end">{tick:.0%}</text>')
+        drawn.append(
+            f'<text class="tick" x="{_LEFT - 8}" y="{y(tick) + 4:.1f}" text-anchor="end">{100 * tick:.0f} %</text>'
+        )
     names, colours = ("calibrate samples", "judges"), ("var(--soft)", "var(--accent)")
     for shares, name, colour in zip(kinds, names, colours, strict=True):
         corners = [(x(edge), y(share)) for i, share in enumerate(shares) for edge in edges[i : i + 2]]

@@ -44,11 +44,8 @@ class JobQueue:
         """
         now = time.monotonic()
         with self._changed:
-            if self._closed:
-                raise RefusalError("unavailable", "the model is being stopped", retry_after_s=1)
+            self.check_room(expected_s)
             wait_s = self._waiting * expected_s
-            if self._waiting >= self.limit:
-                self._refuse_full(f"{self._waiting} requests wait already, the limit", wait_s)
             if job.deadline is not None:
                 if job.deadline <= now:
                     raise RefusalError("late", "the request's time was up before it could be queued")
@@ -58,6 +55,17 @@ class JobQueue:
             heapq.heappush(self._heap, (job.priority, next(self._order), job))
             self._waiting += 1
             self._changed.notify()
+
+    def check_room(self, expected_s: float = 0.0) -> None:
+        """Refuse as `put` would for want of room: so that who has much to prepare may ask first.
+
+        Raises:
+            RefusalError: "full" or "unavailable".
+        """
+        if self._closed:
+            raise RefusalError("unavailable", "the model is being stopped", retry_after_s=1)
+        if self._waiting >= self.limit:
+            self._refuse_full(f"{self._waiting} requests wait already, the limit", self._waiting * expected_s)
 
     def take(self, max_rows: int = 1, delay_s: float = 0.0) -> list[Job] | None:
         """The next jobs to run as one batch, of at most `max_rows` rows together; None once closed and empty.

@@ -38,33 +38,31 @@ class Statistics:
         self.runs = 0
         self.refused: Counter[Reason] = Counter()
         self.failed_ns = 0
-        self.stage_ns: Counter[str] = Counter()
         self.batches: dict[int, list[int]] = {}
         self.last_ms = 0
         self.latency = Histogram()
         self.stages = {stage: Histogram() for stage in STAGES}
 
-    def ran(self, batch_rows: int, infer_s: float, requests: list[tuple[int, dict[str, float]]]) -> None:
+    def ran(self, batch_rows: int, stages_s: tuple[float, float, float], requests: list[tuple[int, float]]) -> None:
         """One run.
 
         Args:
             batch_rows: Rows that ran together.
-            infer_s: Seconds of the run itself.
-            requests: For each request its rows and its seconds by stage.
+            stages_s: Seconds of preparing, of the run itself and of taking the answers apart.
+            requests: For each request its rows and the seconds that it waited.
         """
         with self._lock:
             self.runs += 1
             self.last_ms = time.time_ns() // 1_000_000
             entry = self.batches.setdefault(batch_rows, [0, 0])
             entry[0] += 1
-            entry[1] += round(infer_s * 1e9)
-            for rows, seconds in requests:
+            entry[1] += int(stages_s[1] * 1e9)
+            for rows, waited_s in requests:
                 self.requests += 1
                 self.rows += rows
-                self.latency.add(sum(seconds.values()))
-                for stage, value in seconds.items():
-                    self.stage_ns[stage] += round(value * 1e9)
-                    self.stages[stage].add(value)
+                self.latency.add(waited_s + sum(stages_s))
+                for histogram, seconds in zip(self.stages.values(), (waited_s, *stages_s), strict=True):
+                    histogram.add(seconds)
 
     def refuse(self, reason: Reason, seconds: float = 0.0) -> None:
         """One request that got no result."""
@@ -79,7 +77,7 @@ class Statistics:
         """
         with self._lock:
             failed = sum(self.refused.values())
-            stages = {stage: {"count": self.requests, "ns": self.stage_ns[stage]} for stage in STAGES}
+            stages = {name: {"count": self.requests, "ns": int(part.sum_s * 1e9)} for name, part in self.stages.items()}
             batches = [
                 {"batch_size": size, "compute_infer": {"count": count, "ns": ns}}
                 for size, (count, ns) in sorted(self.batches.items())
@@ -89,7 +87,7 @@ class Statistics:
                 "inference_count": self.rows,
                 "execution_count": self.runs,
                 "inference_stats": {
-                    "success": {"count": self.requests, "ns": sum(self.stage_ns.values())},
+                    "success": {"count": self.requests, "ns": int(self.latency.sum_s * 1e9)},
                     "fail": {"count": failed, "ns": self.failed_ns},
                     **stages,
                 },

@@ -53,6 +53,7 @@ class Version:
         self._threads: list[threading.Thread] = []
         self._busy = threading.Lock()  # of the one session that may also run on a caller's thread
         self._row_s = 0.0  # running mean of the seconds that a row takes; 0.0 before the first
+        self._quick_s = 0.0  # the least of late: on a busy machine a short run may take long, and is short all the same
         self.batch = batching.batch_axis(bundle.inputs, bundle.outputs)
         self._fixed = all(isinstance(size, int) for info in bundle.inputs for size in info.shape[1:])
 
@@ -106,6 +107,20 @@ class Version:
             raise
         return job
 
+    def check_room(self) -> None:
+        """Refuse at once what `submit` would refuse for want of room, before anything is made of a request.
+
+        Raises:
+            RefusalError: "full".
+        """
+        try:
+            self._queue.check_room(self._row_s / self.options.instances)
+        except RefusalError as refusal:
+            if refusal.reason == "unavailable":
+                return  # being replaced: `submit` finds the next one
+            self.statistics.refuse(refusal.reason)
+            raise
+
     def cancel(self, job: Job, refusal: RefusalError) -> bool:
         """Answer a job that still waits with `refusal`; False where it runs already."""
         if not self._queue.cancel(job, refusal):
@@ -158,7 +173,7 @@ class Version:
     def _run_inline(self, job: Job) -> bool:
         """Run the job here and now where that is quicker than handing it over; True where it was."""
         # only where sizes are fixed: a mean over short texts says nothing about a long one
-        short = self._fixed and 0.0 < self._row_s * job.rows <= _INLINE_S
+        short = self._fixed and self.options.threads == 1 and 0.0 < self._quick_s * job.rows <= _INLINE_S
         if not short or job.key is not None or len(self._sessions) != 1 or len(self._queue):
             return False
         if not self._busy.acquire(blocking=False):
@@ -192,7 +207,7 @@ class Version:
         try:
             inputs = batching.join(jobs)
             joined = time.monotonic()
-            outputs = session.run(inputs)
+            outputs = session.run(inputs, checked=True)
             computed = time.monotonic()
             parts = batching.split(outputs, jobs)
         except Exception as problem:  # a runtime may raise anything; every request still gets its answer
@@ -207,21 +222,17 @@ class Version:
             jobs[0].finish(refusal)
             return
         rows = sum(job.rows for job in jobs)
-        self._row_s = (
-            0.9 * self._row_s + 0.1 * (computed - joined) / rows if self._row_s else (computed - joined) / rows
-        )
+        self._learn((computed - joined) / rows)
         answers = [batching.cut(part, self.bundle.outputs, job.lengths) for job, part in zip(jobs, parts, strict=True)]
-        done = time.monotonic()
-        shared = {
-            "compute_input": joined - begun,
-            "compute_infer": computed - joined,
-            "compute_output": done - computed,
-        }
-        self.statistics.ran(
-            rows, computed - joined, [(job.rows, {"queue": begun - job.queued_at, **shared}) for job in jobs]
-        )
+        stages = (joined - begun, computed - joined, time.monotonic() - computed)
+        self.statistics.ran(rows, stages, [(job.rows, begun - job.queued_at) for job in jobs])
         for job, answer in zip(jobs, answers, strict=True):
             job.finish(Result(answer))
+
+    def _learn(self, row_s: float) -> None:
+        """Take note of what a row took."""
+        self._row_s = 0.9 * self._row_s + 0.1 * row_s if self._row_s else row_s
+        self._quick_s = min(1.02 * self._quick_s, row_s) if self._quick_s else row_s
 
     def _warm_up(self) -> None:
         inputs = example_inputs(self.bundle, 0)
@@ -231,11 +242,11 @@ class Version:
                 session.run(inputs)
                 begun = time.monotonic()
                 session.run(inputs)
-                self._row_s = time.monotonic() - begun
+                self._learn(time.monotonic() - begun)
         except EdgewrightError:
             if certain:  # nothing was guessed about the sizes
                 raise
-            self._row_s = 0.0
+            self._row_s = self._quick_s = 0.0
         if self.options.max_batch > 1:
             self._prove_batching()
 

@@ -69,7 +69,7 @@ class Application:
         self._limits = limits or Limits()
         self._token = token
         self._log = log
-        self._bodies = Bodies(self._limits)
+        self._bodies = Bodies()
         self._pool = ThreadPoolExecutor(2, thread_name_prefix="photos")
         self._photos = 0
 
@@ -77,7 +77,7 @@ class Application:
         """Answer one request. Nothing a client sends raises beyond here."""
         self.active += 1
         try:
-            with self._bodies.room() as room:
+            with Room(self._bodies, self._limits) as room:
                 try:
                     response = await self._answer(scope, transport, room)
                 except (RefusalError, HttpError) as problem:
@@ -182,6 +182,7 @@ class Application:
         version = self._server.repository.get(name, number)
         json_length = header_length(scope)
         body = await read_body(scope, transport, room, self._limits)
+        version.check_room()
         large = (len(body) if json_length is None else json_length) >= _LARGE_BYTES
         request = (
             await asyncio.to_thread(read_request, body, json_length, self._limits)
@@ -205,6 +206,7 @@ class Application:
     async def _predict(self, scope: Scope, transport: Transport, room: Room, name: str, number: int | None) -> Response:
         version = self._server.repository.get(name, number)
         content = await read_body(scope, transport, room, self._limits)
+        version.check_room()
         photo = await self._on_pool(photos.prepare, version, content, self._limits)
         ticket, outputs = await self._run(transport, name, number, photo.inputs, 0, None)
         result = await self._on_pool(photos.interpret, ticket.version, outputs, photo)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import zlib
-from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 from edgewright.serve.core.jobs import Reason, RefusalError
 from edgewright.serve.protocol.limits import Limits
@@ -94,27 +93,23 @@ def error_response(problem: RefusalError | HttpError) -> Response:
 class Bodies:
     """The bytes of all bodies that are held now: many small requests may not take what one large one may not."""
 
-    def __init__(self, limits: Limits) -> None:
-        self._limits = limits
+    def __init__(self) -> None:
         self.held = 0
-
-    @contextmanager
-    def room(self) -> Iterator[Room]:
-        """Room for one request; what it took is given back at the end."""
-        room = Room(self, self._limits)
-        try:
-            yield room
-        finally:
-            self.held -= room.taken
 
 
 class Room:
-    """What one request has taken of the memory for bodies."""
+    """What one request has taken of the memory for bodies; given back at the end of a `with`."""
 
     def __init__(self, bodies: Bodies, limits: Limits) -> None:
         self._bodies = bodies
         self._limits = limits
         self.taken = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bodies.held -= self.taken
 
     def take(self, size: int) -> None:
         """Take `size` bytes more.
@@ -143,6 +138,8 @@ async def read_body(scope: Scope, transport: Transport, room: Room, limits: Limi
             body = await _received(scope, transport, room, limits)
     except TimeoutError:
         raise HttpError(408, f"the body did not come within {limits.body_s:g} s", connection="close") from None
+    except RuntimeError as problem:  # what granian raises for a body that ends early or is no chunked one
+        raise HttpError(400, f"the body cannot be read to its end: {problem or 'it is cut short'}") from None
     if encoding == "identity":
         return body
     return await asyncio.to_thread(_expanded, body, encoding, room, limits)

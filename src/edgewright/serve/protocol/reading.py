@@ -246,8 +246,9 @@ def _wanted(outputs: Any, binary: bool) -> dict[str, bool]:
 
 
 def _refuse_what_is_not_offered(parameters: Parameters) -> None:
-    for name, what in _NOT_OFFERED.items():
-        if parameters.get(name) not in (None, 0, ""):
+    for name in _NOT_OFFERED.keys() & parameters.keys():
+        if parameters[name] not in (None, 0, ""):
+            what = _NOT_OFFERED[name]
             raise RefusalError("invalid", f"parameter `{name}` asks for {what}; this server does not offer it")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -46,7 +47,7 @@ def write_response(
     described, binary = [], []
     for name, in_binary in wanted.items():
         array = outputs[name]
-        entry: dict[str, Any] = {"name": name, "shape": array.shape, "datatype": datatype_of(array.dtype.name)}
+        entry: dict[str, Any] = {"name": name, "shape": array.shape, "datatype": _datatype(array.dtype)}
         if in_binary:
             raw = pack_bytes(array.reshape(-1)) if array.dtype.kind in "OUS" else array.tobytes()
             entry["parameters"] = {"binary_data_size": len(raw)}
@@ -62,6 +63,11 @@ def write_response(
     if not any(wanted.values()):
         return None, head
     return len(head), b"".join([head, *binary])
+
+
+@functools.cache  # numpy puts a type's name together anew each time
+def _datatype(dtype: np.dtype[Any]) -> str:
+    return datatype_of(dtype.name)
 
 
 def _plain(name: str, array: np.ndarray) -> list[Any]:
