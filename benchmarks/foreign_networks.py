@@ -114,9 +114,9 @@ def photos_with_text(place: Place, model: ew.Model) -> Path:
     return folder
 
 
-def load_recognizer(place: Place) -> ew.Model:
+def load_recognizer(place: Place, sizes: tuple[str, ...] = ()) -> ew.Model:
     path = packaged("rapidocr_onnxruntime", "models", "ch_PP-OCRv4_rec_infer.onnx")
-    model = ew.load(path)
+    model = ew.load(path, sizes=sizes)
     characters = model.ir.metadata_props["character"].split("\n")
     return model.with_spec(Spec({"x": TensorInput()}, "ctc", {"labels": ["", *characters, " "], "blank": 0}))
 

@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 from foreign_networks import NETWORKS as FOREIGN
-from foreign_networks import Place
+from foreign_networks import Place, load_recognizer
 from int8_classification import filled, scenes
 
 import edgewright as ew
@@ -65,7 +65,7 @@ def yolo(place: Place) -> tuple[ew.Model, Any]:
 
 def recognizer(place: Place) -> tuple[ew.Model, Any]:
     foreign = FOREIGN["ppocr-rec"]
-    model = foreign.load(place)
+    model = load_recognizer(place, sizes=("1x3x48x320",))  # phone runtimes take no open sizes
     return model, ew.Samples.open(foreign.samples(place, model), model)
 
 

@@ -222,6 +222,15 @@ def load_network(terminal: Terminal, source: str, spec: str | None) -> Model:
     return load(source, spec=spec, options=terminal.options.sets.get(plugin_of(source), {}))
 
 
+def network_words(terminal: Terminal, source: str) -> tuple[str, ...]:
+    """How a later command names the same network: `source`, and what was set for its importer."""
+    from edgewright.load import plugin_of
+
+    plugin = plugin_of(source)
+    values = terminal.options.sets.get(plugin, {})
+    return source, *(word for key, value in values.items() for word in ("--set", f"{plugin}.{key}={value}"))
+
+
 def open_samples(terminal: Terminal, path: str | None, network: Any, *, notes: bool = True, **options: Any) -> Samples:
     """The samples that `--samples` names; `notes` says how they were understood.
 

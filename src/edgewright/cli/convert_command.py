@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from edgewright.cli.common import Terminal, edgewright_command, load_network, quoted
+from edgewright.cli.common import Terminal, edgewright_command, load_network, network_words, quoted
 from edgewright.cli.tables import size
 
 
@@ -38,5 +38,5 @@ def command(terminal: Terminal, model: str, runtime: str, cpu: str, spec: str | 
         ),
     )
     terminal.say(f"saved: {out}")
-    terminal.next(f"edgewright verify {quoted(model, out)} --samples PHOTOS")
+    terminal.next(f"edgewright verify {quoted(*network_words(terminal, model), out)} --samples PHOTOS")
     return 0

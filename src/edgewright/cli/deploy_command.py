@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgewright.cli.common import Terminal, edgewright_command, example_of, load_network, open_samples, quoted
+from edgewright.cli.common import (
+    Terminal,
+    edgewright_command,
+    example_of,
+    load_network,
+    network_words,
+    open_samples,
+    quoted,
+)
 from edgewright.cli.tables import Cell, milliseconds, plural, size, table
 from edgewright.errors import EdgewrightError
 
@@ -133,7 +141,7 @@ def show(terminal: Terminal, outcome: DeployOutcome, *, network: str, samples: s
     undecided = all(item.verify and item.verify.decision == "undecided" for item in judged)
     message = f"no candidate of `{outcome.model_name}` is within the budget ({tried})"
     failing = next((item for item in judged if item.verify and item.verify.decision == "fail"), judged[0])
-    hint = f"edgewright locate {quoted(network, f'{folder}/{failing.bundle}', '--samples', samples)}"
+    hint = f"edgewright locate {quoted(*network_words(terminal, network), f'{folder}/{failing.bundle}', '--samples', samples)}"
     if undecided:
         hint = "give more samples; the reasons say how many"
     return terminal.gate(EdgewrightError("E311" if undecided else "E310", message, details=details, hint=hint))

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgewright.cli.common import Terminal, edgewright_command, is_bundle, load_network, quoted
+from edgewright.cli.common import Terminal, edgewright_command, is_bundle, load_network, network_words, quoted
 from edgewright.cli.tables import count, milliseconds, plural, size, table
 
 if TYPE_CHECKING:
@@ -55,7 +55,9 @@ def command(
         )
     terminal.emit(report, lambda console: _render(console, report, layers))
     if not runtime and not is_bundle(network):
-        terminal.next(f"edgewright inspect {quoted(network)} --runtime onnxruntime --roofline")
+        terminal.next(
+            f"edgewright inspect {quoted(*network_words(terminal, network))} --runtime onnxruntime --roofline"
+        )
     return 0
 
 

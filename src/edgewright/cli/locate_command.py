@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from edgewright.cli.common import Terminal, edgewright_command, load_network, open_samples, quoted
+from edgewright.cli.common import Terminal, edgewright_command, load_network, network_words, open_samples, quoted
 from edgewright.cli.tables import plural
 from edgewright.errors import EdgewrightError
 
@@ -79,7 +79,7 @@ def command(
         f"`{failed.first or failing[0]}` is the first"
     )
     words = [
-        model,
+        *network_words(terminal, model),
         *bundles,
         *(("--against", against) if against else ()),
         *(("--samples", samples) if samples else ()),

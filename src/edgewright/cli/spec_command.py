@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from edgewright.cli.common import Terminal, edgewright_command, load_network, quoted
+from edgewright.cli.common import Terminal, edgewright_command, load_network, network_words, quoted
 from edgewright.errors import EdgewrightError
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def command(terminal: Terminal, action: str, model: str, spec: str | None, out: 
         raise EdgewrightError("E105", f"spec file `{path}` cannot be written: {problem.strerror}") from None
     terminal.emit({"out": str(path)}, lambda console: console.print(str(path), markup=False))
     terminal.say("check every line marked `please check`: agreement cannot see a wrong mean or std")
-    terminal.next(f"edgewright deploy {quoted(model, '--spec', path)} --samples PHOTOS")
+    terminal.next(f"edgewright deploy {quoted(*network_words(terminal, model), '--spec', path)} --samples PHOTOS")
     return 0
 
 
@@ -59,7 +59,7 @@ def _show(terminal: Terminal, network: Model, model: str, spec: str | None) -> i
     terminal.emit(network.spec, lambda console: click.echo(template(network), nl=False))
     if _is_blank(network) and spec is None:
         terminal.say("\nthe network carries no spec: this is a guess from its shapes")
-        terminal.next(f"edgewright spec init {quoted(model)}")
+        terminal.next(f"edgewright spec init {quoted(*network_words(terminal, model))}")
     return 0
 
 

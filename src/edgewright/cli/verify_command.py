@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from edgewright.cli.common import Terminal, edgewright_command, load_network, open_samples, quoted
+from edgewright.cli.common import Terminal, edgewright_command, load_network, network_words, open_samples, quoted
 from edgewright.errors import EdgewrightError
 
 if TYPE_CHECKING:
@@ -68,9 +68,9 @@ def command(
         return 0
     gate = next(gate for gate in report.gates if gate.decision == report.decision)
     if report.decision == "undecided":
-        hint = f"edgewright verify {quoted(model, bundle)} --samples MORE_PHOTOS"
+        hint = f"edgewright verify {quoted(*network_words(terminal, model), bundle)} --samples MORE_PHOTOS"
         return terminal.gate(EdgewrightError("E311", f"bundle `{bundle}` is undecided: {gate.message}", hint=hint))
-    hint = f"edgewright locate {quoted(model, bundle, '--samples', samples)}"
+    hint = f"edgewright locate {quoted(*network_words(terminal, model), bundle, '--samples', samples)}"
     if report.saturation is not None:
         hint = report.saturation.command
     return terminal.gate(EdgewrightError("E310", f"bundle `{bundle}` fails: {gate.message}", hint=hint))

@@ -34,7 +34,14 @@ SUFFIXES: tuple[str, ...] = (".onnx",)
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """The importer takes no options."""
+    """What a file leaves open.
+
+    Attributes:
+        sizes: Open sizes of inputs to fix: `NAME=1x3x48x320`, an axis that is no number stays open (`NAME=Nx3x48x320`); the
+            name may be left out where there is one input.
+    """
+
+    sizes: tuple[str, ...] = ()
 
 
 def load(path: Path, options: Options) -> Model:
@@ -43,13 +50,13 @@ def load(path: Path, options: Options) -> Model:
     Weights in external files stay there and are mapped into memory; they must outlive the Model.
 
     Raises:
-        EdgewrightError: E104 the file cannot be read, E201 it is no ONNX file or cut short, E202 a size does not fit its
-            data, E203 a cycle or a value that nothing makes, E204 unknown operators, E205 no upgrade, E206 external data
-            outside the folder or missing, E213 not valid ONNX in another way, E303 malformed edgewright metadata.
+        EdgewrightError: E103 sizes that do not fit the inputs, E104 the file cannot be read, E201 it is no ONNX file or cut
+            short, E202 a size does not fit its data, E203 a cycle or a value that nothing makes, E204 unknown operators,
+            E205 no upgrade, E206 external data outside the folder or missing, E213 not valid ONNX in another way, E303
+            malformed edgewright metadata.
 
     Source: ONNX IR specification, https://onnx.ai/onnx/repo-docs/IR.html
     """
-    del options
     from edgewright.importers.onnx._metadata import restore
     from edgewright.importers.onnx._reading import read
     from edgewright.importers.onnx._structure import check_and_sort
@@ -60,17 +67,18 @@ def load(path: Path, options: Options) -> Model:
     check_tensors(proto, external)
     check_and_sort(proto)
     with _quiet_onnx_ir():
-        ir_model = _to_ir(proto, external, path)
+        ir_model = _to_ir(proto, external, path, options)
     return restore(ir_model, path)
 
 
-def _to_ir(proto: Any, external: Any, path: Path) -> ir.Model:
+def _to_ir(proto: Any, external: Any, path: Path, options: Options) -> ir.Model:
     import onnx_ir as ir
     from google.protobuf.message import Error
     from onnx_ir.passes.common import LiftConstantsToInitializersPass
 
     from edgewright.importers.onnx._inference import check, infer_shapes
     from edgewright.importers.onnx._naming import name_nodes
+    from edgewright.importers.onnx._sizes import fix
     from edgewright.importers.onnx._tensors import map_external
     from edgewright.importers.onnx._upgrade import upgrade
 
@@ -87,6 +95,7 @@ def _to_ir(proto: Any, external: Any, path: Path) -> ir.Model:
         check(ir_model, path.name)
     ir_model.ir_version = IR_VERSION
     name_nodes(ir_model)
+    fix(ir_model, options.sizes)
     infer_shapes(ir_model, path.name)
     return ir_model
 

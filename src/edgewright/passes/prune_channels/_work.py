@@ -258,7 +258,7 @@ def _costs(ir_model: ir.Model, found: Groups, what: str) -> Costs:
         raise EdgewrightError(
             "E212",
             "`prune_channels` cannot count multiply-adds: the size of a tensor is not known",
-            hint="fix the sizes of the network's inputs, or give --set prune_channels.size=0.75 instead of macs",
+            hint="fix them with --set onnx.sizes=NAME=1x3x224x224, or give --set prune_channels.size=0.75 instead of macs",
         )
     return costs
 

@@ -86,8 +86,8 @@ def _symbols(ir_model: ir.Model) -> dict[str, tuple[int, ...]]:
     if len(names) > 1 or any(len(axes) > 1 for axes in found.values()):
         raise EdgewrightError(
             "E209",
-            f"inputs have {len(names)} open sizes ({', '.join(sorted(names))}), but LiteRT files here take one, the batch",
-            hint="export with static sizes, all but the batch",
+            f"inputs have {len(names)} open sizes ({', '.join(sorted(names))}), but LiteRT files here take one, the batch: "
+            "--set onnx.sizes=NAME=Nx3x48x320",
         )
     return found
 

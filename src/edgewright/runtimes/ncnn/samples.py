@@ -101,7 +101,13 @@ def _free_axes(ir_model: ir.Model) -> tuple[dict[str, int], list[Problem]]:
         sequence = value.uses() and all(is_standard(use.node, *_RECURRENT, "Transpose") for use in value.uses())
         if value.shape is None or not set(free) <= {1 if sequence and free == [1] else 0}:
             what = "its rank is not known" if value.shape is None else f"more than its batch is open: {value.shape}"
-            problems.append(Problem(value.name or "", "Input", f"{what}; ncnn networks here have fixed sizes"))
+            problems.append(
+                Problem(
+                    value.name or "",
+                    "Input",
+                    f"{what}; ncnn networks here have fixed sizes: --set onnx.sizes=NAME=Nx3x48x320",
+                )
+            )
         if free:
             axes[value.name or ""] = free[0]
         symbols |= {str(getattr(sizes[axis], "value", None) or "") for axis in free}
