@@ -19,19 +19,17 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from recovery import distilled
 
 import edgewright as ew
-from edgewright import registry
 from edgewright.environment import Environment
 from edgewright.graph.cost import total
-from edgewright.model import Step
-from edgewright.progress import SILENT, Progress
+from edgewright.learn.options import Training
 
 ROOT = Path(__file__).resolve().parents[1]
 EXAMPLE = ROOT / "examples" / "cifar10_resnet"
@@ -44,53 +42,6 @@ TIMED = 16  # pictures that networks run on while they are timed
 HEAD = ("network", "way", "top-1", "drop, points", "agrees", "MMACs", "of", "ms", "x as fast")
 
 
-@dataclass(frozen=True)
-class Learning:
-    """What `learn` asks of a pass's context, for a student that no recipe made.
-
-    Attributes:
-        samples: Of the roles calibrate and select.
-        spec: The networks' Spec.
-        seed: Of the order of samples.
-        kept: Which channels are left is not known of every student, so that inner tensors are not compared.
-        progress: Told of each step.
-    """
-
-    samples: ew.Samples
-    spec: ew.Spec
-    seed: int = 0
-    kept: Mapping[str, Any] = field(default_factory=dict)
-    progress: Progress = SILENT
-
-    def agreement(self, reference: Sequence[Any], results: Sequence[Any]) -> float:
-        """How far outputs say the same as the original's, 0..1."""
-        task = registry.get("tasks", self.spec.task)
-        decoded = [[task.postprocess(item, self.spec) for item in items] for items in (reference, results)]
-        return float(task.agreement(*decoded, self.spec))
-
-
-def distilled(student: ew.Model, teacher: ew.Model, samples: ew.Samples, state: Path, options: Any) -> ew.Model:
-    """The student after `--steps` steps toward the teacher's outputs."""
-    import torch
-
-    from edgewright.graph.dataflow import lift_constants
-    from edgewright.graph.shapes import infer
-    from edgewright.learn.distilling import distil
-    from edgewright.learn.options import Training
-
-    torch.set_num_threads(options.threads)
-    graphs = (student.clone_ir(), teacher.clone_ir())
-    for graph in graphs:
-        lift_constants(graph)
-        infer(graph)
-    settings = Training(
-        steps=options.steps, batch=options.batch, rate=options.rate, features=0.0, augment="on", state=state
-    )
-    told = distil(*graphs, settings, Learning(samples, teacher.spec))  # type: ignore[arg-type]  # all that it asks for
-    step = Step(kind="pass", name="distil", config={"steps": options.steps}, lossy=True, stats=told)
-    return student.with_ir(graphs[0], step)
-
-
 def made(run: Path, way: str, work: Path, samples: ew.Samples, options: argparse.Namespace) -> ew.Model:
     """The network of one way, made once."""
     kept = work / f"{way}.onnx"
@@ -99,10 +50,11 @@ def made(run: Path, way: str, work: Path, samples: ew.Samples, options: argparse
     original = ew.load(run / "model.onnx")
     before, _, recovered = way.partition("+")
     if recovered:
-        teacher = ew.compress(original, "float")
-        small = distilled(
-            made(run, before, work, samples, options), teacher, samples, work / f"{way}.training", options
+        settings = Training(
+            steps=options.steps, batch=options.batch, rate=options.rate, features=0.0, state=work / f"{way}.training"
         )
+        teacher = ew.compress(original, "float")
+        small = distilled(made(run, before, work, samples, options), teacher, samples, settings, options.threads)
     elif way == "torch-pruning":
         small = ew.compress(peer(run, work / "peer.onnx", options), "float")
     else:
@@ -168,7 +120,8 @@ def answers(model: ew.Model, inputs: np.ndarray) -> np.ndarray:
 def network(run: Path, inputs: np.ndarray, truth: np.ndarray, options: argparse.Namespace) -> list[dict[str, Any]]:
     """The rows of one network: those that were known, and what is missing."""
     original = ew.load(run / "model.onnx")
-    work = options.work / f"{run.name}-{original.hash[:8]}"
+    plan = f"{options.macs:g}-{options.multiple}-{options.steps}x{options.batch}-{options.rate:g}-{options.judge}"
+    work = options.work / f"{run.name}-{original.hash[:8]}-{plan}"  # rows of other options lie elsewhere
     work.mkdir(parents=True, exist_ok=True)
     lines = work / "rows.jsonl"
     known = [json.loads(line) for line in lines.read_text().splitlines()] if lines.is_file() else []

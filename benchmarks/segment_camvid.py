@@ -13,7 +13,7 @@ are followed by their means, where every network has the row.
 
 Tables in Markdown go to standard output, everything measured to `--json`. The drop of mIoU is in points, with 95 % bounds
 by drawing photos again; a drop is judged by its mean over the networks. What a runtime cannot run is listed with its reason.
-With `--work` what was trained is kept there, and the same command goes on where it was interrupted.
+With `--work` networks and trainings are kept there, and the same command goes on where it was interrupted.
 """
 
 from __future__ import annotations
@@ -31,11 +31,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from recovery import distilled
 
 import edgewright as ew
 from edgewright import registry
 from edgewright.environment import Environment
 from edgewright.graph.cost import total
+from edgewright.learn.options import Training
 from edgewright.recipe import Recipe, RecipeStep
 
 BASE = "original"
@@ -113,27 +115,25 @@ def made(
     kept = work / ("+".join(stages) + ("" if set(stages) <= set(STAGES) else f"-{runtime}") + ".onnx")
     if kept.is_file():
         return ew.load(kept)
-    if last == "distil":  # in one recipe with what stands before it: it learns from the network before that
-        steps = tuple(step for stage in (*before, last) for step in steps_of(stage, options, work))
-        small = ew.compress(model, Recipe(way, steps=steps), samples)
+    small = made(model, "+".join(before) or BASE, runtime, samples, options, work)
+    if last == "distil":
+        training = Training(
+            steps=options.steps, batch=options.batch, rate=options.rate, state=work / f"{kept.stem}.training"
+        )
+        small = distilled(small, ew.compress(model, "float"), samples, training, options.threads)
+    elif last == "tune":
+        small = tuned(small, work / f"{kept.stem}.training", options)
     else:
-        small = made(model, "+".join(before) or BASE, runtime, samples, options, work)
-        if last == "tune":
-            small = tuned(small, work / f"{kept.stem}.training", options)
-        else:
-            recipe = Recipe(way, steps=steps_of(last, options, work))
-            small = ew.compress(small, recipe, samples, target=ew.Target(runtime))
+        small = ew.compress(small, Recipe(way, steps=steps_of(last, options)), samples, target=ew.Target(runtime))
     small.save(kept)
     return small
 
 
-def steps_of(stage: str, options: argparse.Namespace, work: Path) -> tuple[RecipeStep, ...]:
-    """The steps of a stage that is no `tune`."""
-    if stage == "distil":
-        settings = {"steps": options.steps, "rate": options.rate, "batch": options.batch}
-        return (RecipeStep("distil", {**settings, "state": work / "distil.training"}),)
+def steps_of(stage: str, options: argparse.Namespace) -> tuple[RecipeStep, ...]:
+    """The steps of a recipe, with the options of this script where it is `prune`."""
     steps = Recipe.named(stage).steps
-    asked = {"prune_channels": {"macs": options.macs}} if stage == "prune" else {}
+    looked_at = {"max_samples": options.learn}
+    asked = {"prune_channels": {"macs": options.macs, **looked_at}, "refit": looked_at} if stage == "prune" else {}
     return tuple(replace(step, config={**step.config, **asked.get(step.name, {})}) for step in steps)
 
 
@@ -241,6 +241,12 @@ def heading(options: argparse.Namespace, environment: dict[str, Any]) -> str:
     )
 
 
+def settings(options: argparse.Namespace) -> str:
+    """What decides the networks that are kept: those of other options lie in another folder."""
+    learning = f"{options.steps}x{options.batch}-{options.epochs}-{options.rate:g}"
+    return f"{options.macs:g}-{options.learn}-{learning}"
+
+
 def main() -> None:
     options = parse()
     environment = Environment.here().to_json()
@@ -253,7 +259,7 @@ def main() -> None:
             if not path.is_file():
                 failed.append((str(path), "all", "all", "this network is not there (yet)"))
                 continue
-            work = Path(folder) / ew.load(path).hash[:12]
+            work = Path(folder) / f"{ew.load(path).hash[:12]}-{settings(options)}"
             work.mkdir(parents=True, exist_ok=True)
             more, problems = network(path, options, work)
             rows += more
@@ -277,6 +283,7 @@ def parse() -> argparse.Namespace:
         "--runtime", dest="runtimes", action="append", help="Repeatable.  [default: all that are installed]"
     )
     parser.add_argument("--macs", type=float, default=0.49, help="Share of the multiply-adds that `prune` leaves.")
+    parser.add_argument("--learn", type=int, default=128, help="Photos that `prune` looks at; the others see all.")
     parser.add_argument("--steps", type=int, default=400, help="Of `distil`.")
     parser.add_argument("--batch", type=int, default=8, help="Photos in a step of `distil`.")
     parser.add_argument("--epochs", type=int, default=8, help="Of `tune`.")
@@ -290,8 +297,6 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--json", type=Path, help="Everything measured, as JSON.")
     options = parser.parse_args()
     options.ways = options.ways or list(WAYS)
-    if wrong := [way for way in options.ways if "tune" in way.split("+distil")[0].split("+") and "distil" in way]:
-        parser.error(f"`distil` learns from the network before all stages, so it cannot follow `tune`: {wrong[0]}")
     deployable = [n for n in registry.installed("runtimes") if registry.peek("runtimes", n).TRAITS.deployable]
     options.runtimes = options.runtimes or deployable
     return options
