@@ -155,9 +155,9 @@ def ours(folder: Path, *options: str) -> Iterator[Served]:
 
 @contextmanager
 def other(name: str, python: str, folder: Path) -> Iterator[Served]:
-    """A server of `serving_bare.py` under an interpreter that has its packages."""
-    command = [python, str(HERE / "serving_bare.py"), name, str(folder), str(free_port())]
-    served = Served(command, folder, "/v2/health/ready" if name != "litserve" else "/health")
+    """Another server under an interpreter that has its packages."""
+    command = [python, str(HERE / f"serving_{name}.py"), str(folder), str(free_port())]
+    served = Served(command, folder, {"litserve": "/health", "mlserver": "/v2/models/conv/ready"}.get(name, "/"))
     try:
         yield served
     finally:
