@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -113,7 +114,10 @@ class Explorer:
 
     def run(self, starts: Sequence[Start]) -> None:
         """Search from each of `starts`, the fastest first, each with its share of the minutes that are left."""
-        begun = [(self._point(start, start.recipe, start.bundle, "", None), start) for start in starts]
+        begun: list[tuple[SearchPoint, Start]] = []
+        for start in starts:
+            with self._noting(start.name):
+                begun.append((self._point(start, start.recipe, start.bundle, "", None), start))
         begun.sort(key=lambda pair: pair[0].latency_ms)
         for number, (point, start) in enumerate(begun):
             self._end = self.deadline.spent + self.deadline.left / (len(begun) - number)
@@ -123,12 +127,18 @@ class Explorer:
                     f"{100 * self._work.scorer.required:.1f} %: pruning would only lose more, so it was not pruned"
                 )
                 continue
-            try:
+            with self._noting(start.name):
                 self._explore(start, point)
-            except EdgewrightError as problem:
-                if problem.code not in _EXPECTED:
-                    raise
-                self.notes.append(f"{start.name}: {problem.message}")
+
+    @contextmanager
+    def _noting(self, name: str) -> Iterator[None]:
+        """Go on after what may be expected of one network, with its reason among the notes."""
+        try:
+            yield
+        except EdgewrightError as problem:
+            if problem.code not in _EXPECTED:
+                raise
+            self.notes.append(f"{name}: {problem.message}")
 
     def _explore(self, start: Start, parent: SearchPoint) -> None:
         base = start.recipe
@@ -208,6 +218,7 @@ class Explorer:
             tried[asked] = False
             try:
                 recipe = self._allocated(start, base, asked)
+                point = self._made(start, recipe, parent.name, asked) if recipe else None
             except EdgewrightError as problem:
                 if problem.code not in _EXPECTED:
                     raise
@@ -215,10 +226,9 @@ class Explorer:
                 if problem.code == "E212":  # no target changes that
                     break
                 continue
-            if recipe is None:
-                continue
-            point = self._made(start, recipe, parent.name, asked)
             self._targets += 1
+            if recipe is None or point is None:
+                continue
             tried[asked] = point.within
             faster = point.relative[0] < min(parent.relative[0], best[0].relative[0] if best else 1e9)
             if point.within and faster:
