@@ -70,6 +70,10 @@ class TestShapes:
             ("float[N,3,4,5] x", "float[A,B,C]", "i = Constant<value_int=2>() y = Gather<axis=2>(x, i)"),
             ("float[N,3,4] x, float[N,3,2] w", "float[A,B,C]", "y = Concat<axis=-1>(x, w)"),
             ("float[N,2,3,4] x", "float[A,B,C,D]", "i = Constant<value_ints=[1,3]>() y = ReduceMax(x, i)"),
+            ("float[N,2,3] x, float[N,2,3] w", "float[A,B,C]", "c = Constant<value_ints=[1,0,1]>() b = Cast<to=9>(c)"
+             " y = Where(b, w, x)"),
+            ("float[N,2,3] x", "float[A,B,C]", "c = Constant<value_ints=[1,0,1]>() b = Cast<to=9>(c)"
+             " k = Constant<value_float=-2.5>() l = Where(b, x, k) y = Where(b, k, l)"),
         ],
     )  # fmt: skip
     def test_gives_the_references_numbers(
@@ -134,6 +138,35 @@ class TestShapes:
     def test_open_sizes_other_than_the_batch_are_refused(self, shape: str, model_from_text: Make) -> None:
         model = model_from_text(f"{HEADER} net ({shape} x) => (float[A,B] y) {{ y = Softmax<axis=0>(x) }}")
         assert RUNTIME.supports(model.ir)
+
+
+class TestPlaces:
+    """ArgMax and ArgMin: equal values are common here, and go to the first or the last as the node says."""
+
+    @pytest.mark.parametrize("last", [0, 1])
+    @pytest.mark.parametrize("axis", [1, 2, -1])
+    @pytest.mark.parametrize("kind", ["ArgMax", "ArgMin"])
+    def test_are_the_references(
+        self, kind: str, axis: int, last: int, model_from_text: Make, tmp_path: Path, rng: np.random.Generator
+    ) -> None:
+        model = model_from_text(
+            f"{HEADER} net (float[N,5,6,7] x) => (int64[N,A,B] y)"
+            f" {{ y = {kind}<axis={axis}, keepdims=0, select_last_index={last}>(x) }}"
+        )
+        feeds = {"x": rng.integers(-2, 3, (3, 5, 6, 7)).astype(np.float32)}
+        bundle = convert(model, "ncnn", tmp_path / "net")
+        with session.open(model, runtime="reference") as original, session.open(bundle) as opened:
+            wanted, got = original.run(feeds)["y"], opened.run(feeds)["y"]
+        assert got.dtype == np.int64
+        np.testing.assert_array_equal(got, wanted)
+
+    def test_are_refused_in_half_precision(self, model_from_text: Make, tmp_path: Path) -> None:
+        model = model_from_text(
+            f"{HEADER} net (float16[N,2] x) => (int64[N,1] y) <float16[2] w = {{1, 2}}> {{ a = Mul(x, w) y = ArgMax<axis=1>(a) }}"
+        )
+        assert model.precision == "fp16"
+        with pytest.raises(EdgewrightError, match="half precision does not count"):
+            convert(model, "ncnn", tmp_path / "net")
 
 
 class TestNames:
@@ -252,6 +285,25 @@ class TestBadInput:
         with pytest.raises(EdgewrightError) as caught:
             session.open(bundle)  # a Bundle in memory: hashes are looked at when it is opened from its folder
         assert caught.value.code == "E232"
+
+    @pytest.mark.parametrize(
+        ("inputs", "body", "reason"),
+        [
+            ("float[N,3] x, bool[N,3] c", "y = Where(c, x, x)", "it is bool, ncnn networks here take floats alone"),
+            ("float[N,3,H,W] x", "y = Relu(x)", r"more than its batch is open: \[N,3,H,W\]"),
+            ("float[N,3] x", "i = ArgMax<axis=1>(x) j = Neg(i) y = Cast<to=1>(j)", "it makes int64"),
+            ("float[N,3] x", "c = Constant<value_ints=[1,0,1]>() b = Cast<to=9>(c) r = Relu(x)"
+             " i = Constant<value_ints=[1]>() m = ReduceMax(x, i) y = Where(b, r, m)", r"cannot choose from \[1, 1\]"),
+        ],
+    )  # fmt: skip
+    def test_refusals_say_why_once(
+        self, inputs: str, body: str, reason: str, model_from_text: Make, tmp_path: Path
+    ) -> None:
+        model = model_from_text(f"{HEADER} net ({inputs}) => (float[A,B] y) {{ {body} }}")
+        with pytest.raises(EdgewrightError, match=reason) as caught:
+            convert(model, "ncnn", tmp_path / "net")
+        assert caught.value.message.count("`Input`") <= 1
+        assert "inspect MODEL --runtimes" in (caught.value.hint or "")
 
     def test_integer_inputs_are_refused(self, model_from_text: Make) -> None:
         model = model_from_text(f"{HEADER} net (int64[N,4] x) => (int64[N,4] y) {{ y = Identity(x) }}")

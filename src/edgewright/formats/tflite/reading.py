@@ -110,7 +110,8 @@ class File:
         inputs: Indices of tensors.
         outputs: Indices of tensors.
         signatures: Signature key -> name of an input or output -> index of the tensor.
-        metadata: Names of what else is stored.
+        metadata: What else is stored: name -> its bytes, u8.
+        content: The whole file: what is packed behind the FlatBuffer is for `metadata.labels`.
     """
 
     description: str
@@ -120,7 +121,8 @@ class File:
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
     signatures: Mapping[str, Mapping[str, int]]
-    metadata: tuple[str, ...]
+    metadata: Mapping[str, np.ndarray]
+    content: bytes
 
 
 def read(path: Path) -> File:
@@ -159,7 +161,8 @@ def read(path: Path) -> File:
         inputs=inputs,
         outputs=outputs,
         signatures=_signatures(root, len(tensors), buffer),
-        metadata=tuple(table.text(0) for table in root.tables(6)),
+        metadata=_metadata(root, buffers),
+        content=data,
     )
 
 
@@ -172,6 +175,15 @@ def _data(table: Table, buffer: Buffer) -> np.ndarray:
     if start + size > len(buffer.data):
         raise buffer.refuse(f"a buffer's {size} bytes from byte {start} end behind the file")
     return np.frombuffer(buffer.data, np.uint8, size, start)
+
+
+def _metadata(root: Table, buffers: list[np.ndarray]) -> dict[str, np.ndarray]:
+    """Entries by name; those that name no buffer are empty."""
+    found = {}
+    for table in root.tables(6):
+        at = table.integer(1, "uint32")
+        found[table.text(0)] = buffers[at] if at < len(buffers) else np.zeros(0, np.uint8)
+    return found
 
 
 def _tensor(index: int, table: Table, buffers: list[np.ndarray], buffer: Buffer) -> Tensor:

@@ -10,6 +10,7 @@ QuantizeLinear and DequantizeLinear. The modules, in the order of the work:
     _build           the table from an operator to its builder in `_operators`, and the loop over it
     _site            what a builder sees of its operator
     _network         tensors, each in the layouts that are asked for, as integers and as real numbers
+    _described       the Spec, of what the file says of its inputs and outputs
     _graph           nodes, with the types and sizes that they make; constants are folded
 
 Source: tensorflow/lite/schema/schema.fbs; what operators mean, tensorflow/lite/kernels/internal/reference.
@@ -27,6 +28,7 @@ from edgewright.errors import EdgewrightError, EdgewrightWarning
 from edgewright.formats.tflite.reading import File, read
 from edgewright.model import IR_VERSION, Model, Step
 from edgewright.options import dump
+from edgewright.spec import Spec
 
 if TYPE_CHECKING:
     from edgewright.importers.tflite._network import Network
@@ -55,15 +57,17 @@ def load(path: Path, options: Options) -> Model:
             ONNX, E206 weights in another file, E209 a size that must be known, E216 options, types or shapes that cannot be.
     """
     from edgewright.importers.tflite._build import build
+    from edgewright.importers.tflite._described import spec_of
 
     file = read(path)
     outputs = [_tensor(file, path.name, wanted) for wanted in options.outputs] or list(file.outputs)
     if not outputs:
         raise EdgewrightError("E216", f"`{path.name}` has no output")
     network = build(file, path.name, outputs)
+    spec = spec_of(file, network)
     for text in network.warnings:
         warnings.warn(text, EdgewrightWarning, stacklevel=2)
-    return _model(path, options, file, network)
+    return _model(path, options, file, network, spec)
 
 
 def _tensor(file: File, file_name: str, wanted: str) -> int:
@@ -84,7 +88,7 @@ def _tensor(file: File, file_name: str, wanted: str) -> int:
     raise EdgewrightError("E101", f"`{file_name}` has no tensor `{wanted}`{tail}")
 
 
-def _model(path: Path, options: Options, file: File, network: Network) -> Model:
+def _model(path: Path, options: Options, file: File, network: Network, spec: Spec) -> Model:
     import onnx_ir as ir
 
     with path.open("rb") as stream:
@@ -94,4 +98,5 @@ def _model(path: Path, options: Options, file: File, network: Network) -> Model:
         stats["warnings"] = network.warnings
     step = Step(kind="import", name="tflite", config=dump(options), stats=stats)
     graph = network.graph.finished(path.stem)
-    return Model(ir.Model(graph, ir_version=IR_VERSION, producer_name="edgewright"), history=(step,), name=path.stem)
+    made = ir.Model(graph, ir_version=IR_VERSION, producer_name="edgewright")
+    return Model(made, spec, history=(step,), name=path.stem)

@@ -88,6 +88,10 @@ class Network:
             self.graph.rename(value, name if value.producer() is not None else self.graph.fresh(name))
         self.graph.output(value)
 
+    def ends_at(self, outputs: Sequence[int]) -> bool:
+        """True where these tensors are what the network answers."""
+        return self._outputs == frozenset(outputs)
+
     def steps(self, index: int) -> Quantization | None:
         """How the tensor is quantized, where it is."""
         tensor = self.file.tensors[index]

@@ -63,7 +63,7 @@ def quant_format(target: Target) -> QuantFormat:
 
 def supports(ir_model: ir.Model) -> tuple[Problem, ...]:
     """Nodes that have no form in ncnn, found by lowering the graph without writing it."""
-    return lower(ir_model).problems
+    return lower(ir_model, half=Model(ir_model).precision == "fp16").problems
 
 
 def convert(model: Model, folder: Path, options: Options, target: Target) -> Conversion:

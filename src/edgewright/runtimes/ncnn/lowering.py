@@ -10,7 +10,16 @@ from edgewright.contracts import Problem
 from edgewright.formats.ncnn.writing import Layer
 from edgewright.graph.dataflow import constant_array, is_standard
 from edgewright.runtimes.ncnn.layers import LOWERINGS
-from edgewright.runtimes.ncnn.network import SIZE_PARAMS, Blob, Network, UnsupportedError, dims_of, name_of, shape_of
+from edgewright.runtimes.ncnn.network import (
+    PLACES,
+    SIZE_PARAMS,
+    Blob,
+    Network,
+    UnsupportedError,
+    dims_of,
+    name_of,
+    shape_of,
+)
 from edgewright.runtimes.ncnn.samples import one_sample
 
 if TYPE_CHECKING:
@@ -56,9 +65,11 @@ def lower(ir_model: ir.Model, *, half: bool = False) -> Lowered:
     sample = one_sample(ir_model)
     graph, problems = sample.ir_model.graph, list(sample.problems)
     network = Network(half=half)
+    told = {problem.node for problem in problems if problem.op_type == "Input"}
     for value in graph.inputs:
         if value.name not in graph.initializers:
-            problems += _input(network, value)
+            found = _input(network, value)
+            problems += [] if value.name in told else found
     for node in graph:
         problems += [] if id(node) in network.done else _node(network, node)
     if problems:
@@ -81,7 +92,7 @@ def _input(network: Network, value: ir.Value) -> list[Problem]:
     except UnsupportedError as problem:
         return [Problem(name, "Input", str(problem))]
     if dtype not in _FLOATS:
-        return [Problem(name, "Input", f"it is {dtype.lower()}, ncnn takes floats")]
+        return [Problem(name, "Input", f"it is {dtype.lower()}, ncnn networks here take floats alone")]
     blob = Blob(network.fresh(name), dims)
     network.layers.append(Layer("Input", (), (blob.name,), dict(zip(SIZE_PARAMS[len(dims)], dims, strict=True))))
     network.blobs[name] = blob
@@ -124,6 +135,9 @@ def _stand_in(network: Network, node: ir.Node, value: ir.Value) -> None:
 
 def _require_float(node: ir.Node, value: ir.Value) -> None:
     if is_standard(node, "QuantizeLinear") or constant_array(value) is not None:
+        return
+    if is_standard(node, *PLACES):
+        shape_of(value)
         return
     if value.dtype is not None and value.dtype.name not in _FLOATS:
         raise UnsupportedError(f"it makes {value.dtype.name.lower()}, ncnn computes in floats")

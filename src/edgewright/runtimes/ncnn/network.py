@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 _MOST_AXES = 4
 SIZE_PARAMS = {1: (0,), 2: (1, 0), 3: (2, 1, 0), 4: (2, 11, 1, 0)}
 
+#: Operators that make places along an axis: integers that a blob holds as floats, for the outputs and for Cast.
+PLACES = ("ArgMax", "ArgMin")
+
 
 class UnsupportedError(Exception):
     """Why a node cannot run on ncnn."""

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edgewright.formats.tflite.writing import Tensor
-from edgewright.graph.dataflow import constant_array, is_standard
+from edgewright.graph.dataflow import constant_array, is_standard, sole_consumer
 from edgewright.runtimes.litert.drafting import sizes_of
-from edgewright.runtimes.litert.layouts import channels_last
+from edgewright.runtimes.litert.layouts import channels_last, identity
 from edgewright.runtimes.litert.lowering import Lowering
 from edgewright.runtimes.litert.registering import Refused, rule
 from edgewright.runtimes.litert.rules.integers import is_int8, result_of
@@ -69,11 +69,27 @@ def global_pool(lowering: Lowering, node: ir.Node) -> None:
     tensor = lowering.ordered(held, order)
     places = [place for place, axis in enumerate(order) if axis >= 2]
     axes = lowering.array(np.array(places, np.int32), "axes")
-    sizes = [1 if place in places else size for place, size in enumerate(sizes_of(tensor))]
-    made = lowering.op(kind, [tensor, axes], sizes, quantization=result.quantization if result else None, keepDims=True)
+    held_in = result.quantization if result else None
     for part in result.skipped if result else ():
         lowering.skip(part)
-    lowering.hold(result.value if result else node.outputs[0], made, order)
+    value = result.value if result else node.outputs[0]
+    flat = _flattener(lowering, value)
+    keep = flat is None
+    sizes = [1 if at in places else size for at, size in enumerate(sizes_of(tensor)) if keep or at not in places]
+    made = lowering.op(kind, [tensor, axes], sizes, quantization=held_in, keepDims=keep)
+    if flat is None:
+        lowering.hold(value, made, order)
+    else:
+        lowering.skip(flat)
+        lowering.hold(flat.outputs[0], made, identity(2))
+
+
+def _flattener(lowering: Lowering, value: ir.Value) -> ir.Node | None:
+    """The node that alone reads the pooled `value` and only drops its places: the reduction drops them itself."""
+    reader = sole_consumer(value)
+    if reader is None or not is_standard(reader, "Flatten", "Reshape", "Squeeze") or reader.graph is not value.graph:
+        return None
+    return reader if lowering.sizes(reader.outputs[0]) == lowering.sizes(value)[:2] else None
 
 
 def _windows(lowering: Lowering, node: ir.Node) -> Windows:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from edgewright.runtimes.ncnn.layers import (
+    choosing,
     convolution,
     elementwise,
     linear,
@@ -19,6 +20,7 @@ from edgewright.runtimes.ncnn.network import Lowering
 
 #: By operator of the standard domain.
 LOWERINGS: dict[str, Lowering] = {
+    **choosing.LOWERINGS,
     **convolution.LOWERINGS,
     **elementwise.LOWERINGS,
     **linear.LOWERINGS,

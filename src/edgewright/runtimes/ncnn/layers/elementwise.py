@@ -11,6 +11,7 @@ import numpy as np
 from edgewright.formats.ncnn.writing import Param, Weight
 from edgewright.graph.dataflow import is_standard, sole_consumer
 from edgewright.runtimes.ncnn.network import (
+    PLACES,
     Blob,
     Lowering,
     Network,
@@ -209,7 +210,9 @@ def _lower_same(network: Network, node: ir.Node) -> None:
     assert data is not None
     if node.op_type in ("Cast", "CastLike"):
         kinds = {"FLOAT", "FLOAT16"}
-        types = {value.dtype.name for value in (data, node.outputs[0]) if value.dtype is not None}
+        producer = data.producer()
+        places = producer is not None and is_standard(producer, *PLACES)
+        types = {value.dtype.name for value in (data, node.outputs[0])[places:] if value.dtype is not None}
         if not types <= kinds:
             raise UnsupportedError("ncnn has float tensors only")
     if is_standard(node, "Dropout") and len(node.outputs) > 1 and node.outputs[1].uses():
