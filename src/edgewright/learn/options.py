@@ -37,7 +37,7 @@ class Training:
     minutes: float = 20.0
     steps: int = 0
     batch: int = 16
-    rate: float = 3e-4
+    rate: float = 3e-5
     warmup: float = 0.05
     optimizer: Literal["adamw", "sgd"] = "adamw"
     decay: float = 1e-4
