@@ -183,3 +183,23 @@ def test_a_batch_gives_what_its_pictures_give_alone(
         together, apart = graph(x), torch.cat([graph(one) for one in x.split(1)])
     assert together.shape == (3, len(scenes.LABELS), *SIZE)
     assert float((together - apart).norm() / apart.norm()) <= tolerance["float32"]["rel_l2"]
+
+
+def test_the_benchmark_selects_by_what_the_training_held_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neighbouring frames show one street: a photo of a training sequence must not select in one place only."""
+    torch = pytest.importorskip("torch")
+    monkeypatch.syspath_prepend(str(EXAMPLE.parents[1] / "benchmarks"))
+    import segment_camvid
+
+    names = [f"a_{n:03d}" for n in range(25)] + [f"b_{n:03d}" for n in range(7)]
+    (tmp_path / "images").mkdir()
+    for name in names:
+        (tmp_path / "images" / f"{name}.jpg").touch()
+    pictures = module("pictures")
+    empty = torch.zeros(len(names), 1)
+    train, held = pictures.divide(pictures.Pictures(tuple(names), empty, empty))
+    folder = segment_camvid.divided(tmp_path / "images", tmp_path / "links")
+    rows = dict(line.split(",") for line in (folder / "labels.csv").read_text().splitlines()[1:])
+    assert rows == {f"{n}.jpg": "calibrate" for n in train.names} | {f"{n}.jpg": "select" for n in held.names}
+    assert held.names == ("a_023", "a_024", "b_006")
+    sys.modules.pop("segment_camvid", None)
