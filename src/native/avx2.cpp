@@ -15,9 +15,9 @@
 namespace edgewright {
 namespace {
 
-constexpr int kPairs = 2;                                         // units of a tile
-constexpr int kSpan = 2;                                          // pixels of a pair
-constexpr int kTableBytes = 16;                                   // for one nibble of two pixels
+constexpr int kSpan = 2;        // pixels of a pair
+constexpr int kRegister = 32;   // filters of a register
+constexpr int kTableBytes = 16;  // for one nibble of two pixels
 
 struct Tables {
   alignas(64) uint8_t bytes[256 * kTableBytes];
@@ -58,30 +58,37 @@ inline void flush(const Sums& sums, uint16_t* counts, bool first) {
   }
 }
 
+// A tile of `pairs` of pixels by 32 * `registers` filters; pairs * registers = 4 sums fill the 16 registers of a CPU.
+template <int pairs, int registers>
 void count(const Tile& tile, uint16_t* counts) {
   const __m256i zero = _mm256_setzero_si256();
   const auto* weights = static_cast<const __m256i*>(tile.weights);
-  Sums a0 = {zero, zero}, a1 = a0, b0 = a0, b1 = a0;  // pairs a and b, channels 0..31 and 32..63
+  Sums sums[pairs][registers];
+  for (auto& pair : sums)
+    for (Sums& sum : pair) sum = {zero, zero};
   bool first = true;
   for (const Run* run = tile.runs; run != tile.runs + tile.run_count; ++run) {
-    const auto* a = static_cast<const uint16_t*>(tile.inputs[0]) + run->offset;
-    const auto* b = static_cast<const uint16_t*>(tile.inputs[1]) + run->offset;
-    for (int64_t i = 0; i < run->length; ++i, a += kTriple, b += kTriple, weights += 2 * kTriple) {
-      __m256i ta = table(a[0]), tb = table(b[0]);
-      __m256i ta0 = _mm256_shuffle_epi8(ta, weights[0]), ta1 = _mm256_shuffle_epi8(ta, weights[1]);
-      __m256i tb0 = _mm256_shuffle_epi8(tb, weights[0]), tb1 = _mm256_shuffle_epi8(tb, weights[1]);
-      for (int j = 1; j < kTriple; ++j) {
-        const __m256i w0 = weights[2 * j], w1 = weights[2 * j + 1];
-        ta = table(a[j]), tb = table(b[j]);
-        ta0 = _mm256_add_epi8(ta0, _mm256_shuffle_epi8(ta, w0)), ta1 = _mm256_add_epi8(ta1, _mm256_shuffle_epi8(ta, w1));
-        tb0 = _mm256_add_epi8(tb0, _mm256_shuffle_epi8(tb, w0)), tb1 = _mm256_add_epi8(tb1, _mm256_shuffle_epi8(tb, w1));
-      }
-      widen(a0, ta0), widen(a1, ta1), widen(b0, tb0), widen(b1, tb1);
+    const uint16_t* entries[pairs];
+    for (int i = 0; i < pairs; ++i) entries[i] = static_cast<const uint16_t*>(tile.inputs[i]) + run->offset;
+    for (int64_t triple = 0; triple < run->length; ++triple, weights += registers * kTriple) {
+      __m256i found[pairs][registers];
+      for (int j = 0; j < kTriple; ++j)
+        for (int i = 0; i < pairs; ++i) {
+          const __m256i differ = table(entries[i][triple * kTriple + j]);
+          for (int r = 0; r < registers; ++r) {
+            const __m256i bits = _mm256_shuffle_epi8(differ, weights[j * registers + r]);
+            found[i][r] = j ? _mm256_add_epi8(found[i][r], bits) : bits;
+          }
+        }
+      for (int i = 0; i < pairs; ++i)
+        for (int r = 0; r < registers; ++r) widen(sums[i][r], found[i][r]);
     }
     if (!run->fills) continue;
-    flush(a0, counts, first), flush(a1, counts + 32, first);
-    flush(b0, counts + 2 * kBlock, first), flush(b1, counts + 2 * kBlock + 32, first);
-    a0 = a1 = b0 = b1 = {zero, zero};
+    for (int i = 0; i < pairs; ++i)
+      for (int r = 0; r < registers; ++r) {
+        flush(sums[i][r], counts + i * kSpan * kBlock + r * kRegister, first);
+        sums[i][r] = {zero, zero};
+      }
     first = false;
   }
 }
@@ -217,6 +224,7 @@ void pack(const Floats& floats, uint64_t* words) {
 
 }  // namespace
 
-const Variant avx2_variant = {"avx2", Layout::pairs, kPairs, kSpan, count, reached, affine_plain, pack, pair};
+const Variant avx2_narrow = {"avx2", Layout::pairs, 32, 4, kSpan, count<4, 1>, reached, affine_plain, pack, pair, nullptr};
+const Variant avx2_variant = {"avx2", Layout::pairs, kBlock, 2, kSpan, count<2, 2>, reached, affine_plain, pack, pair, &avx2_narrow};
 
 }  // namespace edgewright

@@ -21,6 +21,10 @@ uint64_t bits_from(const uint64_t* words, int64_t first, int64_t count) {
   return count == kWordBits ? bits : bits & ((uint64_t{1} << count) - 1);
 }
 
+const Variant& fitting(const Shape& shape, const Variant& variant) {
+  return variant.narrow && shape.filters <= variant.narrow->filters * shape.groups ? *variant.narrow : variant;
+}
+
 }  // namespace
 
 Buffer::Buffer(int64_t bytes)
@@ -29,7 +33,7 @@ Buffer::Buffer(int64_t bytes)
 void Buffer::Free::operator()(unsigned char* bytes) const { ::operator delete(bytes, std::align_val_t(kLine)); }
 
 BinaryConv::BinaryConv(const Shape& shape, const Variant& variant, const uint64_t* weights, int threads)
-    : shape_(shape), variant_(variant), threads_(threads) {
+    : shape_(shape), variant_(fitting(shape, variant)), threads_(threads) {
   shape_.check();
   blocks_ = divided_up(shape_.group_filters(), kBlock);
   plan_map();
@@ -88,7 +92,8 @@ void BinaryConv::order_weights(const uint64_t* weights) {
   // Entries of a filter as they lie in `weights`, before each run is filled up to whole triples.
   const int64_t rows = s.kernel_h * (joined ? 1 : s.kernel_w), length = pixel_entries_ * (joined ? s.kernel_w : 1);
   const int64_t steps = pairs ? divided_up(length, kTriple) * kTriple : length;
-  block_bytes_ = product(product(rows, steps), kBlock) * (pairs ? 1 : 8);
+  const int64_t wide = variant_.filters;
+  block_bytes_ = product(product(rows, steps), wide) * (pairs ? 1 : 8);
   const int64_t bytes = product(product(s.groups, blocks_), block_bytes_);
   weights_ = Buffer(bytes);
   std::memset(weights_.as<uint8_t>(), pairs ? kNoWeight : 0, static_cast<size_t>(bytes));
@@ -102,9 +107,9 @@ void BinaryConv::order_weights(const uint64_t* weights) {
       for (int64_t entry = 0; entry < length; ++entry) {
         const int64_t step = row * steps + entry, at = entry % pixel_entries_;
         if (pairs)
-          block[step * kBlock + byte] = static_cast<uint8_t>(bits_from(pixel, at * kNibbleBits, kNibbleBits));
+          block[step * wide + byte] = static_cast<uint8_t>(bits_from(pixel, at * kNibbleBits, kNibbleBits));
         else
-          reinterpret_cast<uint64_t*>(block)[step * kBlock + lane] = pixel[at];
+          reinterpret_cast<uint64_t*>(block)[step * wide + lane] = pixel[at];
         if (at == pixel_entries_ - 1) pixel += s.group_words();
       }
   }
@@ -228,7 +233,7 @@ void BinaryConv::run_tiles(const void* map, const Out& out, int64_t image, int64
   const int64_t entry_bytes = variant_.layout == Layout::pairs ? 2 : 8, output_w = s.output_w();
   const int64_t down = s.stride_h * row_entries_, across = variant_.span * s.stride_w * pixel_entries_;
   Tile tile = {{}, runs_.data(), static_cast<int64_t>(runs_.size()), weights_.as<uint8_t>() + (group * blocks_ + block) * block_bytes_};
-  Counted counted;
+  Counted counted = {};
   counted.group = group, counted.block = block, counted.size = variant_.units * variant_.span;
   int64_t y = first / units_a_row_, x = first % units_a_row_;
   for (int64_t unit = first; unit < last;) {

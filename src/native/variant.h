@@ -13,8 +13,8 @@ constexpr int kTriple = 3;     // nibbles that the paired layout adds before it 
 
 // How kernels want their inputs. A row of inputs is a run of entries, the channels of one pixel after the other.
 enum class Layout {
-  words,  // an entry is a word of 64 channels; weights: [block][word of the window][64 filters]
-  pairs,  // an entry is a nibble of 4 channels of two pixels at once; weights: [block][nibble of the window][64 filters]
+  words,  // an entry is a word of 64 channels; weights: [block][word of the window][filters]
+  pairs,  // an entry is a nibble of 4 channels of two pixels at once; weights: [block][nibble of the window][filters]
 };
 
 constexpr int64_t kMostTriples = 255 / (4 * kTriple);  // whose counts fit a byte
@@ -55,7 +55,8 @@ struct Floats {
 struct Variant {
   const char* name;
   Layout layout;
-  int units, span;
+  int filters;      // of a block that are counted; counts and limits always have room for 64
+  int units, span;  // of a tile
   // counts[units * span][64]: bits of the window that differ from the filter's.
   void (*count)(const Tile& tile, uint16_t* counts);
   // words[pixels]: bit i is set where counts[pixel][i] >= limits[i].
@@ -66,6 +67,8 @@ struct Variant {
   // entries[pixels][channels / 4]: nibbles of each pixel and its partner, as offsets into the kernel's table. Pixels and
   // partners have whole words. Null for Layout::words.
   void (*pair)(const uint64_t* words, const uint64_t* partners, int64_t pixels, int64_t channels, uint16_t* entries);
+  // The same for layers with no more filters than this one has in a block, or null.
+  const Variant* narrow;
 };
 
 extern const Variant portable_variant, avx2_variant, avx512_variant, neon_variant;
