@@ -193,6 +193,8 @@ class Application:
         )
         check_wanted(request, version)
         ticket, outputs = await self._run(transport, name, number, request.inputs, request.priority, request.timeout_s)
+        if ticket.version is not version:  # replaced meanwhile
+            check_wanted(request, ticket.version)
         values = sum(array.size for output, array in outputs.items() if not request.wanted.get(output, request.binary))
         length, content = (
             await asyncio.to_thread(write_response, request, ticket.version, outputs)
@@ -206,11 +208,15 @@ class Application:
         )
 
     async def _predict(self, scope: Scope, transport: Transport, room: Room, name: str, number: int | None) -> Response:
-        version = self._server.repository.get(name, number)
+        self._server.repository.get(name, number)
         content = await self._body(scope, transport, room)
-        version.check_room()
-        photo = await self._on_pool(photos.prepare, version, content, self._limits)
-        ticket, outputs = await self._run(transport, name, number, photo.inputs, 0, None)
+        while True:
+            version = self._server.repository.get(name, number)
+            version.check_room()
+            photo = await self._on_pool(photos.prepare, version, content, self._limits)
+            ticket, outputs = await self._run(transport, name, number, photo.inputs, 0, None)
+            if ticket.version.bundle.spec == version.bundle.spec:
+                break  # else it was replaced meanwhile by one that wants its photos otherwise
         result = await self._on_pool(photos.interpret, ticket.version, outputs, photo)
         if "image/png" in (scope.headers.get("accept") or ""):
             picture = await self._on_pool(photos.drawn, ticket.version, result, photo)
