@@ -138,8 +138,12 @@ class Bundle:
         return self.path / name
 
     @classmethod
-    def open(cls, path: str | Path) -> Bundle:
+    def open(cls, path: str | Path, *, warn: bool = True) -> Bundle:
         """The bundle in the folder `path`, every hash checked.
+
+        Args:
+            path: The folder.
+            warn: Whether to warn where this CPU lacks what the bundle needs; `unmet_features` says it as well.
 
         Raises:
             EdgewrightError: E104 no such folder, E221 no or a malformed manifest, E220 a manifest that was edited, or
@@ -160,7 +164,7 @@ class Bundle:
         if not sealed:
             raise EdgewrightError("E220", f"manifest of bundle `{path}` was changed after it was made", hint=_REMEDY)
         bundle._check_files()
-        if bundle.unmet_features:
+        if warn and bundle.unmet_features:
             warnings.warn(_made_for_another_cpu(bundle), EdgewrightWarning, stacklevel=2)
         return bundle
 

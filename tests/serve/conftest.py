@@ -18,6 +18,9 @@ NETWORKS = {
     "scale": "g (float[N,4] x) => (float[N,4] y) <float[1] two = {2.0}> { y = Mul (x, two) }",
     # the mean over the batch: a row's answer depends on its neighbours
     "mean": "g (float[N,4] x) => (float[N,4] y) { m = ReduceMean <keepdims = 1> (x) y = Sub (x, m) }",
+    # one scale for the whole batch, as networks of `int8-dynamic` have
+    "dynamic": """g (float[N,4] x) => (float[N,4] y) {
+        q, s, z = DynamicQuantizeLinear (x) y = DequantizeLinear (q, s, z) }""",
     "fixed": "g (float[1,4] x) => (float[1,4] y) { y = Relu (x) }",
     "lengths": "g (float[N,L] x) => (float[N,L] y) { y = Relu (x) }",
     "kinds": """g (bool[N] b, int64[N] i, uint8[N] u, float16[N] h, double[N] d, string[N] s)

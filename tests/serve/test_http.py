@@ -16,11 +16,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import edgewright as ew
 from edgewright.serve import ModelOptions, Server
-from edgewright.serve.http import pages
+from edgewright.serve.http import pages, photos
 from edgewright.serve.http.application import Application
 from edgewright.serve.protocol.limits import Limits
 
+PHOTO_SPEC = ew.Spec(  # as in conftest.py
+    inputs={"image": ew.ImageInput(size=(8, 8), resize="stretch")},
+    task="classify",
+    options={"labels": ["red", "green", "blue"]},
+)
 X = np.arange(4, dtype=np.float32)[None]
 TOKEN = "correct-horse-battery-staple"
 Answer = tuple[int, dict[str, str], bytes]
@@ -413,6 +419,44 @@ def test_a_photo_with_too_many_pixels_is_never_decoded(whole: Server, monkeypatc
     monkeypatch.setattr("edgewright.samples.images.decode", decode)
     application = Application(whole, replace(Limits(), pixels=199))
     assert "20 x 10, more than the limit" in told(ask(application, "POST", "/v2/models/photo/predict", photo()), 400)
+
+
+def test_a_photo_prepared_for_a_network_that_was_replaced_is_prepared_again(
+    serve: Any, repository: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = repository({"net": "photo"})
+    server = serve(folder, reloads=True)
+    ask_red, prepare, calls = photo(), photos.prepare, []
+
+    def meanwhile(version: Any, *arguments: Any) -> Any:
+        calls.append(version)
+        made = prepare(version, *arguments)
+        if len(calls) == 1:
+            bundle = folder / "net"
+            spec = {**PHOTO_SPEC.inputs, "image": replace(PHOTO_SPEC.inputs["image"], colour="bgr")}
+            model = ew.load(bundle / "model.onnx").with_spec(replace(PHOTO_SPEC, inputs=spec))
+            ew.convert(model, "onnxruntime", bundle, overwrite=True)
+            assert server.repository.refresh() == []
+        return made
+
+    monkeypatch.setattr(photos, "prepare", meanwhile)
+    status, _, body = ask(Application(server), "POST", "/v2/models/net/predict", ask_red)
+    assert status == 200, body
+    assert json.loads(body)["result"]["label"] == "blue"  # the new one takes colours the other way round
+    assert len(calls) == 2
+
+
+def test_outputs_that_a_replaced_network_had_are_told_apart(serve: Any, repository: Any) -> None:
+    server = serve(repository({"a": "same", "b": "photo"}))
+    real = server.repository.get
+    answers = iter(["a", "b"])  # the lookup finds one network, the submission another
+    body = {
+        "inputs": [{"name": "image", "shape": [1, 3, 8, 8], "datatype": "FP32", "data": [0] * 192}],
+        "outputs": [{"name": "y"}],
+    }
+    server.repository.get = lambda name, number=None: real(next(answers), number)
+    answer = ask(Application(server), "POST", "/v2/models/a/infer", json.dumps(body).encode())
+    assert "output `y` is not known" in told(answer, 400)
 
 
 # --- administration -----------------------------------------------------------------------------------------------------

@@ -265,6 +265,14 @@ def test_mistakes_at_the_start_name_what_is_wrong(
     assert message in err
 
 
+def test_a_missing_extra_is_told_with_the_pip_line(run: Run, real: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edgewright.registry.missing", lambda extra: ("granian",) if extra == "serve" else ())
+    status, _, err = run(str(real))
+    assert status == 2
+    assert "error[E102]: `serve` needs `granian`, which is not installed" in err
+    assert 'pip install "edgewright[serve]"' in err
+
+
 def test_a_dry_run_names_what_would_be_served(run: Run, real: Path) -> None:
     status, out, err = run(str(real), "--dry-run", "--json")
     assert status == 0, err

@@ -116,7 +116,14 @@ def test_requests_run_together_and_each_gets_its_own_rows(
     assert server.repository.get("net").statistics.document()["batch_stats"][1]["batch_size"] == 4
 
 
-@pytest.mark.parametrize(("network", "why"), [("mean", "rows depend on each other"), ("fixed", "batch axis is fixed")])
+@pytest.mark.parametrize(
+    ("network", "why"),
+    [
+        ("mean", "rows depend on each other"),
+        ("dynamic", "rows depend on each other"),
+        ("fixed", "batch axis is fixed"),
+    ],
+)
 def test_networks_whose_rows_cannot_run_together_never_do(
     serve: Any, repository: Any, gate: Callable[..., Any], network: str, why: str
 ) -> None:

@@ -13,14 +13,13 @@ import shutil
 import tempfile
 import threading
 import time
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from edgewright.bundle import EVIDENCE, Bundle
-from edgewright.errors import EdgewrightError, EdgewrightWarning
+from edgewright.errors import EdgewrightError
 from edgewright.serve.core.jobs import RefusalError
 from edgewright.serve.core.log import Log, silent
 from edgewright.serve.core.options import ModelOptions, chosen_versions, read_options
@@ -220,9 +219,7 @@ class Repository:
             if self._copies:
                 copy = Path(tempfile.mkdtemp(prefix="edgewright-serve-"))
                 shutil.copytree(place.path, copy / "bundle", ignore=_all_but_files(place.path))
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", EdgewrightWarning)
-                bundle = Bundle.open(copy / "bundle" if copy else place.path)
+            bundle = Bundle.open(copy / "bundle" if copy else place.path, warn=False)  # it is logged
             if bundle.unmet_features:
                 self._log("foreign", model=place.name, reason=f"made for a CPU with {', '.join(bundle.unmet_features)}")
             version = Version(place.name, place.version, bundle, options, copy)

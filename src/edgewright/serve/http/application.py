@@ -22,6 +22,7 @@ from edgewright.serve.http import pages, photos
 from edgewright.serve.http.exchange import (
     Bodies,
     HttpError,
+    Patience,
     Response,
     Room,
     Scope,
@@ -70,6 +71,7 @@ class Application:
         self._token = token
         self._log = log
         self._bodies = Bodies()
+        self._patience = Patience(self._limits.body_s)
         self._pool = ThreadPoolExecutor(2, thread_name_prefix="photos")
         self._photos = 0
 
@@ -130,7 +132,7 @@ class Application:
                 return self._metadata(name, None)
             case ["repository", "index"]:
                 _only(scope, "POST")
-                body = await read_body(scope, transport, room, self._limits)
+                body = await self._body(scope, transport, room)
                 ready = decode(msgspec.json.Decoder(_IndexBody), body).ready if body.strip() else False
                 return json_response(documents.repository_index(repository.index(), ready_only=ready))
             case ["repository", "models", name, "load" | "unload" as verb]:
@@ -181,7 +183,7 @@ class Application:
     async def _infer(self, scope: Scope, transport: Transport, room: Room, name: str, number: int | None) -> Response:
         version = self._server.repository.get(name, number)
         json_length = header_length(scope)
-        body = await read_body(scope, transport, room, self._limits)
+        body = await self._body(scope, transport, room)
         version.check_room()
         large = (len(body) if json_length is None else json_length) >= _LARGE_BYTES
         request = (
@@ -191,6 +193,8 @@ class Application:
         )
         check_wanted(request, version)
         ticket, outputs = await self._run(transport, name, number, request.inputs, request.priority, request.timeout_s)
+        if ticket.version is not version:  # replaced meanwhile
+            check_wanted(request, ticket.version)
         values = sum(array.size for output, array in outputs.items() if not request.wanted.get(output, request.binary))
         length, content = (
             await asyncio.to_thread(write_response, request, ticket.version, outputs)
@@ -204,11 +208,15 @@ class Application:
         )
 
     async def _predict(self, scope: Scope, transport: Transport, room: Room, name: str, number: int | None) -> Response:
-        version = self._server.repository.get(name, number)
-        content = await read_body(scope, transport, room, self._limits)
-        version.check_room()
-        photo = await self._on_pool(photos.prepare, version, content, self._limits)
-        ticket, outputs = await self._run(transport, name, number, photo.inputs, 0, None)
+        self._server.repository.get(name, number)
+        content = await self._body(scope, transport, room)
+        while True:
+            version = self._server.repository.get(name, number)
+            version.check_room()
+            photo = await self._on_pool(photos.prepare, version, content, self._limits)
+            ticket, outputs = await self._run(transport, name, number, photo.inputs, 0, None)
+            if ticket.version.bundle.spec == version.bundle.spec:
+                break  # else it was replaced meanwhile by one that wants its photos otherwise
         result = await self._on_pool(photos.interpret, ticket.version, outputs, photo)
         if "image/png" in (scope.headers.get("accept") or ""):
             picture = await self._on_pool(photos.drawn, ticket.version, result, photo)
@@ -221,6 +229,9 @@ class Application:
                 "result": result.to_json(),
             }
         )
+
+    async def _body(self, scope: Scope, transport: Transport, room: Room) -> bytes:
+        return await read_body(scope, transport, room, self._patience, self._limits)
 
     async def _run(
         self,
@@ -269,7 +280,7 @@ class Application:
             self._photos -= 1
 
     async def _change(self, scope: Scope, transport: Transport, room: Room, name: str, verb: str) -> Response:
-        body = await read_body(scope, transport, room, self._limits)
+        body = await self._body(scope, transport, room)
         parameters = (decode(msgspec.json.Decoder(_LoadBody), body).parameters if body.strip() else None) or {}
         if set(parameters) - {"unload_dependents"}:
             raise HttpError(

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import zlib
-from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Protocol, Self
+from collections.abc import AsyncIterator, Coroutine, Mapping
+from types import MappingProxyType
+from typing import Any, NamedTuple, Protocol, Self
 
 from edgewright.serve.core.jobs import Reason, RefusalError
 from edgewright.serve.protocol.limits import Limits
@@ -67,14 +67,13 @@ class HttpError(Exception):
         self.headers = {name.replace("_", "-"): value for name, value in headers.items()}
 
 
-@dataclass(frozen=True, slots=True)
-class Response:
+class Response(NamedTuple):
     """What is sent back."""
 
     body: bytes = b""
     status: int = 200
     kind: str = "application/json"
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = MappingProxyType({})
 
 
 def json_response(document: Any, status: int = 200, **headers: str) -> Response:
@@ -123,7 +122,59 @@ class Room:
         self.taken += size
 
 
-async def read_body(scope: Scope, transport: Transport, room: Room, limits: Limits) -> bytes:
+class Patience:
+    """Ends the waiting for bodies that do not come.
+
+    One timer looks after all of them: a timer for each would take as long as all else that a small request needs.
+    """
+
+    def __init__(self, limit_s: float) -> None:
+        self.limit_s = limit_s
+        self._since: dict[asyncio.Task[Any], float] = {}
+        self._ended: set[asyncio.Task[Any]] = set()
+        self._loop: asyncio.AbstractEventLoop | None = None  # that of the timer; None while there is none
+
+    async def wait(self, body: Coroutine[Any, Any, bytes]) -> bytes:
+        """The body.
+
+        Raises:
+            TimeoutError: It took longer than the limit.
+        """
+        loop, task = asyncio.get_running_loop(), asyncio.current_task()
+        assert task is not None
+        self._since[task] = loop.time()
+        if self._loop is not loop:
+            self._loop = loop
+            loop.call_later(self._pause_s, self._look)
+        try:
+            return await body
+        except asyncio.CancelledError:
+            if task not in self._ended:
+                raise
+            task.uncancel()
+            raise TimeoutError from None
+        finally:
+            del self._since[task]
+            self._ended.discard(task)
+
+    @property
+    def _pause_s(self) -> float:
+        return min(1.0, self.limit_s / 2)
+
+    def _look(self) -> None:
+        assert self._loop is not None
+        now = self._loop.time()
+        for task, since in self._since.items():
+            if now - since > self.limit_s and task not in self._ended:
+                self._ended.add(task)
+                task.cancel()
+        if self._since:
+            self._loop.call_later(self._pause_s, self._look)
+        else:
+            self._loop = None
+
+
+async def read_body(scope: Scope, transport: Transport, room: Room, patience: Patience, limits: Limits) -> bytes:
     """The request's body, decompressed.
 
     Raises:
@@ -134,8 +185,7 @@ async def read_body(scope: Scope, transport: Transport, room: Room, limits: Limi
     if encoding not in ("identity", *_WBITS):
         raise HttpError(415, f"content-encoding {encoding[:40]!r} is not known; known: gzip, deflate")
     try:
-        async with asyncio.timeout(limits.body_s):
-            body = await _received(scope, transport, room, limits)
+        body = await patience.wait(_received(scope, transport, room, limits))
     except TimeoutError:
         raise HttpError(408, f"the body did not come within {limits.body_s:g} s", connection="close") from None
     except RuntimeError as problem:  # what granian raises for a body that ends early or is no chunked one

@@ -5,8 +5,8 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -47,8 +47,7 @@ class _Request(msgspec.Struct):
     parameters: Parameters | None = None
 
 
-@dataclass(frozen=True)
-class InferRequest:
+class InferRequest(NamedTuple):
     """What a client asks for.
 
     Attributes:
@@ -62,7 +61,7 @@ class InferRequest:
 
     inputs: Arrays
     id: str = ""
-    wanted: Mapping[str, bool] = field(default_factory=dict)
+    wanted: Mapping[str, bool] = MappingProxyType({})
     binary: bool = False
     priority: int = 0
     timeout_s: float | None = None
