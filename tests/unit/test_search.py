@@ -304,7 +304,7 @@ def test_a_network_without_prunable_groups_is_deployed_and_told_why(photos: Path
     outcome = deployed(ew.Model(graph, spec, name="flat"), photos, tmp_path / "run")
     assert outcome.frontier is not None
     assert [item.name for item in outcome.frontier.points] == ["float-onnxruntime"]
-    assert any("no channels to remove" in note for note in outcome.frontier.notes)
+    assert any("no layer makes channels" in note for note in outcome.frontier.notes)
     assert any("no pruning was found" in note for note in outcome.frontier.notes)
 
 
