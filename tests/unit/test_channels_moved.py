@@ -91,6 +91,26 @@ def test_masked_equals_sliced(name: str, tolerance: Tolerance) -> None:
     assert sorted(group.width for group in groups.groups) == sorted(widths), (groups.groups, groups.barriers)
 
 
+def test_scales_that_are_computed_stay() -> None:
+    """What a quantizer divides by is no operand that can lose positions by itself."""
+    scale = f"{STEM} m = GlobalAveragePool(h) s = Reshape(m, t)"
+    for body in (
+        "z = Relu(h) q = QuantizeLinear<axis=1>(z, s) d = DequantizeLinear<axis=1>(q, s) y = ReduceSum(d, one)",
+        "q = QuantizeLinear<axis=1>(k, s) d = DequantizeLinear<axis=1>(q, s) y = ReduceSum(d, one)",
+    ):
+        arrays = STEM_WEIGHTS | {"t": [8], "one": [1]}
+        groups = find(graph(f"{scale} {body}", arrays, inputs=", float[1,8,4,4] k"))
+        assert groups.groups == ()
+        assert [barrier.reason for barrier in groups.barriers] == ["QuantizeLinear reads them as scales"]
+
+
+def test_a_second_result_that_the_graph_returns_keeps_its_channels() -> None:
+    body = f"{STEM} d, k = Dropout(h) y = Conv(d, w)"
+    groups = find(graph(body, STEM_WEIGHTS | {"w": (2, 8, 1, 1)}, returns="float[A,B,C,D] y, bool[E,F,G,H] k"))
+    assert groups.groups == ()
+    assert "Dropout `d` returns more than its result" in [barrier.reason for barrier in groups.barriers]
+
+
 def shuffle() -> ir.Model:
     body, arrays, _, _ = CASES["halves are shuffled and split again"]
     return graph(f"{STEM} {body}", STEM_WEIGHTS | dict(arrays))

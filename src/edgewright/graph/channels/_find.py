@@ -65,7 +65,7 @@ def _visit(node: ir.Node, walk: Walk) -> None:
         walk.freeze_all(node, f"{node.op_type} `{key(node)}` has no rule for channels")
     else:
         rule(node, walk)
-        if node.op_type in _plain.RULES and any(value.uses() for value in node.outputs[1:]):
+        if node.op_type in _plain.RULES and any(v.uses() or v.is_graph_output() for v in node.outputs[1:]):
             walk.freeze_all(node, f"{node.op_type} `{key(node)}` returns more than its result")
 
 

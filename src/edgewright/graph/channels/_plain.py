@@ -60,6 +60,8 @@ def _quantizer(node: ir.Node, walk: Walk) -> None:
     labels = walk.labels(node.inputs[0])
     if node.attributes.get_int("block_size", 0):
         walk.freeze(node.inputs[0], f"`{node.outputs[0].name}` has scales by block")
+    for value in node.inputs[1:]:
+        walk.freeze(value, f"{node.op_type} reads them as scales")
     for axis, ids in labels.items():
         walk.scales(node, walk.view.shape(node.inputs[0]), axis, ids)
     _same(node, walk)
@@ -76,7 +78,7 @@ def _windows(node: ir.Node, walk: Walk) -> None:
         else:
             found[axis] = ids[::step]
     walk.label(node.outputs[0], found)
-    if len(node.outputs) > 1 and node.outputs[1].name:
+    if len(node.outputs) > 1 and (node.outputs[1].uses() or node.outputs[1].is_graph_output()):
         walk.freeze(source, f"the places that {node.op_type} returns count all channels")
 
 
