@@ -97,6 +97,22 @@ def test_lite0_keeps_its_answers_its_names_and_its_layout(
     assert shapes[bundle.tensor_names[model.inputs[0].name]] == [1, 224, 224, 3]
 
 
+@pytest.mark.parametrize("pool", ["GlobalAveragePool", "GlobalMaxPool"])
+@pytest.mark.parametrize("shape", ["Flatten(p)", "Squeeze(p, i)"])
+def test_pooled_features_lose_their_places_without_a_reshape(
+    pool: str, shape: str, tmp_path: Path, tolerance: dict[str, dict[str, float]], rng: np.random.Generator
+) -> None:
+    model = network(
+        f"""net (float[N,3,5,4] x, float[6,3] w) => (float[N,6] y) {{
+            i = Constant<value_ints=[2,3]>() p = {pool}(x) flat = {shape} y = Gemm<transB=1>(flat, w) }}""",
+        w=rng.standard_normal((6, 3)).astype(np.float32),
+    )
+    feeds = {"x": rng.standard_normal((2, 3, 5, 4)).astype(np.float32)}
+    bundle = agrees(model, tmp_path, feeds, tolerance["float32"])
+    assert "RESHAPE" not in operators(bundle)
+    assert {"x", "flat", "y"} <= set(bundle.tensor_names)
+
+
 @pytest.mark.parametrize(("name", "most"), FREE.items())
 def test_layers_stand_beside_each_other_without_transposes(
     name: str, most: int, architectures: ModuleType, data: Path, tmp_path: Path
