@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from edgewright.formats.ncnn.writing import Param
 from edgewright.graph.dataflow import is_standard
 from edgewright.runtimes.ncnn.network import (
     Blob,
@@ -44,7 +45,7 @@ def _lower_arg(network: Network, node: ir.Node) -> None:
     dims, place = dims_of(shape), axis_of(data, axis)
     values, last = network.read(data, dims), bool(node.attributes.get_int("select_last_index", 0))
     top = is_standard(node, "ArgMax")
-    along = {1: 0, 3: (place,), 4: 1, 5: 1}
+    along: dict[int, Param] = {1: 0, 3: (place,), 4: 1, 5: 1}
     best = network.add_inner("Reduction", (values,), made, {0: _LARGEST if top else _SMALLEST, **along})
     behind = network.add_inner("BinaryOp", (values, best) if top else (best, values), made, {0: _SUB})
     scaled = network.add_inner("BinaryOp", (behind,), made, {0: _MUL, 1: 1, 2: _HUGE})
