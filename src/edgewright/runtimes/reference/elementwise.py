@@ -226,7 +226,7 @@ def convert_type(x: Array, dtype: np.dtype[Any], *, saturate: bool) -> Array:
     if saturate and dtype.name.startswith("float8"):
         import ml_dtypes
 
-        limit = float(ml_dtypes.finfo(dtype).max)  # type: ignore[no-untyped-call]
+        limit = float(ml_dtypes.finfo(dtype).max)
         value = np.clip(value, -limit, limit)
     if dtype.name in ("int4", "uint4", "int2", "uint2") and is_float(x):
         value = np.trunc(value).astype(np.int64)
