@@ -79,12 +79,14 @@ def _check_support(model: Model, runtime: str, plugin: Any) -> None:
     problems = plugin.supports(model.ir)
     if not problems:
         return
-    total = sum(1 for _ in model.ir.graph)
+    nodes = [node.name for node in model.ir.graph]
+    refused = sum(problem.node in nodes for problem in problems)  # the others are inputs
+    what = f"run {refused} of {len(nodes)} nodes" if refused else "take what goes in"
     shown = ", ".join(f"`{problem.op_type}` (`{problem.node}`)" for problem in problems[:4])
     more = f" and {len(problems) - 4} more" if len(problems) > 4 else ""
     raise EdgewrightError(
         "E210",
-        f"`{runtime}` cannot run {len(problems)} of {total} nodes: {shown}{more}",
+        f"`{runtime}` cannot {what}: {shown}{more}",
         details=(f"first reason: {problems[0].reason}",),
         hint="list runtimes that can: edgewright inspect MODEL --runtimes",
     )
