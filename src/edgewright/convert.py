@@ -82,7 +82,7 @@ def _check_support(model: Model, runtime: str, plugin: Any) -> None:
     nodes = [node.name for node in model.ir.graph]
     refused = sum(problem.node in nodes for problem in problems)  # the others are inputs
     what = f"run {refused} of {len(nodes)} nodes" if refused else "take what goes in"
-    shown = ", ".join(f"`{problem.op_type}` (`{problem.node}`)" for problem in problems[:4])
+    shown = ", ".join(f"`{item.op_type}`" + (f" (`{item.node}`)" if item.node else "") for item in problems[:4])
     more = f" and {len(problems) - 4} more" if len(problems) > 4 else ""
     raise EdgewrightError(
         "E210",
