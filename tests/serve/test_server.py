@@ -481,5 +481,5 @@ def test_fifty_reloads_under_load_lose_no_request(serve: Any, repository: Any, s
     for thread in server.repository._retiring:
         thread.join(30)
     gc.collect()
-    held = [item for item in gc.get_objects() if isinstance(item, Version) and item.name == "net" and item._sessions]
+    held = [item for item in gc.get_objects() if type(item) is Version and item.name == "net" and item._sessions]
     assert len(held) == 1  # fifty others are closed and gone
