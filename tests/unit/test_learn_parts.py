@@ -181,12 +181,12 @@ def test_a_state_comes_back_as_it_was(tmp_path: Path, rng: np.random.Generator) 
     arrays = {"now/a": rng.standard_normal((2, 3)).astype(np.float32), "moment/0/step": np.array(4.0, np.float32)}
     state = State(3, 1.5, Best(0.6, 0.5, 1.0), 2, 2, [{"step": 3}], arrays)
     state.save(tmp_path / "deep" / "folder", "print")
-    found = State.load(tmp_path / "deep" / "folder", "print", 1000)
+    found = State.load(tmp_path / "deep" / "folder", "print", 1000, 0.0)
     assert found is not None
     assert (found.step, found.seconds, found.best, found.kept_step) == (3, 1.5, state.best, 2)
     assert (found.stale, found.curve) == (2, [{"step": 3}])
     assert all((found.arrays[name] == array).all() for name, array in arrays.items())
-    assert State.load(tmp_path / "nowhere", "print", 1000) is None
+    assert State.load(tmp_path / "nowhere", "print", 1000, 0.0) is None
 
 
 def test_a_state_in_a_place_that_cannot_be_a_folder(tmp_path: Path) -> None:

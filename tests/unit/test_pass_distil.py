@@ -356,6 +356,29 @@ def test_a_training_that_breaks_midway_keeps_its_last_evaluation(tmp_path: Path,
     assert all((weights(resumed)[name] == array).all() for name, array in weights(distilled(steps=12)).items())
 
 
+def test_a_training_that_broke_goes_on_with_a_smaller_rate(tmp_path: Path, monkeypatch: Any) -> None:
+    from edgewright.learn.losses import Loss
+
+    real, calls = Loss.__call__, []
+
+    def broken(self: Any, *arguments: Any) -> Any:
+        calls.append(0)
+        return real(self, *arguments) * (float("nan") if len(calls) > 7 else 1)
+
+    monkeypatch.setattr(Loss, "__call__", broken)
+    with pytest.raises(EdgewrightError) as caught:
+        distilled(state=tmp_path, steps=12, evaluations=4, rate=1e-3)
+    assert caught.value.hint == "--set distil.rate=0.00025"
+    monkeypatch.setattr(Loss, "__call__", real)
+    resumed = distilled(state=tmp_path, steps=12, evaluations=4, rate=0.00025)
+    assert [point["step"] for point in stats(resumed)["curve"]] == [0, 3, 6, 9, 12]
+    small = distilled(steps=12, evaluations=4, rate=0.00025)
+    assert any((weights(resumed)[name] != array).any() for name, array in weights(small).items())  # not begun anew
+    with pytest.raises(EdgewrightError, match="that training ended, with a rate of 0") as caught:
+        distilled(state=tmp_path, steps=12, evaluations=4, rate=1e-3)
+    assert caught.value.code == "E502"
+
+
 def test_a_state_of_another_teacher_is_refused(tmp_path: Path) -> None:
     model = network()
     damaged = compress(model, Recipe("x", steps=(RecipeStep("damage"),)))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import astuple, dataclass, field
+from dataclasses import astuple, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,7 @@ class State:
         curve: What evaluations said, JSON-ready.
         arrays: f32 arrays by name: weights as they are (`now/`), as they were best (`best/`), the optimizer's (`moment/`).
         done: True once training has ended.
+        rate: Highest learning rate of the steps after `step`; the one thing that may change when training goes on.
     """
 
     step: int = 0
@@ -47,6 +48,7 @@ class State:
     curve: list[dict[str, Any]] = field(default_factory=list)
     arrays: dict[str, np.ndarray] = field(default_factory=dict)
     done: bool = False
+    rate: float = 0.0
 
     def save(self, folder: Path, fingerprint: str) -> None:
         """Write to `folder`, which is made where it is missing.
@@ -62,22 +64,25 @@ class State:
         head = {
             "fingerprint": fingerprint, "step": self.step, "seconds": self.seconds, "best": best,
             "kept_step": self.kept_step, "stale": self.stale, "curve": self.curve, "done": self.done,
+            "rate": self.rate,
             "arrays": [[name, list(array.shape)] for name, array in self.arrays.items()],
         }  # fmt: skip
         blobs = [np.ascontiguousarray(array, "<f4").tobytes() for array in self.arrays.values()]
         write_whole(folder / _FILE, b"\n".join((_MAGIC, json.dumps(head).encode(), b"")) + b"".join(blobs))
 
     @classmethod
-    def load(cls, folder: Path, fingerprint: str, most_bytes: int) -> State | None:
+    def load(cls, folder: Path, fingerprint: str, most_bytes: int, rate: float) -> State | None:
         """The state in `folder`, None where there is none.
 
         Args:
             folder: Where it was saved.
             fingerprint: Of the training that is to go on.
             most_bytes: What the arrays of that training may take.
+            rate: Highest learning rate from here on: a training that broke off may go on with a smaller one.
 
         Raises:
-            EdgewrightError: E502 when the file is damaged or belongs to another training, E104 when it cannot be read.
+            EdgewrightError: E502 when the file is damaged, belongs to another training or ended with another rate, E104
+                when it cannot be read.
         """
         path = folder / _FILE
         if not path.exists():
@@ -97,9 +102,12 @@ class State:
         if head.get("fingerprint") != fingerprint:
             raise refused("network, samples, seed or options are not those that it was begun with")
         try:
-            return cls(**_fields(head), arrays=_arrays(head["arrays"], body))
+            found = cls(**_fields(head), arrays=_arrays(head["arrays"], body))
         except (KeyError, TypeError, ValueError):
             raise refused("it is damaged") from None
+        if found.done and found.rate != rate:
+            raise refused(f"that training ended, with a rate of {found.rate:g} and not {rate:g}")
+        return replace(found, rate=rate)
 
 
 def _fields(head: Mapping[str, Any]) -> dict[str, Any]:
@@ -108,6 +116,7 @@ def _fields(head: Mapping[str, Any]) -> dict[str, Any]:
         "step": int(head["step"]), "seconds": float(head["seconds"]),
         "best": None if best is None else Best(*map(float, best)), "kept_step": int(head["kept_step"]),
         "stale": int(head["stale"]), "curve": list(head["curve"]), "done": bool(head["done"]),
+        "rate": float(head["rate"]),
     }  # fmt: skip
 
 

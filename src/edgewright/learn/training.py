@@ -71,6 +71,7 @@ class Trainer:
         """
         weights = self.student.network.weights()
         optimizer = self._optimizer(weights)
+        self.state.rate = self.options.rate
         print_ = self._fingerprint(weights)
         self._restore(weights, optimizer, print_)
         if not self.state.done:
@@ -172,7 +173,7 @@ class Trainer:
         if self.options.state is None:
             return
         size = sum(weight.numel() for weight in weights.values())
-        found = State.load(self.options.state, print_, 4 * 8 * (size + len(weights)))
+        found = State.load(self.options.state, print_, 4 * 8 * (size + len(weights)), self.options.rate)
         if found is None:
             return
         # What was done after the last evaluation is done again: the file holds that moment.
@@ -199,8 +200,8 @@ class Trainer:
         return torch.optim.AdamW(groups, lr=self.options.rate)
 
     def _fingerprint(self, weights: dict[str, Tensor]) -> str:
-        """What must be the same for a training to go on: options, seed, samples, teacher and the weights it begins with."""
-        plain = {key: value for key, value in dump(self.options).items() if key != "state"}
+        """What must be the same for a training to go on: options but the rate, seed, samples, teacher, first weights."""
+        plain = {key: value for key, value in dump(self.options).items() if key not in ("state", "rate")}
         digest = hashlib.sha256(
             json.dumps([plain, self.feed.seed, sorted(self.feed.samples.groups), self.origin]).encode()
         )
