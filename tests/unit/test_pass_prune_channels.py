@@ -24,6 +24,7 @@ from edgewright.metrics import rel_l2
 from edgewright.model import Model
 from edgewright.passes.prune_channels._allocation import Costs, Room, by_error, uniform
 from edgewright.passes.prune_channels._elimination import Reader, eliminate
+from edgewright.passes.prune_channels._timing import Times
 from edgewright.passes.refit import _sweep
 from edgewright.passes.refit._equations import Sums, solve
 from edgewright.recipe import Recipe
@@ -193,6 +194,19 @@ def test_allocation_takes_where_it_hurts_least() -> None:
     late = {"a": np.linspace(0, 1, 25), "b": np.minimum(np.arange(25), 0.5)}
     assert by_error(rooms, costs, 88, late) == {"a": 8, "b": 0}  # not all of b, cheap as that is for what it saves
     assert uniform(rooms, costs, 75) == {"a": 8, "b": 8}
+
+
+def test_what_a_group_saves_is_a_difference_of_its_part_of_the_costs() -> None:
+    axes = [{"a": 0.5, "b": 0.25}, {"b": 1.0}]
+    times = Times(
+        {"a": (np.array([0.5, 1.0]), np.array([0.2, 0.0])), "b": (np.array([0.0, 1.0]), np.array([0.4, 0.0]))}, {}
+    )
+    for costs in (Costs([(50.0, axes), (7.0, [{"a": 1.0}]), (3.0, [])]), times):
+        before, after = {"a": 0.9, "b": 0.75}, {"a": 0.6, "b": 0.75}
+        whole = costs.at(before) - costs.at(after)
+        assert whole == pytest.approx(costs.of("a", before) - costs.of("a", after))
+        assert whole > 0.01
+        assert costs.of("other", before) == 0
 
 
 def test_channel_map_survives_history_and_later_steps() -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
 
 #: Of one axis: group -> share of the axis that its channels take; the rest belongs to no group.
 Axis = Mapping[str, float]
+Term = tuple[float, Sequence[Axis]]
 
 
 class Cost(Protocol):
@@ -17,6 +19,9 @@ class Cost(Protocol):
 
     def at(self, left: Mapping[str, float]) -> float:
         """The cost with these shares, 0..1, of each group's channels left; 1 where not said."""
+
+    def of(self, group: str, left: Mapping[str, float]) -> float:
+        """Of that cost the part that changes with this group: what it saves is a difference of these."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,17 +32,33 @@ class Costs:
         terms: (cost, axes that it grows with).
     """
 
-    terms: Sequence[tuple[float, Sequence[Axis]]]
+    terms: Sequence[Term]
 
     def at(self, left: Mapping[str, float]) -> float:
         """The cost with these shares, 0..1, of each group's channels left; 1 where not said."""
-        total = 0.0
-        for cost, axes in self.terms:
-            shrunk = cost
-            for axis in axes:
-                shrunk *= 1 - sum(share * (1 - left.get(group, 1.0)) for group, share in axis.items())
-            total += shrunk
-        return total
+        return _sum(self.terms, left)
+
+    def of(self, group: str, left: Mapping[str, float]) -> float:
+        """Of that cost the part that changes with this group."""
+        return _sum(self._terms_of.get(group, ()), left)
+
+    @cached_property
+    def _terms_of(self) -> Mapping[str, list[Term]]:
+        found: dict[str, list[Term]] = {}
+        for term in self.terms:
+            for group in {group for axis in term[1] for group in axis}:
+                found.setdefault(group, []).append(term)
+        return found
+
+
+def _sum(terms: Sequence[Term], left: Mapping[str, float]) -> float:
+    total = 0.0
+    for cost, axes in terms:
+        shrunk = cost
+        for axis in axes:
+            shrunk *= 1 - sum(share * (1 - left.get(group, 1.0)) for group, share in axis.items())
+        total += shrunk
+    return total
 
 
 @dataclass(frozen=True)
@@ -91,12 +112,13 @@ def by_error(rooms: Mapping[str, Room], costs: Cost, target: float, errors: Mapp
     now = costs.at(shares(rooms, lost))
     while now > target:
         best: tuple[float, str, int] | None = None
+        left = shares(rooms, lost)
         for name, room in rooms.items():
-            curve = errors[name]
+            curve, part = errors[name], costs.of(name, left)
             for choice in room.choices:
                 if not lost[name] < choice < len(curve):
                     continue
-                saved = now - costs.at(shares(rooms, {**lost, name: choice}))
+                saved = part - costs.of(name, {**left, name: 1 - choice / room.width})
                 if saved <= 0:
                     continue
                 price = float(curve[choice] - curve[lost[name]]) / min(

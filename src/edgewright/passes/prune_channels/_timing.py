@@ -43,11 +43,12 @@ class Times:
 
     def at(self, left: Mapping[str, float]) -> float:
         """The time with these shares, 0..1, of each group's channels left; 1 where not said."""
-        total = 1.0
-        for name, share in left.items():
-            if name in self.curves and share < 1:
-                total -= float(np.interp(share, *self.curves[name]))
-        return total
+        return 1.0 + sum(self.of(name, left) for name in left)
+
+    def of(self, group: str, left: Mapping[str, float]) -> float:
+        """Of that time the part that changes with this group, 0 or below: what it saves."""
+        share = left.get(group, 1.0)
+        return -float(np.interp(share, *self.curves[group])) if group in self.curves and share < 1 else 0.0
 
     def told(self, name: str) -> dict[str, list[float]]:
         """What the clock said of a group, JSON-ready: channels lost -> time, low, high."""
