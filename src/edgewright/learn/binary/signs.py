@@ -29,18 +29,23 @@ def slope(u: Tensor, estimator: Estimator, t: Tensor | float = 1.0, k: Tensor | 
 
 class _Sign(torch.autograd.Function):  # type: ignore[misc]  # torch is not typed for us
     @staticmethod
-    def forward(ctx: Any, x: Tensor, threshold: Tensor, estimator: Estimator, t: Any, k: Any) -> Tensor:
-        ctx.save_for_backward(x, threshold)
+    def forward(
+        ctx: Any, x: Tensor, threshold: Tensor, spread: Tensor | None, estimator: Estimator, t: Any, k: Any
+    ) -> Tensor:
+        ctx.save_for_backward(x, threshold, spread)
         ctx.how = (estimator, t, k)
         # By comparison: x - threshold could round, and the layer that ships compares.
         return torch.where(x < threshold, -1.0, 1.0).to(x.dtype)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor | None, None, None, None]:
-        x, threshold = ctx.saved_tensors
-        passed = gradient * slope(x - threshold, *ctx.how)
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        x, threshold, spread = ctx.saved_tensors
+        if spread is None:
+            passed = gradient * slope(x - threshold, *ctx.how)
+        else:
+            passed = gradient * slope((x - threshold) / spread, *ctx.how) / spread
         of_threshold = -passed.sum_to_size(threshold.shape) if ctx.needs_input_grad[1] else None
-        return passed, of_threshold, None, None, None
+        return passed, of_threshold, None, None, None, None
 
 
 def sign(
@@ -48,6 +53,7 @@ def sign(
     estimator: Estimator = "ste",
     *,
     threshold: Tensor | None = None,
+    spread: Tensor | None = None,
     t: Tensor | float = 1.0,
     k: Tensor | float = 1.0,
 ) -> Tensor:
@@ -57,8 +63,9 @@ def sign(
         x: Floats.
         estimator: What stands for the gradient, by x - threshold.
         threshold: Broadcasts to x; it gets the gradient with the sign turned.
+        spread: The unit in which the gradient measures x - threshold, broadcasting to x, above 0; 1 where it is None.
         t: Of EDE.
         k: Of EDE.
     """
-    made: Tensor = _Sign.apply(x, x.new_zeros(()) if threshold is None else threshold, estimator, t, k)
+    made: Tensor = _Sign.apply(x, x.new_zeros(()) if threshold is None else threshold, spread, estimator, t, k)
     return made
