@@ -161,7 +161,7 @@ def row(seed: int, method: str, options: argparse.Namespace, until: float) -> di
     """Train to the end, or to `until`, which gives None; then judge."""
     import torch
     from pictures import read
-    from train import LOWERED, Plan, Training, classes
+    from train import Plan, Training, classes
 
     from edgewright.learn.binary.deployed import deployed
 
@@ -179,7 +179,7 @@ def row(seed: int, method: str, options: argparse.Namespace, until: float) -> di
     said = classes(deployed(training.network), test).numpy()
     steps = ew.Recipe.from_mapping("plain", {"steps": [{"pass": "fold_constants"}, {"pass": "remove_dead"}]})
     model = ew.compress(ew.load(training.export(out / "model.onnx")), steps)
-    small = ew.compress(model, LOWERED)
+    small = ew.compress(model, "lower-binary")
     small.save(out / "lowered.onnx")
     lowered = Lowered(small, BATCH)
     wrong, flipped = differing(model, lowered, test.photos, min(options.judged, len(test)))

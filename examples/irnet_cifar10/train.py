@@ -15,6 +15,7 @@ import argparse
 import csv
 import json
 import math
+import pickle
 import sys
 import time
 from dataclasses import asdict, dataclass, replace
@@ -40,9 +41,6 @@ from pictures import CLASSES, MEAN, SIZE, STD, Pictures, batches, divide, normal
 from resnet import ResNet
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-LOWERED = ew.Recipe.from_mapping(
-    "lowered", {"steps": [{"pass": name} for name in ("fold_constants", "remove_dead", "lower_binary")]}
-)
 
 
 @dataclass(frozen=True)
@@ -187,7 +185,7 @@ def teacher_of(path: Path) -> nn.Module:
         stored = torch.load(path, weights_only=True, map_location="cpu")
         network = ResNet(stored["depth"], len(CLASSES))
         network.load_state_dict(stored["weights"])
-    except (OSError, KeyError, RuntimeError, TypeError, ValueError) as problem:
+    except (OSError, EOFError, KeyError, RuntimeError, TypeError, ValueError, pickle.UnpicklingError) as problem:
         raise SystemExit(f"`{path}` is no teacher: {problem}") from None
     return network.to(DEVICE).eval()
 
@@ -203,7 +201,7 @@ def main() -> None:
     training.run()
     _saved({"plan": asdict(plan), "weights": training.network.state_dict()}, options.out / "weights.pt")
     path = training.export(options.out / "model.onnx")
-    lowered = ew.compress(ew.load(path), LOWERED)
+    lowered = ew.compress(ew.load(path), "lower-binary")
     lowered.save(options.out / "lowered.onnx")
     test = read(options.data / "test.npz", plan.limit)
     top1 = accuracy(training.network, test)
