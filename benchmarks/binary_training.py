@@ -12,8 +12,10 @@ node by node, what is not binary by the numpy reference):
 
     decisions   pictures whose class differs between torch and the kernels; must be 0
     layers      binary layers whose results differ from the float graph's, given its own inputs; must be 0
-    signs       signs that differ between ONNX Runtime's float graph and the kernels, where what is compared is farther than
-                1e-5 from its threshold, on the first `--judged` pictures; must be 0
+    ties        of the first `--judged` pictures, those on which ONNX Runtime's float graph and the kernels see some sign
+                differently: sums of float layers round in another order, and lie that close to a threshold
+    signs       signs of these pictures that differ although what is compared is farther than 1e-5 from its threshold, in the
+                first layer with a difference (behind it, inputs differ); must be 0
 """
 
 from __future__ import annotations
@@ -43,7 +45,7 @@ METHODS = ("irnet", "sign-ste")
 CLOSE = 1e-5
 BATCH = 50
 FORMATS = {"top-1": "{:.4f}", "minutes": "{:.1f}"}
-HEAD = ("seed", "method", "top-1", "decisions", "layers", "signs", "pictures", "minutes")
+HEAD = ("seed", "method", "top-1", "decisions", "layers", "ties", "signs", "pictures", "minutes")
 
 
 # --- kernels ----------------------------------------------------------------------------------------------------------
@@ -111,36 +113,48 @@ def decisions(lowered: Lowered, wanted: np.ndarray, photos: Any) -> int:
     return int((np.concatenate(found) != wanted).sum())
 
 
-def differing(model: Model, lowered: Lowered, photos: Any, count: int) -> tuple[int, int]:
-    """(layers that are not exact given equal inputs, signs that differ though they are no tie) on `count` pictures."""
-    binary = [node for node in lowered.nodes if node.domain == DOMAIN]
-    layers = [node for node in binary if node.op_type != "PackSigns"]
-    signs = {node.outputs[0].name: node.outputs[0].name.removesuffix(":bits") for node in binary if _bits(node)}
-    sources = {name: _compared(model, name) for name in signs.values()}
-    asked = [
-        *signs.values(),
-        *(name for name, _ in sources.values()),
-        *(n.outputs[0].name for n in layers if not _bits(n)),
-    ]
+def inexact(model: Model, lowered: Lowered, photos: Any, count: int) -> int:
+    """Binary layers that differ from the float graph on the numpy reference, given its own inputs, on `count` pictures."""
+    layers = [node for node in lowered.nodes if node.domain == DOMAIN and node.op_type != "PackSigns"]
+    signs = _signs(lowered)
+    floats = [node.outputs[0].name for node in layers if not _bits(node)]
     wrong: set[str] = set()
-    flipped = 0
-    with ew.open(model, runtime="reference", threads=1) as exact, ew.open(model, runtime="onnxruntime") as fast:
+    with ew.open(model, runtime="reference", threads=1) as exact:
         for x in batches(photos, count):
-            wanted = exact.run({"image": x}, outputs=tuple(dict.fromkeys(asked)))
+            wanted = exact.run({"image": x}, outputs=(*signs.values(), *floats))
             given = {bits: packing.pack_bits(np.moveaxis(wanted[name], 1, -1) < 0) for bits, name in signs.items()}
             for node in layers:
                 made = lowered.evaluate(node, {**lowered.constants, **given})
                 name = node.outputs[0].name
                 if not np.array_equal(made, given[name] if _bits(node) else wanted[name]):
                     wrong.add(name)
-            ours, theirs = lowered.run({"image": x}), fast.run({"image": x}, outputs=tuple(dict.fromkeys(asked)))
+    return len(wrong)
+
+
+def differing(model: Model, lowered: Lowered, photos: Any, count: int) -> tuple[int, int]:
+    """(pictures with a sign that differs, signs among the first of each that differ though they are no tie)."""
+    signs = _signs(lowered)
+    sources = {name: _compared(model, name) for name in signs.values()}
+    asked = tuple(dict.fromkeys([*signs.values(), *(name for name, _ in sources.values())]))
+    seen, far = 0, 0
+    with ew.open(model, runtime="onnxruntime", threads=1) as fast:
+        for x in batches(photos, count):
+            ours, theirs = lowered.run({"image": x}), fast.run({"image": x}, outputs=asked)
+            same = np.ones(len(x), bool)  # pictures without a difference so far
             for bits, name in signs.items():
-                channels = theirs[name].shape[1]
-                own = np.moveaxis(packing.unpack_signs(ours[bits], channels), -1, 1)
+                own = np.moveaxis(packing.unpack_signs(ours[bits], theirs[name].shape[1]), -1, 1)
                 source, threshold = sources[name]
-                far = np.abs(theirs[source] - threshold) > CLOSE
-                flipped += int(((own != theirs[name]) & far).sum())
-    return len(wrong), flipped
+                other = (own != theirs[name]) & same[:, None, None, None]
+                far += int((other & (np.abs(theirs[source] - threshold) > CLOSE)).sum())
+                same &= ~other.any((1, 2, 3))
+            seen += int((~same).sum())
+    return seen, far
+
+
+def _signs(lowered: Lowered) -> dict[str, str]:
+    """Packed signs of the lowered graph -> signs of the float one, in graph order."""
+    names = [node.outputs[0].name for node in lowered.nodes if node.domain == DOMAIN and _bits(node)]
+    return {name: name.removesuffix(":bits") for name in names}
 
 
 def _bits(node: Any) -> bool:
@@ -182,12 +196,14 @@ def row(seed: int, method: str, options: argparse.Namespace, until: float) -> di
     small = ew.compress(model, "lower-binary")
     small.save(out / "lowered.onnx")
     lowered = Lowered(small, BATCH)
-    wrong, flipped = differing(model, lowered, test.photos, min(options.judged, len(test)))
+    judged = min(options.judged, len(test))
+    ties, flipped = differing(model, lowered, test.photos, judged)
     names = ("network", "epochs", "batch", "rate", "pictures")
     return {
         "seed": seed, "method": method, "top-1": float((said == test.labels.numpy()).mean()), "pictures": len(test),
-        "decisions": decisions(lowered, said, test.photos), "layers": wrong, "signs": flipped,
-        "judged": min(options.judged, len(test)), "minutes": training.seconds / 60, "variant": kernels.variants()[0],
+        "decisions": decisions(lowered, said, test.photos),
+        "layers": inexact(model, lowered, test.photos, judged), "ties": ties, "signs": flipped, "judged": judged,
+        "minutes": training.seconds / 60, "variant": kernels.variants()[0],
         "plan": {name: getattr(options, name) for name in names},
         "environment": Environment.here().to_json(),
     }  # fmt: skip
