@@ -153,3 +153,23 @@ def test_graphs_and_samples_that_do_not_fit_are_refused() -> None:
     with pytest.raises(EdgewrightError) as caught:
         binary(samples=Drawn(roles=("select",)))
     assert caught.value.code == "E301"
+
+
+@pytest.mark.slow
+def test_a_real_network_of_many_layers(data: Path) -> None:
+    """EfficientNet-Lite0 with its weights: all but depthwise, first and last layers, and what ships is what was trained."""
+    model = ew.load("zoo:efficientnet-lite0")
+    samples = ew.Samples.open(data / "imagenet-sample", model, limit=24)
+    small = ew.compress(
+        model, "binary", samples, overrides={"binarize": {"steps": 1, "batch": 2, "evaluations": 1, "features": 0.0}}
+    )
+    found = small.history[-2].stats
+    assert len(found["binary"]) == 26
+    assert {reason: item["count"] for reason, item in found["float"].items()} == {
+        "it is a first layer": 1,
+        "it is a last layer": 1,
+        "its dot products have fewer than 64 terms": 22,
+    }
+    assert small.history[-1].stats["lowered"] == {"BinaryConv": 25, "BinaryConvSigns": 1, "PackSigns": 25}
+    sizes = small.history[-1].stats["weight_bytes"]
+    assert sizes["after"] < sizes["before"] / 30
