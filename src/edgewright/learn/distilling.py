@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -27,10 +29,17 @@ if TYPE_CHECKING:
 _SELECT_BYTES = 256 * 2**20
 
 
-def distil(student: ir.Model, teacher: ir.Model, options: Training, context: Context) -> dict[str, Any]:
+def distil(
+    student: ir.Model,
+    teacher: ir.Model,
+    options: Training,
+    context: Context,
+    schedule: Callable[[Network, float], None] | None = None,
+) -> dict[str, Any]:
     """Train `student`, in place, to say what `teacher` says on the calibrate samples; returns JSON-ready statistics.
 
-    Shapes must be inferred in both; `teacher` is not changed.
+    Shapes must be inferred in both; `teacher` is not changed. `schedule` is given the student before each step, and which
+    part of the training is done, 0..1.
 
     Raises:
         EdgewrightError: E212 for a graph that cannot be trained, E301 without calibrate samples, E305 for labels, E501
@@ -63,6 +72,7 @@ def distil(student: ir.Model, teacher: ir.Model, options: Training, context: Con
     trainer = Trainer(
         learner, Teacher(original), Model(teacher).hash, loss, feed, _judge(loss, names, options, context), context.spec, options,
         augments(context.spec, options.augment), context.progress,
+        None if schedule is None else functools.partial(schedule, learner.network),
     )  # fmt: skip
     state = trainer.run()
     written = learner.network.write(student)

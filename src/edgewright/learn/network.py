@@ -23,12 +23,11 @@ from edgewright.errors import EdgewrightError
 from edgewright.graph.dataflow import constant_tensor, is_standard
 from edgewright.learn import integers
 from edgewright.learn.operators import OPERATORS
+from edgewright.learn.operators.table import key_of
 from edgewright.learn.roles import Roles, roles
 
 if TYPE_CHECKING:
     import onnx_ir as ir
-
-_STANDARD = ("", "ai.onnx")
 
 
 @dataclass(frozen=True)
@@ -102,7 +101,7 @@ class Network(torch.nn.Module):  # type: ignore[misc]  # torch is not typed for 
             self.register_buffer(slot, value)
 
     def _step(self, node: ir.Node) -> _Step:
-        found = OPERATORS[node.op_type]
+        found = OPERATORS[key_of(node)]
         attributes = {name: _value(attribute) for name, attribute in node.attributes.items()}
         outputs = tuple(value.name or None for value in node.outputs)
         if found.counts_outputs:
@@ -193,6 +192,11 @@ class Network(torch.nn.Module):  # type: ignore[misc]  # torch is not typed for 
                 value.data = value.data.contiguous(memory_format=torch.channels_last)
         return self
 
+    def set_constant(self, name: str, values: Sequence[float]) -> None:
+        """Give a float vector of the graph, which is not learnt, other values while it is trained."""
+        with torch.no_grad():
+            getattr(self, self._slots[name]).copy_(torch.tensor(values))
+
     # --- weights ------------------------------------------------------------------------------------------------------
 
     def weights(self) -> dict[str, Tensor]:
@@ -245,7 +249,7 @@ def require_operators(ir_model: ir.Model) -> None:
 def _problem(node: ir.Node) -> str | None:
     if is_standard(node, "Constant"):
         return None if constant_tensor(node.outputs[0]) is not None else "its constant is no tensor of numbers"
-    found = OPERATORS.get(node.op_type) if node.domain in _STANDARD else None
+    found = OPERATORS.get(key_of(node))
     if found is None:
         kind = "control flow has no rule" if node.op_type in ("If", "Loop", "Scan") else "this operator has no rule"
         return f"{kind} in `learn`"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from edgewright.errors import EdgewrightError
 
@@ -33,6 +33,8 @@ class Training:
         patience: Evaluations without a better one after which training ends, 0 for never.
         state: Folder that keeps the training, so that it can go on after it was interrupted.
     """
+
+    NAME: ClassVar[str] = "distil"  #: the pass whose options these are, for messages
 
     minutes: float = 20.0
     steps: int = 0
@@ -69,5 +71,5 @@ class Training:
         for option, fits, limit in limits:
             if not fits:
                 raise EdgewrightError(
-                    "E103", f"option `distil.{option}` is {getattr(self, option)}, but must be {limit}"
+                    "E103", f"option `{self.NAME}.{option}` is {getattr(self, option)}, but must be {limit}"
                 )

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from edgewright.graph.dataflow import constant_tensor, is_standard
+from edgewright.learn.operators.table import key_of
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -30,6 +31,7 @@ SLOTS: dict[str, tuple[int, ...]] = {
     "LSTM": (1, 2, 3, 7),
     "GRU": (1, 2, 3),
     "RNN": (1, 2, 3),
+    "edgewright.LearntSigns": (1,),
 }
 #: Of nodes that read constants only, those of whose inputs all are weights; of the others the first is.
 _ALL_INPUTS = ("Add", "Concat", "Div", "Mul", "Sub")
@@ -58,14 +60,12 @@ def roles(ir_model: ir.Model) -> Roles:
     derived = _derived(ir_model.graph)
     ahead = _before_layers(ir_model.graph)
     for node in ir_model.graph:
-        if node.domain not in ("", "ai.onnx"):
-            continue
-        for index in SLOTS.get(node.op_type, ()):
+        for index in SLOTS.get(key_of(node), ()):
             if index < len(node.inputs):
                 _learn(node.inputs[index], found, derived, direct=True)
-        if node.op_type == "BatchNormalization":
+        if is_standard(node, "BatchNormalization"):
             found.statistics.update({value.name or "": None for value in node.inputs[3:5] if _is_own(value)})
-        if node.op_type in ("Add", "Mul"):
+        if is_standard(node, "Add", "Mul"):
             for own, other in (node.inputs, node.inputs[::-1]):
                 if _shifts(own, other, derived) and (_made_by_matmul(other, node) or node.outputs[0] in ahead):
                     _learn(own, found, derived, direct=True)

@@ -11,7 +11,7 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -47,6 +47,7 @@ class Trainer:
         options: How to train.
         augment: Whether photos are cropped and mirrored.
         progress: Told of each step.
+        schedule: Told before each step which part of the training is done, 0..1.
         state: Where it stands.
     """
 
@@ -60,6 +61,7 @@ class Trainer:
     options: Training
     augment: bool
     progress: Progress
+    schedule: Callable[[float], None] | None = None
     state: State = field(default_factory=State)
     _recent: list[float] = field(default_factory=list)
 
@@ -102,6 +104,8 @@ class Trainer:
         number = self.state.step + 1
         for group in optimizer.param_groups:
             group["lr"] = self.options.rate * _rate(clock.part(self.state.step), self.options.warmup)
+        if self.schedule is not None:
+            self.schedule(clock.part(self.state.step))
         inputs = tensors(batch)
         if self.augment:
             draws = (np.random.default_rng([self.feed.seed, number, index]) for index in range(len(batch)))
@@ -132,7 +136,7 @@ class Trainer:
         raise EdgewrightError(
             "E501",
             f"training stopped at step {step}: {what} is {float(value.detach())}{kept}",
-            hint=f"--set distil.rate={self.options.rate / 4:.2g}",
+            hint=f"--set {self.options.NAME}.rate={self.options.rate / 4:.2g}",
         )
 
     # --- judging and keeping -------------------------------------------------------------------------------------------

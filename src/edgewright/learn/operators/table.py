@@ -17,12 +17,21 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor
 
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
 Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def key_of(node: ir.Node) -> str:
+    """The name of the node's operator in the table: with its domain, where that is not the standard one."""
+    standard = node.domain in ("", "ai.onnx")
+    return str(node.op_type) if standard else f"{node.domain}.{node.op_type}"
 
 
 @dataclass(frozen=True)
@@ -35,7 +44,7 @@ class Operator:
     counts_outputs: bool
 
 
-#: Every operator of the standard domain that can be trained through.
+#: Every operator that can be trained through: of the standard domain, and those that stand for a layer being trained.
 OPERATORS: dict[str, Operator] = {}
 
 

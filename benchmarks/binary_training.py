@@ -1,0 +1,265 @@
+"""IR-Net against plain signs with a straight-through gradient: one network, one schedule, paired seeds; then down to kernels.
+
+    python benchmarks/binary_training.py --data cifar10 --work DIR [--minutes 60] [--network resnet8] [--epochs 10]
+        [--pictures 8000] [--seeds 3] [--threads 1]
+
+Both methods train on the same first `--pictures` of `train`, in the same order, from the same seeds; the last epoch is what
+counts, and all 10,000 pictures of `test` judge it once. A run that is over is a line of DIR/rows.jsonl, one that is not is
+gone on with: the same command works in as many sittings as it takes, each of `--minutes` at most.
+
+Every trained network is then exported, lowered and evaluated on our kernels over all of `test` (until a runtime runs them:
+node by node, what is not binary by the numpy reference):
+
+    decisions   pictures whose class differs between torch and the kernels; must be 0
+    layers      binary layers whose results differ from the float graph's, given its own inputs; must be 0
+    ties        of the first `--judged` pictures, those on which ONNX Runtime's float graph and the kernels see some sign
+                differently: sums of float layers round in another order, and lie that close to a threshold
+    signs       signs of these pictures that differ although what is compared is farther than 1e-5 from its threshold, in the
+                first layer with a difference (behind it, inputs differ); must be 0
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import edgewright as ew
+from edgewright import kernels
+from edgewright.environment import Environment
+from edgewright.model import Model
+from edgewright.ops import DOMAIN, packing
+from edgewright.ops.binary import Affine, Window
+from edgewright.runtimes.reference.execution import OPERATORS
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT / "examples" / name) for name in ("irnet_cifar10", "cifar10_resnet")]
+METHODS = ("irnet", "sign-ste")
+CLOSE = 1e-5
+BATCH = 50
+FORMATS = {"top-1": "{:.4f}", "minutes": "{:.1f}"}
+HEAD = ("seed", "method", "top-1", "decisions", "layers", "ties", "signs", "pictures", "minutes")
+
+
+# --- kernels ----------------------------------------------------------------------------------------------------------
+
+
+class Lowered:
+    """A lowered graph, node by node: our kernels where the domain is ours, the numpy reference elsewhere."""
+
+    def __init__(self, model: Model, batch: int) -> None:
+        self.nodes = list(model.ir.graph)
+        self.constants = {name: value.const_value.numpy() for name, value in model.ir.graph.initializers.items()}
+        self.batch = batch
+        self._layers: dict[str, kernels.BinaryConv] = {}
+
+    def run(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Every tensor."""
+        scope = {**self.constants, **inputs}
+        for node in self.nodes:
+            made = self.evaluate(node, scope)
+            scope[node.outputs[0].name] = made
+        return scope
+
+    def evaluate(self, node: Any, scope: dict[str, np.ndarray]) -> np.ndarray:
+        """The first output of one node."""
+        given = [None if value is None else scope[value.name] for value in node.inputs]
+        attributes = {name: attribute.value for name, attribute in node.attributes.items()}
+        if node.domain != DOMAIN:
+            made = OPERATORS[node.op_type].function(*given, **attributes)
+            return made[0] if isinstance(made, tuple) else made
+        if node.op_type == "PackSigns":
+            return kernels.pack_signs(np.ascontiguousarray(given[0]), given[1])
+        layer = self._layer(node, given, attributes)
+        if node.op_type.endswith("Signs"):
+            return layer.signs(given[0])
+        return np.moveaxis(layer.floats(given[0]), -1, 1)
+
+    def _layer(self, node: Any, given: list[Any], attributes: dict[str, Any]) -> kernels.BinaryConv:
+        name = node.outputs[0].name
+        if name not in self._layers:
+            of = attributes
+            window = Window(
+                tuple(of["strides"]), tuple(of["dilations"]), tuple(of["pads"]), int(of["pad_value"]), of["group"]
+            )
+            layer = kernels.BinaryConv(
+                given[1], channels=of["channels"][0], input_shape=given[0].shape[:3], window=window
+            )
+            if node.op_type.endswith("Signs"):
+                layer.set_thresholds(given[2], given[3])
+            else:
+                layer.set_affine(Affine(given[2], given[3]))
+            self._layers[name] = layer
+        return self._layers[name]
+
+
+def batches(photos: Any, count: int) -> Iterator[np.ndarray]:
+    from pictures import normalised
+
+    for start in range(0, count, BATCH):
+        yield normalised(photos[start : start + BATCH]).contiguous().numpy()
+
+
+def decisions(lowered: Lowered, wanted: np.ndarray, photos: Any) -> int:
+    """Pictures whose class differs from `wanted`, i64[N]."""
+    found = [lowered.run({"image": x})["scores"].argmax(1) for x in batches(photos, len(wanted))]
+    return int((np.concatenate(found) != wanted).sum())
+
+
+def inexact(model: Model, lowered: Lowered, photos: Any, count: int) -> int:
+    """Binary layers that differ from the float graph on the numpy reference, given its own inputs, on `count` pictures."""
+    layers = [node for node in lowered.nodes if node.domain == DOMAIN and node.op_type != "PackSigns"]
+    signs = _signs(lowered)
+    floats = [node.outputs[0].name for node in layers if not _bits(node)]
+    wrong: set[str] = set()
+    with ew.open(model, runtime="reference", threads=1) as exact:
+        for x in batches(photos, count):
+            wanted = exact.run({"image": x}, outputs=(*signs.values(), *floats))
+            given = {bits: packing.pack_bits(np.moveaxis(wanted[name], 1, -1) < 0) for bits, name in signs.items()}
+            for node in layers:
+                made = lowered.evaluate(node, {**lowered.constants, **given})
+                name = node.outputs[0].name
+                if not np.array_equal(made, given[name] if _bits(node) else wanted[name]):
+                    wrong.add(name)
+    return len(wrong)
+
+
+def differing(model: Model, lowered: Lowered, photos: Any, count: int) -> tuple[int, int]:
+    """(pictures with a sign that differs, signs among the first of each that differ though they are no tie)."""
+    signs = _signs(lowered)
+    sources = {name: _compared(model, name) for name in signs.values()}
+    asked = tuple(dict.fromkeys([*signs.values(), *(name for name, _ in sources.values())]))
+    seen, far = 0, 0
+    with ew.open(model, runtime="onnxruntime", threads=1) as fast:
+        for x in batches(photos, count):
+            ours, theirs = lowered.run({"image": x}), fast.run({"image": x}, outputs=asked)
+            same = np.ones(len(x), bool)  # pictures without a difference so far
+            for bits, name in signs.items():
+                own = np.moveaxis(packing.unpack_signs(ours[bits], theirs[name].shape[1]), -1, 1)
+                source, threshold = sources[name]
+                other = (own != theirs[name]) & same[:, None, None, None]
+                far += int((other & (np.abs(theirs[source] - threshold) > CLOSE)).sum())
+                same &= ~other.any((1, 2, 3))
+            seen += int((~same).sum())
+    return seen, far
+
+
+def _signs(lowered: Lowered) -> dict[str, str]:
+    """Packed signs of the lowered graph -> signs of the float one, in graph order."""
+    names = [node.outputs[0].name for node in lowered.nodes if node.domain == DOMAIN and _bits(node)]
+    return {name: name.removesuffix(":bits") for name in names}
+
+
+def _bits(node: Any) -> bool:
+    return node.outputs[0].name.endswith(":bits")
+
+
+def _compared(model: Model, name: str) -> tuple[str, np.ndarray]:
+    """What the sign `name` of the float graph compares: the tensor and the threshold."""
+    node = next(node for node in model.ir.graph if node.outputs[0].name == name)
+    less = node.inputs[0].producer()
+    return less.inputs[0].name, less.inputs[1].const_value.numpy()
+
+
+# --- training ---------------------------------------------------------------------------------------------------------
+
+
+def row(seed: int, method: str, options: argparse.Namespace, until: float) -> dict[str, Any] | None:
+    """Train to the end, or to `until`, which gives None; then judge."""
+    import torch
+    from pictures import read
+    from train import Plan, Training, classes
+
+    from edgewright.learn.binary.deployed import deployed
+
+    torch.set_num_threads(options.threads)
+    plan = Plan(
+        options.network, method, epochs=options.epochs, batch=options.batch, rate=options.rate, held=False,
+        limit=options.pictures, seed=seed,
+    )  # fmt: skip
+    out = options.work / f"{method}-{seed}"
+    out.mkdir(parents=True, exist_ok=True)
+    training = Training(plan, read(options.data / "train.npz", options.pictures), out)
+    if not training.run(until):
+        return None
+    test = read(options.data / "test.npz", options.tested)
+    said = classes(deployed(training.network), test).numpy()
+    steps = ew.Recipe.from_mapping("plain", {"steps": [{"pass": "fold_constants"}, {"pass": "remove_dead"}]})
+    model = ew.compress(ew.load(training.export(out / "model.onnx")), steps)
+    small = ew.compress(model, "lower-binary")
+    small.save(out / "lowered.onnx")
+    lowered = Lowered(small, BATCH)
+    judged = min(options.judged, len(test))
+    ties, flipped = differing(model, lowered, test.photos, judged)
+    names = ("network", "epochs", "batch", "rate", "pictures")
+    return {
+        "seed": seed, "method": method, "top-1": float((said == test.labels.numpy()).mean()), "pictures": len(test),
+        "decisions": decisions(lowered, said, test.photos),
+        "layers": inexact(model, lowered, test.photos, judged), "ties": ties, "signs": flipped, "judged": judged,
+        "minutes": training.seconds / 60, "variant": kernels.variants()[0],
+        "plan": {name: getattr(options, name) for name in names},
+        "environment": Environment.here().to_json(),
+    }  # fmt: skip
+
+
+def show(rows: list[dict[str, Any]]) -> bool:
+    """Print the table; True where everything that must be 0 is, and IR-Net is ahead in every pair that is complete."""
+    print("| " + " | ".join(HEAD) + " |\n|" + "---|" * len(HEAD))
+    for one in rows:
+        print("| " + " | ".join(FORMATS.get(name, "{}").format(one[name]) for name in HEAD) + " |")
+    scores = {(one["seed"], one["method"]): one["top-1"] for one in rows}
+    seeds = {one["seed"] for one in rows}
+    both = [[scores[seed, method] for method in METHODS if (seed, method) in scores] for seed in seeds]
+    pairs = [pair for pair in both if len(pair) == len(METHODS)]
+    ahead = sum(ours > theirs for ours, theirs in pairs)
+    print(f"\nIR-Net is ahead in {ahead} of {len(pairs)} paired seeds")
+    return ahead == len(pairs) and not any(one[name] for one in rows for name in ("decisions", "layers", "signs"))
+
+
+def main() -> None:
+    options = _parse()
+    options.work.mkdir(parents=True, exist_ok=True)
+    kept = options.work / "rows.jsonl"
+    rows = [json.loads(line) for line in kept.read_text().splitlines()] if kept.is_file() else []
+    until = time.monotonic() + 60 * options.minutes
+    known = {(one["seed"], one["method"]) for one in rows}
+    for seed in range(options.seeds):
+        for method in METHODS:
+            if (seed, method) not in known and time.monotonic() < until:
+                made = row(seed, method, options, until)
+                if made is not None:
+                    rows.append(made)
+                    with kept.open("a", encoding="utf-8") as stream:
+                        stream.write(json.dumps(made) + "\n")
+    if not show(rows):
+        raise SystemExit(1)
+    if len(rows) < len(METHODS) * options.seeds:
+        print("not all runs are over: the same command goes on")
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--minutes", type=float, default=math.inf)
+    parser.add_argument("--network", default="resnet8")
+    parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--rate", type=float, default=0.1)
+    parser.add_argument("--pictures", type=int, default=8000, help="Of train.")
+    parser.add_argument("--tested", type=int, help="First pictures of test, for a trial.  [default: all]")
+    parser.add_argument("--judged", type=int, default=1000, help="Pictures on which every layer and sign is compared.")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=1)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
