@@ -224,7 +224,7 @@ void pack(const Floats& floats, uint64_t* words) {
 
 }  // namespace
 
-const Variant avx2_narrow = {"avx2", Layout::pairs, 32, 4, kSpan, count<4, 1>, reached, affine_plain, pack, pair, nullptr};
-const Variant avx2_variant = {"avx2", Layout::pairs, kBlock, 2, kSpan, count<2, 2>, reached, affine_plain, pack, pair, &avx2_narrow};
+const Variant avx2_narrow = {"avx2", Layout::pairs, 32, 4, kSpan, count<4, 1>, reached, affine_plain, pack, pair, nullptr, &avx2_floats};
+const Variant avx2_variant = {"avx2", Layout::pairs, kBlock, 2, kSpan, count<2, 2>, reached, affine_plain, pack, pair, &avx2_narrow, &avx2_floats};
 
 }  // namespace edgewright

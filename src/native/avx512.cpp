@@ -43,6 +43,6 @@ void pack(const Floats& floats, uint64_t* words) { avx2_variant.pack(floats, wor
 
 }  // namespace
 
-const Variant avx512_variant = {"avx512", Layout::words, kBlock, kUnits, 1, count, reached, affine_plain, pack, nullptr, nullptr};
+const Variant avx512_variant = {"avx512", Layout::words, kBlock, kUnits, 1, count, reached, affine_plain, pack, nullptr, nullptr, &avx512_floats};
 
 }  // namespace edgewright

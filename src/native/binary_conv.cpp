@@ -208,6 +208,9 @@ void BinaryConv::emit(const FloatsOut& out, const Counted& tile) const {
     const int64_t at = tile.pixels[i] * shape_.filters + first;
     if (out.residual) how.residual = out.residual + at;
     variant_.affine(tile.counts + i * kBlock, filters, how, out.values + at);
+    if (!out.words) continue;
+    const Floats made = {out.values + at, 1, filters, filters, 1, out.thresholds ? out.thresholds + first : nullptr};
+    variant_.pack(made, out.words + tile.pixels[i] * shape_.output_words() + tile.block);
   }
 }
 

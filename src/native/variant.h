@@ -4,6 +4,8 @@
 #include <cstdint>
 #include <vector>
 
+#include "floats.h"
+
 namespace edgewright {
 
 constexpr int kBlock = 64;     // output channels that a tile has
@@ -69,6 +71,7 @@ struct Variant {
   void (*pair)(const uint64_t* words, const uint64_t* partners, int64_t pixels, int64_t channels, uint16_t* entries);
   // The same for layers with no more filters than this one has in a block, or null.
   const Variant* narrow;
+  const FloatKernels* floats;
 };
 
 extern const Variant portable_variant, avx2_variant, avx512_variant, neon_variant;
