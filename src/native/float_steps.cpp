@@ -55,7 +55,7 @@ class Conv : public Step {
     length_ = s.group_channels() * (joined_ ? s.kernel_w : 1);
     row_ = (s.width + (padded_ ? s.left + s.right : 0)) * s.channels;
     padded_bytes_ = padded_ ? to_line(product(s.height + s.top + s.bottom, row_ * 4)) : 0;
-    table_bytes_ = to_line(product(runs_, kernels_.rows * static_cast<int64_t>(sizeof(float*))));
+    table_bytes_ = to_line(product(runs_, kTilesAPart * kernels_.rows * static_cast<int64_t>(sizeof(float*))));
     order(given.constant<float>(0, product(product(s.filters, s.kernel_h * s.kernel_w), s.group_channels())));
     zeros_.assign(static_cast<size_t>(length_), 0.0f);  // no more than the weights, which are there
     shift_ = in_blocks(given.constant<float>(1, s.filters, true));
@@ -78,10 +78,10 @@ class Conv : public Step {
         input = to;
       }
       memory.pool.run(chunks * splits, [&](int64_t part, int thread) {
-        const int64_t all = blocks_ * s.groups, split = part % splits;
-        auto* table = reinterpret_cast<const float**>(memory.workspace + padded_bytes_ + thread * table_bytes_);
-        for (int64_t block = all * split / splits; block < all * (split + 1) / splits; ++block)
-          run_block(memory, input, image * pixels, part / splits * kTilesAPart * kernels_.rows, block, table);
+        const int64_t split = part % splits, first = part / splits * kTilesAPart * kernels_.rows;
+        const Chunk chunk = {input, image * pixels, first, std::min(pixels, first + kTilesAPart * kernels_.rows),
+                             reinterpret_cast<const float**>(memory.workspace + padded_bytes_ + thread * table_bytes_)};
+        run_chunk(memory, chunk, blocks_ * s.groups * split / splits, blocks_ * s.groups * (split + 1) / splits);
       });
     }
   }
@@ -99,37 +99,60 @@ class Conv : public Step {
     std::fill(to + left + inner, to + row_, 0.0f);
   }
 
-  // The tiles of one part, for the block of filters `block` of all groups' blocks.
-  void run_block(const Memory& memory, const float* input, int64_t image_pixels, int64_t first, int64_t block, const float** table) const {
+  // Output pixels of one image from `first` on, `last` not included, and the table of where their runs start.
+  struct Chunk {
+    const float* input;
+    int64_t image_pixels, first, last;
+    const float** table;  // [tiles][runs][rows]
+  };
+
+  // Blocks of filters (of all groups' blocks) from `from` on: weights of one are read for all tiles before the next one's.
+  void run_chunk(const Memory& memory, const Chunk& chunk, int64_t from, int64_t to) const {
+    for (int64_t block = from, group = -1; block < to; ++block) {
+      if (group != block / blocks_) fill_table(chunk, group = block / blocks_);
+      run_block(memory, chunk, group, block);
+    }
+  }
+
+  void run_block(const Memory& memory, const Chunk& chunk, int64_t group, int64_t block) const {
     const Shape& s = shape_;
-    const int64_t pixels = s.output_h() * s.output_w(), last = std::min(pixels, first + kTilesAPart * kernels_.rows);
-    const int64_t group = block / blocks_, within = block % blocks_ * kernels_.filters;
-    const int64_t filter = group * s.group_filters() + within;
+    const int64_t within = block % blocks_ * kernels_.filters, filter = group * s.group_filters() + within;
     float* outputs[kMostRows];
     const float* residuals[kMostRows];
     const Finish finish = {nullptr, shift_.empty() ? nullptr : shift_.data() + block * kernels_.filters,
                            slope_.empty() ? nullptr : slope_.data() + block * kernels_.filters, low_, high_};
-    FloatTile tile = {table, runs_, length_, weights_.data() + block * runs_ * length_ * kernels_.filters, 0,
+    FloatTile tile = {chunk.table, runs_, length_, weights_.data() + block * runs_ * length_ * kernels_.filters, 0,
                       std::min<int64_t>(kernels_.filters, s.group_filters() - within), outputs, residual_ < 0 ? nullptr : residuals, finish};
-    for (int64_t pixel = first; pixel < last; pixel += tile.rows) {
-      tile.rows = std::min<int64_t>(kernels_.rows, last - pixel);
-      const int64_t width = tile.rows == 1 ? 1 : kernels_.rows;
-      for (int64_t r = 0; r < width; ++r) {
-        const int64_t real = pixel + std::min(r, tile.rows - 1);  // rows beyond the last repeat it
-        point(input + group * s.group_channels(), real, table + r, width);
-        if (r >= tile.rows) continue;
-        const int64_t to = (image_pixels + real) * s.filters + filter;
-        outputs[r] = at<float>(memory, output_) + to;
-        if (residual_ >= 0) residuals[r] = at<float>(memory, residual_) + to;
+    for (int64_t pixel = chunk.first; pixel < chunk.last; pixel += tile.rows, tile.inputs += runs_ * kernels_.rows) {
+      tile.rows = std::min<int64_t>(kernels_.rows, chunk.last - pixel);
+      int64_t at_filter = (chunk.image_pixels + pixel) * s.filters + filter;
+      for (int64_t r = 0; r < tile.rows; ++r, at_filter += s.filters) {
+        outputs[r] = at<float>(memory, output_) + at_filter;
+        if (residual_ >= 0) residuals[r] = at<float>(memory, residual_) + at_filter;
       }
       (tile.rows == 1 ? kernels_.single : kernels_.tile)(tile);
     }
   }
 
-  // The runs of one output pixel, `step` apart in the table.
-  void point(const float* input, int64_t pixel, const float** table, int64_t step) const {
+  void fill_table(const Chunk& chunk, int64_t group) const {
     const Shape& s = shape_;
-    const int64_t y = pixel / s.output_w(), x = pixel % s.output_w();
+    const float* input = chunk.input + group * s.group_channels();
+    const float** table = chunk.table;
+    int64_t y = chunk.first / s.output_w(), x = chunk.first % s.output_w();
+    for (int64_t pixel = chunk.first; pixel < chunk.last; table += runs_ * kernels_.rows) {
+      const int64_t rows = std::min<int64_t>(kernels_.rows, chunk.last - pixel), width = rows == 1 ? 1 : kernels_.rows;
+      for (int64_t r = 0; r < rows; ++r, ++pixel) {
+        point(input, y, x, table + r, width);
+        if (++x == s.output_w()) x = 0, ++y;
+      }
+      for (int64_t r = rows; r < width; ++r)  // rows beyond the last repeat it
+        for (int64_t i = 0; i < runs_; ++i) table[i * width + r] = table[i * width + rows - 1];
+    }
+  }
+
+  // The runs of one output pixel, `step` apart in the table.
+  void point(const float* input, int64_t y, int64_t x, const float** table, int64_t step) const {
+    const Shape& s = shape_;
     if (joined_) {
       const float* from = input + y * s.stride_h * row_ + x * s.stride_w * s.channels;
       for (int64_t i = 0; i < s.kernel_h; ++i) table[i * step] = from + i * s.dilation_h * row_;
