@@ -221,6 +221,8 @@ class Traits:
         profiles: True where `profile` gives a time per node.
         functions: True where ONNX functions run as they are; else convert inlines them.
         deployable: False for the numpy reference, which `deploy` never proposes.
+        proposed_for: Domains of operators for whose sake this runtime is among those that `deploy` tries by itself; empty: for
+            every network.
         saturates: True where products of 8-bit weights saturate on x86 CPUs without VNNI (`graph/int8.py`).
     """
 
@@ -232,6 +234,7 @@ class Traits:
     functions: bool = False
     deployable: bool = True
     saturates: bool = False
+    proposed_for: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ _POOLS: dict[tuple[int, int], Any] = {}
 
 
 @functools.cache
-def _native() -> Any | None:
+def native() -> Any | None:
     """The extension module, or None where the package was built without a C++ compiler."""
     try:
         return importlib.import_module("edgewright._native")
@@ -38,21 +38,21 @@ def _native() -> Any | None:
 @functools.cache
 def variants() -> tuple[str, ...]:
     """The kernels that this machine can run, fastest first; the last one is numpy, the definition."""
-    native = _native()
-    return (*native.variants(), NUMPY) if native else (NUMPY,)
+    module = native()
+    return (*module.variants(), NUMPY) if module else (NUMPY,)
 
 
-def _pool(threads: int) -> Any:
+def pool(threads: int) -> Any:
     """The threads of this process: those of a parent do not live on in a child that it forked."""
     key = (os.getpid(), threads)
     if key not in _POOLS:
-        native = _native()
-        assert native is not None
-        _POOLS[key] = native.Pool(threads)
+        module = native()
+        assert module is not None
+        _POOLS[key] = module.Pool(threads)
     return _POOLS[key]
 
 
-def _chosen(variant: str | None, threads: int) -> str:
+def chosen(variant: str | None, threads: int) -> str:
     """The variant of that name, or the fastest.
 
     Raises:
@@ -84,9 +84,9 @@ def pack_signs(
     """`ops.packing.pack_signs`: the signs of f32[N, C, ...], in whatever order its axes lie in memory.
 
     Raises:
-        EdgewrightError: E202 for arrays that do not fit, and as `_chosen`.
+        EdgewrightError: E202 for arrays that do not fit, and as `chosen`.
     """
-    variant = _chosen(variant, threads)
+    variant = chosen(variant, threads)
     if x.dtype != np.float32 or x.ndim < 2 or x.size == 0:
         raise EdgewrightError("E202", f"signs of {x.dtype}{list(x.shape)}: float32[N, C, ...] is needed, not empty")
     channels = x.shape[1]
@@ -101,9 +101,9 @@ def pack_signs(
     else:
         pixels = np.moveaxis(x, 1, -1).reshape(len(x), -1, channels)
     limits = None if threshold is None else np.ascontiguousarray(np.broadcast_to(threshold, channels), np.float32)
-    native = _native()
-    assert native is not None
-    native.pack(pixels, limits, _words(out), variant, _pool(threads))
+    module = native()
+    assert module is not None
+    module.pack(pixels, limits, _words(out), variant, pool(threads))
     return out
 
 
@@ -134,7 +134,7 @@ class BinaryConv:
     ) -> None:
         self.window = window or Window()
         self.channels = channels
-        self.variant = _chosen(variant, threads)
+        self.variant = chosen(variant, threads)
         self.input_shape = (*input_shape, packing.bytes_for(channels))
         height, width = binary.check_conv(self.input_shape, weights, channels, self.window)
         self._weights = weights
@@ -146,13 +146,13 @@ class BinaryConv:
 
     def _made(self, asked: bool) -> Any | None:
         """The layer in C++; None where its sizes are too large for it and numpy takes over."""
-        native, window = _native(), self.window
-        assert native is not None
+        module, window = native(), self.window
+        assert module is not None
         filters, kernel_h, kernel_w, _ = self._weights.shape
         sizes = [*self.input_shape[:3], self.channels, filters, kernel_h, kernel_w]
         sizes += [*window.strides, *window.dilations, *window.pads, window.group]
         try:
-            return native.BinaryConv(_words(self._weights), sizes, window.pad_value < 0, self.variant, self._threads)
+            return module.BinaryConv(_words(self._weights), sizes, window.pad_value < 0, self.variant, self._threads)
         except ValueError as error:
             if asked:
                 raise EdgewrightError("E202", f"kernels `{self.variant}` cannot take this layer: {error}") from error
@@ -209,7 +209,7 @@ class BinaryConv:
         if self._layer is None:
             out[...] = binary.below(self._dots(packed), *self._signs_rule)
         else:
-            self._layer.signs(self._input(packed), _words(out), _pool(self._threads))
+            self._layer.signs(self._input(packed), _words(out), pool(self._threads))
         return out
 
     def floats(
@@ -229,7 +229,7 @@ class BinaryConv:
             out[...] = binary.affine(self._dots(packed), self._floats_rule, residual)
         else:
             residual = None if residual is None else np.ascontiguousarray(residual)
-            self._layer.floats(self._input(packed), residual, out, _pool(self._threads))
+            self._layer.floats(self._input(packed), residual, out, pool(self._threads))
         return out
 
     def dots(self, packed: np.ndarray, *, out: np.ndarray | None = None) -> np.ndarray:
@@ -242,7 +242,7 @@ class BinaryConv:
         if self._layer is None:
             out[...] = self._dots(packed)
         else:
-            self._layer.dots(self._input(packed), out, _pool(self._threads))
+            self._layer.dots(self._input(packed), out, pool(self._threads))
         return out
 
     def _dots(self, packed: np.ndarray) -> np.ndarray:

@@ -110,6 +110,27 @@ void reached(const uint16_t* counts, int64_t pixels, const uint16_t* limits, uin
   }
 }
 
+// Eight channels at a time; every operation rounds as in affine_plain.
+uint64_t affine(const uint16_t* counts, int64_t channels, const Affine& how, float* result) {
+  const __m256i bits = _mm256_set1_epi32(static_cast<int32_t>(how.bits));
+  const __m256 zero = _mm256_setzero_ps(), low = _mm256_set1_ps(how.low), high = _mm256_set1_ps(how.high);
+  uint64_t below = 0;
+  int64_t i = 0;
+  for (; i + 8 <= channels; i += 8) {
+    const __m256i count = _mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(counts + i)));
+    const __m256 dots = _mm256_cvtepi32_ps(_mm256_sub_epi32(bits, _mm256_slli_epi32(count, 1)));
+    __m256 y = _mm256_add_ps(_mm256_mul_ps(dots, _mm256_loadu_ps(how.scale + i)), _mm256_loadu_ps(how.shift + i));
+    if (how.residual) y = _mm256_add_ps(y, _mm256_loadu_ps(how.residual + i));
+    if (how.slope)
+      y = _mm256_blendv_ps(y, _mm256_mul_ps(y, _mm256_loadu_ps(how.slope + i)), _mm256_cmp_ps(y, zero, _CMP_LT_OQ));
+    y = _mm256_min_ps(high, _mm256_max_ps(low, y));  // in this order what is no number stays
+    _mm256_storeu_ps(result + i, y);
+    const __m256 limit = how.thresholds ? _mm256_loadu_ps(how.thresholds + i) : zero;
+    below |= static_cast<uint64_t>(static_cast<uint32_t>(_mm256_movemask_ps(_mm256_cmp_ps(y, limit, _CMP_LT_OQ)))) << i;
+  }
+  return i < channels ? below | affine_rest(counts, i, channels, how, result) : below;
+}
+
 // The 16 entries of a word.
 inline __m256i entries_of(uint64_t first, uint64_t second) {
   const __m128i low = _mm_set1_epi8(15), high = _mm_set1_epi8(-16);
@@ -224,7 +245,7 @@ void pack(const Floats& floats, uint64_t* words) {
 
 }  // namespace
 
-const Variant avx2_narrow = {"avx2", Layout::pairs, 32, 4, kSpan, count<4, 1>, reached, affine_plain, pack, pair, nullptr};
-const Variant avx2_variant = {"avx2", Layout::pairs, kBlock, 2, kSpan, count<2, 2>, reached, affine_plain, pack, pair, &avx2_narrow};
+const Variant avx2_narrow = {"avx2", Layout::pairs, 32, 4, kSpan, count<4, 1>, reached, affine, pack, pair, nullptr, &avx2_floats};
+const Variant avx2_variant = {"avx2", Layout::pairs, kBlock, 2, kSpan, count<2, 2>, reached, affine, pack, pair, &avx2_narrow, &avx2_floats};
 
 }  // namespace edgewright

@@ -39,10 +39,14 @@ void reached(const uint16_t* counts, int64_t pixels, const uint16_t* limits, uin
   }
 }
 
+uint64_t affine(const uint16_t* counts, int64_t channels, const Affine& how, float* result) {
+  return avx2_variant.affine(counts, channels, how, result);
+}
+
 void pack(const Floats& floats, uint64_t* words) { avx2_variant.pack(floats, words); }
 
 }  // namespace
 
-const Variant avx512_variant = {"avx512", Layout::words, kBlock, kUnits, 1, count, reached, affine_plain, pack, nullptr, nullptr};
+const Variant avx512_variant = {"avx512", Layout::words, kBlock, kUnits, 1, count, reached, affine, pack, nullptr, nullptr, &avx512_floats};
 
 }  // namespace edgewright

@@ -202,12 +202,14 @@ void BinaryConv::emit(const SignsOut& out, const Counted& tile) const {
 void BinaryConv::emit(const FloatsOut& out, const Counted& tile) const {
   const int64_t filters = std::min<int64_t>(kBlock, shape_.group_filters() - tile.block * kBlock);
   const int64_t first = tile.group * shape_.group_filters() + tile.block * kBlock;
-  Affine how = {shape_.bits(), scale_.data() + first, shift_.data() + first, nullptr, slope_.empty() ? nullptr : slope_.data() + first, low_, high_};
+  Affine how = {shape_.bits(), scale_.data() + first, shift_.data() + first, nullptr, slope_.empty() ? nullptr : slope_.data() + first, low_, high_,
+                out.thresholds ? out.thresholds + first : nullptr};
   for (int64_t i = 0; i < tile.size; ++i) {
     if (tile.pixels[i] == kNoPixel) continue;
     const int64_t at = tile.pixels[i] * shape_.filters + first;
     if (out.residual) how.residual = out.residual + at;
-    variant_.affine(tile.counts + i * kBlock, filters, how, out.values + at);
+    const uint64_t signs = variant_.affine(tile.counts + i * kBlock, filters, how, out.values + at);
+    if (out.words) out.words[tile.pixels[i] * shape_.output_words() + tile.block] = signs;
   }
 }
 

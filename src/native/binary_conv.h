@@ -35,6 +35,8 @@ struct SignsOut {
 struct FloatsOut {
   const float* residual;  // [batch, output_h, output_w, filters], or null
   float* values;          // the same
+  uint64_t* words = nullptr;          // of their signs, [batch, output_h, output_w, output_words], or null; of one group
+  const float* thresholds = nullptr;  // f32[filters] that the signs compare with; null: all 0
 };
 struct DotsOut {
   int32_t* values;  // [batch, output_h, output_w, filters]

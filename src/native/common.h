@@ -13,15 +13,21 @@
 namespace edgewright {
 namespace {
 
-[[maybe_unused]] void affine_plain(const uint16_t* counts, int64_t channels, const Affine& how, float* result) {
-  const int32_t bits = static_cast<int32_t>(how.bits);
-  for (int64_t i = 0; i < channels; ++i)
-    result[i] = static_cast<float>(bits - 2 * static_cast<int32_t>(counts[i])) * how.scale[i] + how.shift[i];
-  if (how.residual)
-    for (int64_t i = 0; i < channels; ++i) result[i] += how.residual[i];
-  if (how.slope)
-    for (int64_t i = 0; i < channels; ++i) result[i] = result[i] < 0 ? result[i] * how.slope[i] : result[i];
-  for (int64_t i = 0; i < channels; ++i) result[i] = std::min(std::max(result[i], how.low), how.high);
+// Channels from `first` on of what Affine says, as a function of the count.
+[[maybe_unused]] uint64_t affine_rest(const uint16_t* counts, int64_t first, int64_t channels, const Affine& how, float* result) {
+  uint64_t below = 0;
+  for (int64_t i = first; i < channels; ++i) {
+    float y = static_cast<float>(static_cast<int32_t>(how.bits) - 2 * static_cast<int32_t>(counts[i])) * how.scale[i] + how.shift[i];
+    if (how.residual) y += how.residual[i];
+    if (how.slope && y < 0) y *= how.slope[i];
+    result[i] = y = std::min(std::max(y, how.low), how.high);
+    below |= static_cast<uint64_t>(y < (how.thresholds ? how.thresholds[i] : 0.0f)) << i;
+  }
+  return below;
+}
+
+[[maybe_unused]] uint64_t affine_plain(const uint16_t* counts, int64_t channels, const Affine& how, float* result) {
+  return affine_rest(counts, 0, channels, how, result);
 }
 
 [[maybe_unused]] void reached_plain(const uint16_t* counts, int64_t pixels, const uint16_t* limits, uint64_t* words) {

@@ -2,6 +2,7 @@
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/optional.h>
+#include <nanobind/stl/pair.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
@@ -9,6 +10,7 @@
 #include <mutex>
 
 #include "binary_conv.h"
+#include "network.h"
 
 namespace nb = nanobind;
 
@@ -121,6 +123,58 @@ class Layer {
   bool has_thresholds_ = false, has_affine_ = false;
 };
 
+using Spans = std::vector<std::pair<int64_t, int64_t>>;
+
+std::vector<Span> spans_of(const Spans& pairs) {
+  std::vector<Span> spans;
+  for (const auto& [offset, bytes] : pairs) spans.push_back({offset, bytes});
+  return spans;
+}
+
+// A network and the arrays of one call; calls from several threads follow one another.
+class Runner {
+ public:
+  Runner(int64_t arena_bytes, const std::string& variant, int threads) : network_(arena_bytes, named(variant), threads) {}
+
+  void add(const std::string& kernel, const std::vector<int64_t>& sizes, const std::vector<float>& numbers, const Spans& reads,
+           const Spans& writes, const std::vector<std::optional<Array<const uint8_t>>>& constants) {
+    StepData data = {kernel, sizes, numbers, spans_of(reads), spans_of(writes), {}};
+    for (const auto& constant : constants)
+      data.constants.push_back(constant ? Constant{constant->data(), static_cast<int64_t>(constant->size())} : Constant{});
+    network_.add(data);
+  }
+
+  void finish() {
+    network_.finish();
+    inputs_.resize(network_.input_bytes().size());
+    outputs_.resize(network_.output_bytes().size());
+    ready_ = true;
+  }
+
+  // Arrays are bytes, in the order of the feed and take steps. With `seconds`, the time of each step is added to it.
+  void run(const std::vector<Array<const uint8_t>>& inputs, const std::vector<Array<uint8_t>>& outputs, std::optional<Array<double>> seconds, Pool& pool) {
+    if (!ready_) throw std::invalid_argument("finish comes first");
+    if (inputs.size() != inputs_.size() || outputs.size() != outputs_.size()) throw std::invalid_argument("it takes another number of arrays");
+    if (pool.threads() > network_.threads()) throw std::invalid_argument("the pool has more threads than the network was made for");
+    if (seconds && seconds->size() != network_.size()) throw std::invalid_argument("there is one time for each step");
+    nb::gil_scoped_release release;
+    std::lock_guard lock(mutex_);
+    for (size_t i = 0; i < inputs.size(); ++i) inputs_[i] = sized(inputs[i], network_.input_bytes()[i], "input");
+    for (size_t i = 0; i < outputs.size(); ++i) outputs_[i] = sized(outputs[i], network_.output_bytes()[i], "output");
+    if (seconds)
+      network_.run_timed(inputs_.data(), outputs_.data(), pool, seconds->data());
+    else
+      network_.run(inputs_.data(), outputs_.data(), pool);
+  }
+
+ private:
+  Network network_;
+  std::vector<const void*> inputs_;
+  std::vector<void*> outputs_;
+  std::mutex mutex_;
+  bool ready_ = false;
+};
+
 }  // namespace
 }  // namespace edgewright
 
@@ -138,4 +192,9 @@ NB_MODULE(_native, m) {
       .def("signs", &Layer::signs, nb::arg("words"), nb::arg("out"), nb::arg("pool"))
       .def("floats", &Layer::floats, nb::arg("words"), nb::arg("residual").none(), nb::arg("out"), nb::arg("pool"))
       .def("dots", &Layer::dots, nb::arg("words"), nb::arg("out"), nb::arg("pool"));
+  nb::class_<Runner>(m, "Network")
+      .def(nb::init<int64_t, const std::string&, int>(), nb::arg("arena_bytes"), nb::arg("variant"), nb::arg("threads"))
+      .def("add", &Runner::add, nb::arg("kernel"), nb::arg("sizes"), nb::arg("numbers"), nb::arg("reads"), nb::arg("writes"), nb::arg("constants"))
+      .def("finish", &Runner::finish)
+      .def("run", &Runner::run, nb::arg("inputs"), nb::arg("outputs"), nb::arg("seconds").none(), nb::arg("pool"));
 }

@@ -94,6 +94,6 @@ void pack(const Floats& floats, uint64_t* words) {
 
 }  // namespace
 
-const Variant neon_variant = {"neon", Layout::words, kBlock, kUnits, 1, count, reached, affine_plain, pack, nullptr, nullptr};
+const Variant neon_variant = {"neon", Layout::words, kBlock, kUnits, 1, count, reached, affine_plain, pack, nullptr, nullptr, &neon_floats};
 
 }  // namespace edgewright

@@ -46,6 +46,6 @@ void pack(const Floats& floats, uint64_t* words) { pack_plain(floats, 0, floats.
 
 }  // namespace
 
-const Variant portable_variant = {"portable", Layout::words, kBlock, kUnits, 1, count, reached_plain, affine_plain, pack, nullptr, nullptr};
+const Variant portable_variant = {"portable", Layout::words, kBlock, kUnits, 1, count, reached_plain, affine_plain, pack, nullptr, nullptr, &portable_floats};
 
 }  // namespace edgewright

@@ -1,4 +1,4 @@
-// The sizes of a binary convolution, and what follows from them.
+// The sizes of a convolution, and what follows from them.
 #pragma once
 
 #include <cstdint>
@@ -24,12 +24,12 @@ inline int64_t product(int64_t a, int64_t b) {
 constexpr int64_t kMostBits = std::numeric_limits<uint16_t>::max() - 1;
 
 struct Shape {
-  int64_t batch = 1, height = 1, width = 1, channels = 1;  // input: bits [batch, height, width, channels]
-  int64_t filters = 1, kernel_h = 1, kernel_w = 1;         // weights: bits [filters, kernel_h, kernel_w, channels / groups]
+  int64_t batch = 1, height = 1, width = 1, channels = 1;  // input [batch, height, width, channels]
+  int64_t filters = 1, kernel_h = 1, kernel_w = 1;         // weights [filters, kernel_h, kernel_w, channels / groups]
   int64_t stride_h = 1, stride_w = 1, dilation_h = 1, dilation_w = 1;
   int64_t top = 0, left = 0, bottom = 0, right = 0;  // rows and columns of padding
   int64_t groups = 1;
-  bool pads_minus = false;  // padding stands for -1, else for +1
+  bool pads_minus = false;  // in binary ones padding stands for -1, else for +1
 
   int64_t group_channels() const { return channels / groups; }
   int64_t group_filters() const { return filters / groups; }
@@ -41,7 +41,7 @@ struct Shape {
   int64_t bits() const { return kernel_h * kernel_w * group_channels(); }  // of one dot product
 
   // Throws std::invalid_argument where a size cannot be.
-  void check() const {
+  void check_window() const {
     const int64_t positive[] = {batch,    height,   width,      channels,   filters, kernel_h,
                                 kernel_w, stride_h, stride_w, dilation_h, dilation_w, groups};
     for (int64_t size : positive)
@@ -51,6 +51,15 @@ struct Shape {
     if (channels % groups || filters % groups) throw std::invalid_argument("groups do not divide the channels");
     if (height + top + bottom <= product(dilation_h, kernel_h - 1) || width + left + right <= product(dilation_w, kernel_w - 1))
       throw std::invalid_argument("the window is larger than the padded input");
+    product(product(product(batch, height), width), channels);
+    product(product(height + top + bottom, width + left + right), channels);
+    product(product(product(batch, output_h()), output_w()), filters);
+    product(product(product(filters, kernel_h), kernel_w), group_channels());
+  }
+
+  // The same for a binary convolution, whose tensors have whole words.
+  void check() const {
+    check_window();
     product(product(product(batch, height), width), input_words() * kWordBits);
     product(product(height + top + bottom, width + left + right), group_words() * kWordBits);
     product(product(product(batch, output_h()), output_w()), output_words() * kWordBits);

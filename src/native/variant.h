@@ -4,6 +4,8 @@
 #include <cstdint>
 #include <vector>
 
+#include "floats.h"
+
 namespace edgewright {
 
 constexpr int kBlock = 64;     // output channels that a tile has
@@ -42,6 +44,7 @@ struct Affine {
   const float* residual;  // null: none
   const float* slope;     // of negative results; null: none
   float low, high;
+  const float* thresholds;  // that the signs of results compare with; null: all 0
 };
 
 // Floats whose signs are packed: pixels by channels, of which one axis is contiguous.
@@ -61,7 +64,8 @@ struct Variant {
   void (*count)(const Tile& tile, uint16_t* counts);
   // words[pixels]: bit i is set where counts[pixel][i] >= limits[i].
   void (*reached)(const uint16_t* counts, int64_t pixels, const uint16_t* limits, uint64_t* words);
-  void (*affine)(const uint16_t* counts, int64_t channels, const Affine& how, float* result);
+  // Returns the signs of the results: bit i is set where result[i] lies below its threshold.
+  uint64_t (*affine)(const uint16_t* counts, int64_t channels, const Affine& how, float* result);
   // words[pixels][words]: bit set where a float lies below its channel's threshold.
   void (*pack)(const Floats& floats, uint64_t* words);
   // entries[pixels][channels / 4]: nibbles of each pixel and its partner, as offsets into the kernel's table. Pixels and
@@ -69,6 +73,7 @@ struct Variant {
   void (*pair)(const uint64_t* words, const uint64_t* partners, int64_t pixels, int64_t channels, uint16_t* entries);
   // The same for layers with no more filters than this one has in a block, or null.
   const Variant* narrow;
+  const FloatKernels* floats;
 };
 
 extern const Variant portable_variant, avx2_variant, avx512_variant, neon_variant;

@@ -18,7 +18,7 @@ from edgewright.ops.binary import Affine
 @pytest.fixture
 def no_extension(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setitem(sys.modules, "edgewright._native", None)  # importing it raises ImportError
-    caches = (kernels._native, kernels.variants)
+    caches = (kernels.native, kernels.variants)
     for cache in caches:
         cache.cache_clear()
     yield

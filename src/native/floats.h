@@ -1,0 +1,54 @@
+// Float kernels that one instruction set gives to the steps of a network. Tensors are channels-last.
+#pragma once
+
+#include <cstdint>
+
+namespace edgewright {
+
+constexpr int kMostRows = 12;       // output pixels of a tile at most
+constexpr int kMostFilters = 64;    // output channels of a tile at most
+
+// What follows a sum, by channel: limit(slope(sum * scale + shift + residual)).
+struct Finish {
+  const float* scale;  // null: 1, as for the others that may be null
+  const float* shift;
+  const float* slope;  // of negative results
+  float low, high;
+};
+
+// A few output pixels by a block of filters. Weights, shift and slope have whole blocks.
+struct FloatTile {
+  const float* const* inputs;  // [runs][rows of a tile]
+  int64_t runs, length;        // floats of a run
+  const float* weights;        // [runs * length][filters of a block]
+  int64_t rows, filters;       // that exist
+  float* const* outputs;           // [rows]
+  const float* const* residuals;   // [rows], or null
+  Finish finish;               // without scale
+};
+
+// One output pixel whose channels have a window each.
+struct Window {
+  const float* const* inputs;  // [taps], only those inside the input
+  const int64_t* numbers;      // [taps]: which of the window's they are
+  int64_t taps, channels;
+  const float* weights;        // [taps of the window][channels]
+  float* output;
+  const float* residual;       // or null
+  Finish finish;               // without scale
+};
+
+struct FloatKernels {
+  int rows, filters;  // of a tile
+  void (*tile)(const FloatTile& tile);    // rows of a tile, of which the last ones may repeat others
+  void (*single)(const FloatTile& tile);  // one row
+  void (*depthwise)(const Window& window);
+  void (*largest)(const Window& window);                 // weights and finish are not read
+  void (*summed)(const Window& window, float factor);    // the same, times the factor
+  // Floats [pixels][channels] from such ones; residual may be null.
+  void (*pointwise)(const float* x, const float* residual, int64_t pixels, int64_t channels, const Finish& how, float* y);
+};
+
+extern const FloatKernels portable_floats, avx2_floats, avx512_floats, neon_floats;
+
+}  // namespace edgewright
