@@ -16,7 +16,7 @@ from edgewright.serve.core.jobs import RefusalError, Result
 from edgewright.serve.core.log import Log, silent
 from edgewright.serve.core.metrics import exposition
 from edgewright.serve.core.server import Server, Ticket
-from edgewright.serve.http import pages, photos
+from edgewright.serve.http import pages
 from edgewright.serve.http.arrival import Arrival
 from edgewright.serve.http.exchange import (
     Bodies,
@@ -210,6 +210,8 @@ class Application:
         )
 
     async def _predict(self, scope: Scope, transport: Transport, room: Room, name: str, number: int | None) -> Response:
+        from edgewright.serve.http import photos  # reading photos takes a while to import, and servers may never need it
+
         self._server.repository.get(name, number)
         content = await self._body(scope, transport, room)
         while True:
