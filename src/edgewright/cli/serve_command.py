@@ -1,13 +1,14 @@
-"""`edgewright serve`: bundles behind the Open Inference Protocol."""
+"""`edgewright serve`: bundles behind the Open Inference Protocol, and what goes with that as words of its own."""
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgewright.cli.common import Terminal, edgewright_command
+from edgewright.cli.common import Command, Terminal, edgewright_command
 from edgewright.errors import EdgewrightError
 
 if TYPE_CHECKING:
@@ -16,7 +17,32 @@ if TYPE_CHECKING:
     from edgewright.serve import ModelOptions
 
 
-@edgewright_command(name="serve", short_help="Bundles behind the Open Inference Protocol")
+#: Words that may stand in the place of the first DIR (`./envoy` is a folder); each is a module in `cli/serving`.
+WORDS = {
+    "add-processor": "put hooks into a bundle",
+}
+
+
+class _Serve(Command):
+    """The command; a word in the place of the first folder is a command of its own."""
+
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
+    ) -> click.Context:
+        """That of the word's command where there is one."""
+        if not (args and args[0] in WORDS):
+            return super().make_context(info_name, args, parent, **extra)
+        module = importlib.import_module(f"edgewright.cli.serving.{args[0].replace('-', '_')}")
+        command: click.Command = module.command
+        return command.make_context(f"{info_name} {args[0]}", args[1:], parent, **extra)
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The words."""
+        with formatter.section("Words in the place of DIR"):
+            formatter.write_dl([(f"{ctx.command_path} {word} --help", about) for word, about in WORDS.items()])
+
+
+@edgewright_command(name="serve", cls=_Serve, short_help="Bundles behind the Open Inference Protocol")
 @click.argument("folders", nargs=-1, required=True, metavar="DIR...")
 @click.option("--http", type=click.IntRange(1, 65535), default=8000, show_default=True, help="Port.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen at; 0.0.0.0 is every one.")
@@ -27,6 +53,7 @@ if TYPE_CHECKING:
 @click.option("--instances", type=int, default=1, show_default=True, help="Runs of a model at the same time.")
 @click.option("--versions", default="latest", show_default=True, help="latest, latest:N, all, or numbers such as 1,3.")
 @click.option("--prefer", default="", metavar="A,B", help="Runtimes by preference, where a model has several.")
+@click.option("--allow-hooks", is_flag=True, help="Run processor.py of bundles that have one; trust their makers.")
 @click.option("--max-body", type=int, default=64, show_default=True, metavar="MIB", help="Largest body of a request.")
 @click.option("--admin-token", metavar="FILE", help="Allow loading and unloading to whoever sends the token in FILE.")
 @click.option(
@@ -44,6 +71,7 @@ def command(
     instances: int,
     versions: str,
     prefer: str,
+    allow_hooks: bool,
     max_body: int,
     admin_token: str | None,
     drain: float,
@@ -78,6 +106,7 @@ def command(
         host=host,
         watch_s=watch,
         admin_token=_token(admin_token),
+        allow_hooks=allow_hooks,
         max_body_mib=max_body,
         drain_s=drain,
         log=silent if terminal.options.quiet else lines(as_json=terminal.options.as_json),

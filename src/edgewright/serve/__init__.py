@@ -10,11 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from edgewright.errors import EdgewrightError
 from edgewright.serve.core.log import Log, silent
 from edgewright.serve.core.options import ModelOptions
 from edgewright.serve.core.server import Server
+
+if TYPE_CHECKING:
+    from edgewright.serve.protocol.limits import Limits
 
 __all__ = ["EXTRA", "ModelOptions", "Server", "serve"]
 
@@ -31,6 +35,7 @@ def serve(
     host: str = "127.0.0.1",
     watch_s: float | None = None,
     admin_token: str | None = None,
+    allow_hooks: bool = False,
     max_body_mib: int = 64,
     drain_s: float = 30.0,
     log: Log = silent,
@@ -44,6 +49,7 @@ def serve(
         host: Address to listen at; by default only this machine reaches it.
         watch_s: Seconds between looks at the folders, to reload what has changed; None looks once.
         admin_token: Whoever sends it may load and unload models; None lets nobody.
+        allow_hooks: Whether code that lies in bundles (`processor.py`) may run.
         max_body_mib: Largest body of a request in MiB.
         drain_s: Seconds that accepted requests may take to finish.
         log: Told of what happens.
@@ -58,17 +64,15 @@ def serve(
     registry.require(sys.modules[__name__], "`serve`")
     from edgewright.serve.http.application import Application
     from edgewright.serve.http.running import check_port, run
-    from edgewright.serve.protocol.limits import MIB, Limits
 
-    if not 1 <= max_body_mib <= 2**14:
-        raise EdgewrightError("E103", f"`max_body_mib` is {max_body_mib}, but must be 1 to {2**14}")
+    limits = _limits(max_body_mib)
     check_port(host, http)
-    server = Server(folders, options, watch_s=watch_s, reloads=admin_token is not None, log=log)
+    server = Server(
+        folders, options, watch_s=watch_s, reloads=admin_token is not None, allow_hooks=allow_hooks, log=log
+    )
     server.start()
     if host not in _LOOPBACK:
         log("open", host=host, reason="whoever reaches this address may use the models")
-    largest = max_body_mib * MIB
-    limits = Limits(body_bytes=largest, bodies_bytes=max(8 * largest, Limits.bodies_bytes))
     stop = _once(lambda: log("drained", finished=server.drain(drain_s)))
     try:
         run(
@@ -81,6 +85,15 @@ def serve(
         )
     finally:
         stop()
+
+
+def _limits(max_body_mib: int) -> Limits:
+    from edgewright.serve.protocol.limits import MIB, Limits
+
+    if not 1 <= max_body_mib <= 2**14:
+        raise EdgewrightError("E103", f"`max_body_mib` is {max_body_mib}, but must be 1 to {2**14}")
+    largest = max_body_mib * MIB
+    return Limits(body_bytes=largest, bodies_bytes=max(8 * largest, Limits.bodies_bytes))
 
 
 def _once(work: Callable[[], None]) -> Callable[[], None]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import shutil
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -16,11 +17,11 @@ from edgewright.errors import EdgewrightError
 from edgewright.model import Arrays, TensorInfo
 from edgewright.serve.core import batching
 from edgewright.serve.core.jobs import Answer, Job, RefusalError, Result
+from edgewright.serve.core.opening import Network, Opened
 from edgewright.serve.core.options import ModelOptions
 from edgewright.serve.core.queue import JobQueue
 from edgewright.serve.core.statistics import Statistics
-from edgewright.session import Session
-from edgewright.session import open as open_session
+from edgewright.serve.hooks.running import HookedSession
 from edgewright.spec import ImageInput
 
 #: Runs shorter than this happen on the caller's thread where nothing else runs: handing over would take longer.
@@ -40,22 +41,26 @@ class Version:
         why_alone: Why they may not although it was asked for, for the log; "" where they may.
     """
 
-    def __init__(self, name: str, number: int, bundle: Bundle, options: ModelOptions, copy: Path | None = None) -> None:
+    def __init__(self, name: str, number: int, opened: Opened, options: ModelOptions, copy: Path | None = None) -> None:
         self.name = name
         self.number = number
-        self.bundle = bundle
+        self.bundle = bundle = opened.bundle
         self.options = options
+        self._open = opened.open
         self.statistics = Statistics()
         self.why_alone = ""
         self._copy = copy  # a private folder that goes with the version
         self._queue = JobQueue(options.queue)
-        self._sessions: list[Session] = []
+        self._sessions: list[Network] = []
         self._threads: list[threading.Thread] = []
         self._busy = threading.Lock()  # of the one session that may also run on a caller's thread
         self._row_s = 0.0  # running mean of the seconds that a row takes; 0.0 before the first
         self._quick_s = 0.0  # the least of late: on a busy machine a short run may take long, and is short all the same
         self.batch = batching.batch_axis(bundle.inputs, bundle.outputs)
-        self._fixed = all(isinstance(size, int) for info in bundle.inputs for size in info.shape[1:])
+        # on the caller's thread a hook could hold up everybody
+        self._fixed = not bundle.hooks and all(
+            isinstance(size, int) for info in bundle.inputs for size in info.shape[1:]
+        )
 
     def start(self) -> None:
         """Open the sessions, run each once, find out whether rows may be batched, and start the threads.
@@ -65,7 +70,7 @@ class Version:
         """
         try:
             for _ in range(self.options.instances):
-                self._sessions.append(open_session(self.bundle, threads=self.options.threads))
+                self._sessions.append(self._open())
             self._warm_up()
         except BaseException:
             self.stop(finish=False)
@@ -84,6 +89,7 @@ class Version:
         *,
         priority: int = 0,
         deadline: float | None = None,
+        parameters: Mapping[str, Any] = MappingProxyType({}),
         inline: bool = True,
     ) -> Job:
         """Check a request and queue it; its one answer goes to `deliver`, before this returns or later.
@@ -93,6 +99,7 @@ class Version:
             deliver: Called once, on any thread.
             priority: Lower is more urgent.
             deadline: Clock time (`time.monotonic`) after which it is not worth running; None is never.
+            parameters: The request's own, for hooks.
             inline: Whether a short run may happen on the calling thread.
 
         Raises:
@@ -100,6 +107,9 @@ class Version:
         """
         try:
             job = self._job(inputs, deliver, priority, deadline)
+            if parameters and self.bundle.hooks:
+                job.parameters = parameters
+                job.key = None if job.key is None else (job.key, repr(sorted(parameters.items())))
             if not (inline and self._run_inline(job)):
                 self._queue.put(job, self._row_s * job.rows / self.options.instances)
         except RefusalError as refusal:
@@ -187,7 +197,7 @@ class Version:
             self._busy.release()
         return True
 
-    def _work(self, session: Session) -> None:
+    def _work(self, session: Network) -> None:
         """What each thread does until the queue is closed and empty."""
         alone = len(self._sessions) == 1
         while True:
@@ -201,13 +211,13 @@ class Version:
                 self._run(session, batch)
             del batch  # its arrays would stay until the next request comes
 
-    def _run(self, session: Session, jobs: list[Job]) -> None:
+    def _run(self, session: Network, jobs: list[Job]) -> None:
         """Run jobs as one batch and answer each; where that fails they run one by one, so that no other one suffers."""
         begun = time.monotonic()
         try:
             inputs = batching.join(jobs)
             joined = time.monotonic()
-            outputs = session.run(inputs, checked=True)
+            outputs = _compute(session, inputs, jobs)
             computed = time.monotonic()
             parts = batching.split(outputs, jobs)
         except Exception as problem:  # a runtime may raise anything; every request still gets its answer
@@ -243,8 +253,8 @@ class Version:
                 begun = time.monotonic()
                 session.run(inputs)
                 self._learn(time.monotonic() - begun)
-        except EdgewrightError:
-            if certain:  # nothing was guessed about the sizes
+        except (EdgewrightError, RefusalError):
+            if certain and not self.bundle.hooks:  # nothing was guessed about sizes, or about what hooks take
                 raise
             self._row_s = self._quick_s = 0.0
         if self.options.max_batch > 1:
@@ -260,7 +270,7 @@ class Version:
         try:
             alone = [session.run(first), session.run(second)]
             together = session.run({name: np.concatenate([first[name], second[name]]) for name in first})
-        except EdgewrightError as problem:
+        except (EdgewrightError, RefusalError) as problem:
             self.why_alone, self.batch = problem.message, None
             return
         expected = {
@@ -297,8 +307,18 @@ def _example(info: TensorInfo, shape: tuple[int, ...], random: np.random.Generat
     return random.integers(0, 2, shape).astype(dtype)  # 0 and 1 are in the range of any index or mask
 
 
+def _compute(session: Network, inputs: Arrays, jobs: Sequence[Job]) -> Mapping[str, np.ndarray]:
+    """Run a batch; hooks learn what its requests have in common, and when the first of them has no more time."""
+    if isinstance(session, HookedSession):
+        deadlines = [job.deadline for job in jobs if job.deadline is not None]
+        return session.run(inputs, parameters=jobs[0].parameters, deadline=min(deadlines, default=None), checked=True)
+    return session.run(inputs, checked=True)
+
+
 def _failure(problem: Exception) -> RefusalError:
     """The refusal for an exception out of a runtime; E230 is what the caller did wrong."""
+    if isinstance(problem, RefusalError):
+        return problem
     if isinstance(problem, EdgewrightError):
         return RefusalError("invalid" if problem.code == "E230" else "failed", problem.message)
     return RefusalError("failed", f"the runtime failed: {type(problem).__name__}")

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import hmac
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import msgspec
@@ -192,7 +193,9 @@ class Application:
             else read_request(body, json_length, self._limits)
         )
         check_wanted(request, version)
-        ticket, outputs = await self._run(transport, name, number, request.inputs, request.priority, request.timeout_s)
+        ticket, outputs = await self._run(
+            transport, name, number, request.inputs, request.priority, request.timeout_s, request.parameters
+        )
         if ticket.version is not version:  # replaced meanwhile
             check_wanted(request, ticket.version)
         values = sum(array.size for output, array in outputs.items() if not request.wanted.get(output, request.binary))
@@ -241,6 +244,7 @@ class Application:
         inputs: Arrays,
         priority: int,
         timeout_s: float | None,
+        parameters: Mapping[str, Any] = MappingProxyType({}),
     ) -> tuple[Ticket, Any]:
         """Outputs of a run, awaited; a client that goes away, or whose time is up, takes its request out of the queue."""
         loop = asyncio.get_running_loop()
@@ -254,7 +258,9 @@ class Application:
                 with suppress(RuntimeError):  # the loop is closed: nobody waits any more
                     loop.call_soon_threadsafe(_resolve, arrived, answer)
 
-        ticket = self._server.submit(name, inputs, deliver, version=number, priority=priority, timeout_s=timeout_s)
+        ticket = self._server.submit(
+            name, inputs, deliver, version=number, priority=priority, timeout_s=timeout_s, parameters=parameters
+        )
         if not arrived.done():
             timer = None if timeout_s is None else loop.call_later(timeout_s, ticket.expire)
             gone = loop.create_task(_cancel_when_gone(transport, ticket)) if ticket.waits else None

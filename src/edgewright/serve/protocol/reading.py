@@ -23,6 +23,8 @@ _NOT_OFFERED = {
     "shared_memory_region": "shared memory",
     "classification": "classification on the server: POST .../predict gives classes",
 }
+#: Parameters of the protocol itself; others are for hooks.
+_KNOWN = frozenset({*_NOT_OFFERED, "sequence_start", "sequence_end", "binary_data_output", "priority", "timeout"})
 _LARGEST_PRIORITY = 2**31
 _LONGEST_TIMEOUT_S = 86400.0
 
@@ -57,6 +59,7 @@ class InferRequest(NamedTuple):
         binary: Whether outputs that are not named come in binary.
         priority: Lower is more urgent; 0 is usual.
         timeout_s: Seconds after which it is not worth running.
+        parameters: Those that the protocol does not know, for hooks.
     """
 
     inputs: Arrays
@@ -65,6 +68,7 @@ class InferRequest(NamedTuple):
     binary: bool = False
     priority: int = 0
     timeout_s: float | None = None
+    parameters: Mapping[str, Any] = MappingProxyType({})
 
 
 _decoder = msgspec.json.Decoder(_Request)
@@ -102,6 +106,7 @@ def read_request(body: bytes, header_length: int | None, limits: Limits) -> Infe
         binary=binary,
         priority=int(_number(parameters, "priority", 0, _LARGEST_PRIORITY) or 0),
         timeout_s=_timeout(parameters),
+        parameters={name: value for name, value in parameters.items() if name not in _KNOWN},
     )
 
 
