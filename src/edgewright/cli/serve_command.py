@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 #: Words that may stand in the place of the first DIR (`./envoy` is a folder); each is a module in `cli/serving`.
 WORDS = {
     "add-processor": "put hooks into a bundle",
+    "envoy": "configuration for Envoy before several servers",
+    "haproxy": "the same for HAProxy",
+    "kubernetes": "manifests for Kubernetes or KServe",
+    "convert-nodefile": "a node file of dl_inference as configuration for Envoy",
 }
 
 
