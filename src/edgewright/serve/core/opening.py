@@ -12,6 +12,7 @@ import numpy as np
 from edgewright.bundle import Bundle
 from edgewright.errors import EdgewrightError
 from edgewright.model import Arrays
+from edgewright.pipeline import Pipeline, is_pipeline
 from edgewright.serve.core.log import Log, silent
 from edgewright.serve.core.options import ModelOptions
 from edgewright.session import open as open_session
@@ -53,8 +54,12 @@ def open_place(path: Path, name: str, options: ModelOptions, *, allow_hooks: boo
         log: Told of what hooks do wrong.
 
     Raises:
-        EdgewrightError: As `Bundle.open`, and E240 for a bundle with hooks where they may not run or cannot be used.
+        EdgewrightError: As `Bundle.open` or `Pipeline.open`, and E240 for a bundle with hooks where they may not run or
+            cannot be used.
     """
+    if is_pipeline(path):
+        pipeline = Pipeline.open(path)
+        return Opened(pipeline.face(path), lambda: pipeline.start(threads=options.threads))
     bundle = Bundle.open(path, warn=False)
     if not bundle.hooks:
         return Opened(bundle, lambda: open_session(bundle, threads=options.threads))

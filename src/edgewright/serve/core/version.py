@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from edgewright.bundle import Bundle
 from edgewright.errors import EdgewrightError
-from edgewright.model import Arrays, TensorInfo
+from edgewright.model import Arrays
+from edgewright.rows import SAME_ROWS, dependence, example_inputs
 from edgewright.serve.core import batching
 from edgewright.serve.core.jobs import Answer, Job, RefusalError, Result
 from edgewright.serve.core.opening import Network, Opened
@@ -22,7 +22,6 @@ from edgewright.serve.core.options import ModelOptions
 from edgewright.serve.core.queue import JobQueue
 from edgewright.serve.core.statistics import Statistics
 from edgewright.serve.hooks.running import HookedSession
-from edgewright.spec import ImageInput
 
 #: Runs shorter than this happen on the caller's thread where nothing else runs: handing over would take longer.
 _INLINE_S = 0.0003
@@ -245,7 +244,7 @@ class Version:
         self._quick_s = min(1.02 * self._quick_s, row_s) if self._quick_s else row_s
 
     def _warm_up(self) -> None:
-        inputs = example_inputs(self.bundle, 0)
+        inputs = self._examples(0)
         certain = all(isinstance(size, int) for info in self.bundle.inputs for size in info.shape[1:])
         try:
             for session in self._sessions:
@@ -265,46 +264,18 @@ class Version:
         if self.batch is None:
             self.why_alone = "its batch axis is fixed"
             return
-        first, second = example_inputs(self.bundle, 1), example_inputs(self.bundle, 2)
-        session = self._sessions[0]
         try:
-            alone = [session.run(first), session.run(second)]
-            together = session.run({name: np.concatenate([first[name], second[name]]) for name in first})
+            first, second = self._examples(1), self._examples(2)
+            found = dependence(self._sessions[0].run, first, second)
         except (EdgewrightError, RefusalError) as problem:
             self.why_alone, self.batch = problem.message, None
             return
-        expected = {
-            name: np.concatenate([part[name] for part in alone]) if alone[0][name].ndim else alone[0][name]
-            for name in alone[0]
-        }
-        found = batching.distance(together, expected)
-        if found > batching.SAME_ROWS:
+        if found > SAME_ROWS:
             self.why_alone = f"its rows depend on each other: together they differ by {found:.1e} from alone"
             self.batch = None
 
-
-def example_inputs(bundle: Bundle, seed: int) -> dict[str, np.ndarray]:
-    """Random inputs of one row for a network; open sizes are 1, those of photos as the Spec says."""
-    random = np.random.default_rng(seed)
-    return {info.name: _example(info, _shape(info, bundle.spec.inputs), random) for info in bundle.inputs}
-
-
-def _shape(info: TensorInfo, spec: Mapping[str, Any]) -> tuple[int, ...]:
-    shape = [size if isinstance(size, int) else 1 for size in info.shape]
-    item = spec.get(info.name)
-    if isinstance(item, ImageInput) and len(shape) == 4:
-        axis = 2 if item.layout == "nchw" else 1
-        shape[axis : axis + 2] = item.size
-    return tuple(shape)
-
-
-def _example(info: TensorInfo, shape: tuple[int, ...], random: np.random.Generator) -> np.ndarray:
-    dtype = np.dtype(info.dtype)
-    if dtype.kind == "f":
-        return random.standard_normal(shape).astype(dtype)
-    if dtype.kind == "O":
-        return np.full(shape, "a", object)
-    return random.integers(0, 2, shape).astype(dtype)  # 0 and 1 are in the range of any index or mask
+    def _examples(self, seed: int) -> dict[str, np.ndarray]:
+        return example_inputs(self.bundle.inputs, self.bundle.spec, seed)
 
 
 def _compute(session: Network, inputs: Arrays, jobs: Sequence[Job]) -> Mapping[str, np.ndarray]:
