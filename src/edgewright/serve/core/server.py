@@ -41,6 +41,16 @@ class Ticket:
         return self.version.cancel(self._job, RefusalError("late", "the request's time was up before its turn came"))
 
     @property
+    def queued_at(self) -> float:
+        """Clock time of its arrival."""
+        return self._job.queued_at
+
+    @property
+    def started_at(self) -> float:
+        """Clock time at which it left the queue; 0.0 before."""
+        return self._job.started_at
+
+    @property
     def waits(self) -> bool:
         """True while the request is in the queue."""
         return self._job.started_at == 0.0

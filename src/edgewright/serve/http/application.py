@@ -38,6 +38,7 @@ from edgewright.serve.protocol import documents
 from edgewright.serve.protocol.limits import Limits
 from edgewright.serve.protocol.reading import decode, read_request
 from edgewright.serve.protocol.writing import check_wanted, write_response
+from edgewright.serve.tracing import RUNS
 
 T = TypeVar("T")
 #: JSON of this size and more is read and written on another thread: it would hold up everybody else.
@@ -261,6 +262,8 @@ class Application:
         ticket = self._server.submit(
             name, inputs, deliver, version=number, priority=priority, timeout_s=timeout_s, parameters=parameters
         )
+        if (runs := RUNS.get()) is not None:
+            runs.append(ticket)
         if not arrived.done():
             timer = None if timeout_s is None else loop.call_later(timeout_s, ticket.expire)
             gone = loop.create_task(_cancel_when_gone(transport, ticket)) if ticket.waits else None
