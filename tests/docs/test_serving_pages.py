@@ -1,4 +1,4 @@
-"""docs/hooks.md, pipelines.md and fleet.md: examples run, and options are those of the commands."""
+"""docs/hooks.md, pipelines.md, fleet.md and security.md: examples run, and options are those of the commands."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from edgewright.cli.serve_command import command as serve_command
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 #: Options of other programs, and of other commands of ours.
-FOREIGN = {"--data-binary", "--weights", "--out"}
+FOREIGN = {"--data-binary", "--cacert", "--weights", "--out"}
 
 
 def page(name: str) -> str:
@@ -53,7 +53,7 @@ def test_the_processor_example_is_one_that_may_be_added() -> None:
     code.check(source.encode(), "hooks.md")
 
 
-@pytest.mark.parametrize("name", ["hooks", "pipelines", "fleet"])
+@pytest.mark.parametrize("name", ["hooks", "pipelines", "fleet", "security"])
 def test_options_on_the_page_exist(name: str) -> None:
     commands = [
         serve_command,
