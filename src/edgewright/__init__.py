@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from edgewright.load import load
     from edgewright.locate import locate, locate_source
     from edgewright.model import Model
+    from edgewright.pipeline import Part, Pipeline
     from edgewright.recipe import Recipe
     from edgewright.report import report
     from edgewright.samples import Samples
@@ -43,6 +44,8 @@ _HOMES = {
     "EdgewrightWarning": "errors",
     "ImageInput": "spec",
     "Model": "model",
+    "Part": "pipeline",
+    "Pipeline": "pipeline",
     "Recipe": "recipe",
     "Samples": "samples",
     "SearchPlan": "deploy",
@@ -71,6 +74,8 @@ __all__ = [
     "EdgewrightWarning",
     "ImageInput",
     "Model",
+    "Part",
+    "Pipeline",
     "Recipe",
     "Samples",
     "SearchPlan",

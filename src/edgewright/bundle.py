@@ -3,6 +3,7 @@
     bundle.json    the manifest: runtime, precision, spec, tensor names, file hashes, CPU features, history
     README.md      how to run the files without edgewright
     ...            the runtime's own files
+    processor.py   hooks that a server runs around the network, where the manifest names them (`processor.py` here)
     evidence/      append-only results (verify, locate, bench), each quoting the bundle's hash
 
 Opening a bundle reads the manifest and checks every hash; it never imports onnx_ir.
@@ -60,6 +61,8 @@ class Bundle:
         model_name: The network's name; "" in bundles of before it was recorded, as the next two are None.
         macs: Multiply-adds of one run at batch 1; None where unknown.
         traffic_bytes: Bytes that one run moves at least: weights, inputs and outputs, each once; None where unknown.
+        hooks: `processor.py` and the files it reads, as `files`. The seal covers them, `hash` does not: it names the
+            network that evidence judged, which hooks leave as it is.
     """
 
     path: Path
@@ -81,6 +84,7 @@ class Bundle:
     model_name: str = ""
     macs: int | None = None
     traffic_bytes: int | None = None
+    hooks: Mapping[str, tuple[str, int]] = field(default_factory=dict)
 
     @property
     def hash(self) -> str:
@@ -222,7 +226,8 @@ class Bundle:
             "macs": self.macs,
             "traffic_bytes": self.traffic_bytes,
             "options": dict(self.options),
-            "files": {name: {"sha256": sha, "size_bytes": size} for name, (sha, size) in self.files.items()},
+            "files": _file_table(self.files),
+            **({"hooks": _file_table(self.hooks)} if self.hooks else {}),
             "inputs": [[t.name, t.dtype, list(t.shape)] for t in self.inputs],
             "outputs": [[t.name, t.dtype, list(t.shape)] for t in self.outputs],
             "spec": self.spec.to_json(),
@@ -247,10 +252,11 @@ class Bundle:
             model_name=_text(document.get("model_name", "")),
             macs=_count(document.get("macs")),
             traffic_bytes=_count(document.get("traffic_bytes")),
+            hooks={name: _file_entry(name, entry) for name, entry in _table(document.get("hooks", {})).items()},
         )
 
     def _check_files(self) -> None:
-        for name, (sha, size) in self.files.items():
+        for name, (sha, size) in {**self.files, **self.hooks}.items():
             file = self.path / name
             try:
                 if not file.resolve().is_relative_to(self.path.resolve()):
@@ -374,6 +380,10 @@ def _tensor_info(item: Any) -> TensorInfo:
     if not isinstance(shape, list) or not all(size is None or type(size) in (int, str) for size in shape):
         raise TypeError(f"shape {shape!r} must be a list of sizes and names")
     return TensorInfo(_text(name), _text(dtype), tuple(shape))
+
+
+def _file_table(files: Mapping[str, tuple[str, int]]) -> dict[str, dict[str, Any]]:
+    return {name: {"sha256": sha, "size_bytes": size} for name, (sha, size) in files.items()}
 
 
 def _file_entry(name: str, entry: Any) -> tuple[str, int]:

@@ -43,6 +43,7 @@ CODES: dict[str, str] = {
     "E231": "a tensor cannot be shown by this runtime",
     "E232": "a runtime failed while loading or running a network",
     "E233": "a session is used after it was closed",
+    "E240": "a bundle's hooks may not run or cannot be used",
     # E3xx: samples and gates
     "E301": "there are no usable samples",
     "E302": "too few samples could be read",

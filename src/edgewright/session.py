@@ -179,26 +179,35 @@ class Session:
         Raises:
             EdgewrightError: E230 with what is wrong.
         """
-        names = [info.name for info in self.inputs]
-        if set(inputs) != set(names):
-            raise EdgewrightError(
-                "E230",
-                f"inputs given: {_list(inputs)}; the network takes: {_list(names)}",
-                hint="edgewright inspect BUNDLE",
-            )
-        batches: dict[str, str] = {}
-        for info in self.inputs:
-            if not info.dtype:
-                continue
-            check_array(info, inputs[info.name])
-            if info.shape and isinstance(info.shape[0], str):
-                first = batches.setdefault(info.shape[0], info.name)
-                if len(inputs[first]) != len(inputs[info.name]):  # a runtime may compute something, silently
-                    raise EdgewrightError(
-                        "E230",
-                        f"`{info.shape[0]}` is {len(inputs[first])} in input `{first}`, "
-                        f"but {len(inputs[info.name])} in `{info.name}`",
-                    )
+        check_inputs(self.inputs, inputs)
+
+
+def check_inputs(infos: Sequence[TensorInfo], inputs: Arrays) -> None:
+    """Refuse inputs that a network with the inputs `infos` does not take.
+
+    Raises:
+        EdgewrightError: E230 with what is wrong.
+    """
+    names = [info.name for info in infos]
+    if set(inputs) != set(names):
+        raise EdgewrightError(
+            "E230",
+            f"inputs given: {_list(inputs)}; the network takes: {_list(names)}",
+            hint="edgewright inspect BUNDLE",
+        )
+    batches: dict[str, str] = {}
+    for info in infos:
+        if not info.dtype:
+            continue
+        check_array(info, inputs[info.name])
+        if info.shape and isinstance(info.shape[0], str):
+            first = batches.setdefault(info.shape[0], info.name)
+            if len(inputs[first]) != len(inputs[info.name]):  # a runtime may compute something, silently
+                raise EdgewrightError(
+                    "E230",
+                    f"`{info.shape[0]}` is {len(inputs[first])} in input `{first}`, "
+                    f"but {len(inputs[info.name])} in `{info.name}`",
+                )
 
 
 def check_array(info: TensorInfo, array: Any) -> None:

@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 
 import edgewright as ew
+from edgewright import rows
 from edgewright.errors import EdgewrightError
 from edgewright.serve import ModelOptions, Server
-from edgewright.serve.core import batching
 from edgewright.serve.core.jobs import RefusalError, Result, Waiter
 from edgewright.serve.core.options import chosen_versions, read_options
 from edgewright.serve.core.version import Version
@@ -138,10 +138,10 @@ def test_networks_whose_rows_cannot_run_together_never_do(
 
 def test_rows_that_depend_on_each_other_are_found_by_what_the_check_compares() -> None:
     alone = {"y": np.float32([[1, 2], [3, 4]])}
-    assert batching.distance(alone, alone) == 0
-    assert batching.distance({"y": alone["y"] * 1.001}, alone) > batching.SAME_ROWS
-    assert batching.distance({"y": np.float32([[np.nan, 2], [3, 4]])}, alone) == float("inf")
-    assert batching.distance({"y": alone["y"][:1]}, alone) == float("inf")
+    assert rows.distance(alone, alone) == 0
+    assert rows.distance({"y": alone["y"] * 1.001}, alone) > rows.SAME_ROWS
+    assert rows.distance({"y": np.float32([[np.nan, 2], [3, 4]])}, alone) == float("inf")
+    assert rows.distance({"y": alone["y"][:1]}, alone) == float("inf")
 
 
 def test_one_bad_request_in_a_batch_fails_alone(serve: Any, repository: Any, gate: Callable[..., Any]) -> None:

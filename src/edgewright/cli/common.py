@@ -112,7 +112,7 @@ def edgewright_command(**settings: Any) -> Callable[[Callable[..., Any]], click.
                 except EdgewrightError as error:
                     raise _pasteable(error, values) from error
 
-        made: click.Command = click.command(cls=Command, **settings)(global_options(call))
+        made: click.Command = click.command(**{"cls": Command, **settings})(global_options(call))
         shared = len(_GLOBAL_OPTIONS)
         made.params = [*made.params[shared:], *made.params[:shared]]  # a command's own options come first in its help
         return made

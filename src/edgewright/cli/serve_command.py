@@ -1,13 +1,14 @@
-"""`edgewright serve`: bundles behind the Open Inference Protocol."""
+"""`edgewright serve`: bundles behind the Open Inference Protocol, and what goes with that as words of its own."""
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgewright.cli.common import Terminal, edgewright_command
+from edgewright.cli.common import Command, Terminal, edgewright_command
 from edgewright.errors import EdgewrightError
 
 if TYPE_CHECKING:
@@ -16,7 +17,36 @@ if TYPE_CHECKING:
     from edgewright.serve import ModelOptions
 
 
-@edgewright_command(name="serve", short_help="Bundles behind the Open Inference Protocol")
+#: Words that may stand in the place of the first DIR (`./envoy` is a folder); each is a module in `cli/serving`.
+WORDS = {
+    "add-processor": "put hooks into a bundle",
+    "envoy": "configuration for Envoy before several servers",
+    "haproxy": "the same for HAProxy",
+    "kubernetes": "manifests for Kubernetes or KServe",
+    "convert-nodefile": "a node file of dl_inference as configuration for Envoy",
+}
+
+
+class _Serve(Command):
+    """The command; a word in the place of the first folder is a command of its own."""
+
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
+    ) -> click.Context:
+        """That of the word's command where there is one."""
+        if not (args and args[0] in WORDS):
+            return super().make_context(info_name, args, parent, **extra)
+        module = importlib.import_module(f"edgewright.cli.serving.{args[0].replace('-', '_')}")
+        command: click.Command = module.command
+        return command.make_context(f"{info_name} {args[0]}", args[1:], parent, **extra)
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The words."""
+        with formatter.section("Words in the place of DIR"):
+            formatter.write_dl([(f"{ctx.command_path} {word} --help", about) for word, about in WORDS.items()])
+
+
+@edgewright_command(name="serve", cls=_Serve, short_help="Bundles behind the Open Inference Protocol")
 @click.argument("folders", nargs=-1, required=True, metavar="DIR...")
 @click.option("--http", type=click.IntRange(1, 65535), default=8000, show_default=True, help="Port.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen at; 0.0.0.0 is every one.")
@@ -27,6 +57,12 @@ if TYPE_CHECKING:
 @click.option("--instances", type=int, default=1, show_default=True, help="Runs of a model at the same time.")
 @click.option("--versions", default="latest", show_default=True, help="latest, latest:N, all, or numbers such as 1,3.")
 @click.option("--prefer", default="", metavar="A,B", help="Runtimes by preference, where a model has several.")
+@click.option("--allow-hooks", is_flag=True, help="Run processor.py of bundles that have one; trust their makers.")
+@click.option("--token-file", metavar="FILE", help="Ask every request but health checks for the token in FILE.")
+@click.option("--tls-cert", metavar="FILE", help="Serve over TLS: certificate chain in PEM.")
+@click.option("--tls-key", metavar="FILE", help="And its private key.")
+@click.option("--log-requests", is_flag=True, help="A log line for each request.")
+@click.option("--trace", is_flag=True, help="Send spans by OpenTelemetry (OTEL_EXPORTER_OTLP_ENDPOINT).")
 @click.option("--max-body", type=int, default=64, show_default=True, metavar="MIB", help="Largest body of a request.")
 @click.option("--admin-token", metavar="FILE", help="Allow loading and unloading to whoever sends the token in FILE.")
 @click.option(
@@ -38,15 +74,17 @@ def command(
     http: int,
     host: str,
     watch: float | None,
-    max_batch: int,
-    max_delay_ms: float,
-    queue: int,
-    instances: int,
-    versions: str,
     prefer: str,
+    allow_hooks: bool,
+    token_file: str | None,
+    tls_cert: str | None,
+    tls_key: str | None,
+    log_requests: bool,
+    trace: bool,
     max_body: int,
     admin_token: str | None,
     drain: float,
+    **served: Any,
 ) -> int:
     """Serve bundles over HTTP until SIGTERM or Ctrl-C.
 
@@ -54,17 +92,14 @@ def command(
     of single models. Requests and answers are those of the Open Inference Protocol; a photo goes to
     /v2/models/NAME/predict. /docs lists every path. With --json the log lines are JSON.
     """
-    from edgewright.serve import ModelOptions, serve
+    from edgewright.serve import Access, ModelOptions, serve
+    from edgewright.serve.access import read_token
     from edgewright.serve.core.log import lines, silent
 
     options = ModelOptions(
-        max_batch=max_batch,
-        max_delay_ms=max_delay_ms,
-        queue=queue,
-        instances=instances,
         threads=terminal.options.threads,
-        versions=versions,
         prefer=tuple(name.strip() for name in prefer.split(",") if name.strip()),
+        **served,
     )
     for name, value, least in (("--watch", watch, 0.05), ("--drain", drain, 0.0)):
         if value is not None and not least <= value <= 86400:
@@ -77,7 +112,15 @@ def command(
         http=http,
         host=host,
         watch_s=watch,
-        admin_token=_token(admin_token),
+        admin_token=None if admin_token is None else read_token(admin_token),
+        allow_hooks=allow_hooks,
+        access=Access(
+            None if token_file is None else read_token(token_file),
+            None if tls_cert is None else Path(tls_cert),
+            None if tls_key is None else Path(tls_key),
+        ),
+        log_requests=log_requests,
+        trace=trace,
         max_body_mib=max_body,
         drain_s=drain,
         log=silent if terminal.options.quiet else lines(as_json=terminal.options.as_json),
@@ -88,6 +131,7 @@ def command(
 def _dry_run(terminal: Terminal, folders: tuple[str, ...], options: ModelOptions) -> int:
     """Say which bundles would be served, every hash checked."""
     from edgewright.bundle import Bundle
+    from edgewright.pipeline import Pipeline, is_pipeline
     from edgewright.serve.core.options import chosen_versions, read_options
     from edgewright.serve.core.places import find_places
 
@@ -97,7 +141,10 @@ def _dry_run(terminal: Terminal, folders: tuple[str, ...], options: ModelOptions
         for place in places:
             numbers = tuple({other.version for other in places if other.model == place.model})
             if place.version in chosen_versions(own.get(place.model, options).versions, numbers):
-                runtime = Bundle.open(place.path).runtime
+                bundle = (
+                    Pipeline.open(place.path).face(place.path) if is_pipeline(place.path) else Bundle.open(place.path)
+                )
+                runtime = bundle.runtime
                 row = {"model": place.name, "version": place.version, "runtime": runtime, "path": str(place.path)}
                 rows.append(row)
     if not rows:
@@ -109,20 +156,3 @@ def _dry_run(terminal: Terminal, folders: tuple[str, ...], options: ModelOptions
 
     terminal.emit({"would_serve": rows}, render)
     return 0
-
-
-def _token(path: str | None) -> str | None:
-    """The token in a file: one line of at least 16 characters."""
-    if path is None:
-        return None
-    try:
-        token = Path(path).read_text(encoding="ascii").strip()
-    except (OSError, ValueError) as problem:
-        raise EdgewrightError("E104", f"token file `{path}` cannot be read: {problem}") from None
-    if len(token) < 16 or not token.isprintable() or " " in token:
-        raise EdgewrightError(
-            "E103",
-            f"the token in `{path}` must be one word of at least 16 characters",
-            hint=f"python3 -c 'import secrets; print(secrets.token_urlsafe())' > {path}",
-        )
-    return token

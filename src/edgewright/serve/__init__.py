@@ -10,13 +10,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from edgewright.errors import EdgewrightError
+from edgewright.serve.access import Access
 from edgewright.serve.core.log import Log, silent
 from edgewright.serve.core.options import ModelOptions
 from edgewright.serve.core.server import Server
+from edgewright.serve.tracing import Tracer, otlp
 
-__all__ = ["EXTRA", "ModelOptions", "Server", "serve"]
+if TYPE_CHECKING:
+    from edgewright.serve.http.application import Application
+    from edgewright.serve.http.guard import Guard
+    from edgewright.serve.protocol.limits import Limits
+
+__all__ = ["EXTRA", "Access", "ModelOptions", "Server", "serve"]
 
 EXTRA: str | None = "serve"
 #: Host names that only this machine reaches.
@@ -31,6 +39,10 @@ def serve(
     host: str = "127.0.0.1",
     watch_s: float | None = None,
     admin_token: str | None = None,
+    allow_hooks: bool = False,
+    access: Access | None = None,
+    log_requests: bool = False,
+    trace: bool = False,
     max_body_mib: int = 64,
     drain_s: float = 30.0,
     log: Log = silent,
@@ -44,43 +56,80 @@ def serve(
         host: Address to listen at; by default only this machine reaches it.
         watch_s: Seconds between looks at the folders, to reload what has changed; None looks once.
         admin_token: Whoever sends it may load and unload models; None lets nobody.
+        allow_hooks: Whether code that lies in bundles (`processor.py`) may run.
+        access: Who may use the server, and TLS.
+        log_requests: Whether each request is a line of the log.
+        trace: Send spans by OpenTelemetry, as its variables (OTEL_EXPORTER_OTLP_ENDPOINT) say.
         max_body_mib: Largest body of a request in MiB.
         drain_s: Seconds that accepted requests may take to finish.
         log: Told of what happens.
 
     Raises:
-        EdgewrightError: E102 without the extra `serve`, E103 for an address, E104, E220 or E221 for the bundles.
+        EdgewrightError: E102 without an extra, E103 for an address, E104, E220 or E221 for the certificate or bundles.
     """
     import sys
 
     from edgewright import registry
 
     registry.require(sys.modules[__name__], "`serve`")
-    from edgewright.serve.http.application import Application
     from edgewright.serve.http.running import check_port, run
+
+    limits, access = _limits(max_body_mib), access or Access()
+    check_port(host, http)
+    access.check_tls()
+    provider = otlp() if trace else None
+    reloads = admin_token is not None
+    server = Server(folders, options, watch_s=watch_s, reloads=reloads, allow_hooks=allow_hooks, log=log)
+    server.start()
+    _tell_who_reaches(host, access, log)
+    application = _application(server, limits, access, admin_token, log, log_requests, provider)
+    stop = _once(lambda: log("drained", finished=server.drain(drain_s)))
+    try:
+        run(application, host=host, port=http, access=access, stop=stop, log=log, drain_s=drain_s)
+    finally:
+        stop()
+        if provider is not None:
+            provider.shutdown()
+
+
+def _application(
+    server: Server,
+    limits: Limits,
+    access: Access,
+    admin_token: str | None,
+    log: Log,
+    log_requests: bool,
+    provider: Any,
+) -> Application | Guard:
+    """What answers over HTTP, behind a guard where one is asked for."""
+    from edgewright.serve.http.application import Application
+    from edgewright.serve.http.guard import Guard
+
+    application = Application(server, limits, token=admin_token, log=log)
+    if not (access.token or log_requests or provider):
+        return application
+    # whoever may change what is served may also use it
+    tokens = tuple(token for token in (access.token, admin_token if access.token else None) if token)
+    tracer = Tracer(provider) if provider is not None else None
+    return Guard(application, tokens=tokens, log=log, log_requests=log_requests, tracer=tracer)
+
+
+def _tell_who_reaches(host: str, access: Access, log: Log) -> None:
+    if host in _LOOPBACK:
+        return
+    if access.token is None:
+        log("open", host=host, reason="whoever reaches this address may use the models")
+    elif access.tls_cert is None:
+        log("plain", host=host, reason="tokens and tensors go over the network as they are: no TLS")
+
+
+def _limits(max_body_mib: int) -> Limits:
     from edgewright.serve.protocol.limits import MIB, Limits
 
     if not 1 <= max_body_mib <= 2**14:
         raise EdgewrightError("E103", f"`max_body_mib` is {max_body_mib}, but must be 1 to {2**14}")
-    check_port(host, http)
-    server = Server(folders, options, watch_s=watch_s, reloads=admin_token is not None, log=log)
-    server.start()
-    if host not in _LOOPBACK:
-        log("open", host=host, reason="whoever reaches this address may use the models")
     largest = max_body_mib * MIB
-    limits = Limits(body_bytes=largest, bodies_bytes=max(8 * largest, Limits.bodies_bytes))
-    stop = _once(lambda: log("drained", finished=server.drain(drain_s)))
-    try:
-        run(
-            Application(server, limits, token=admin_token, log=log),
-            host=host,
-            port=http,
-            stop=stop,
-            log=log,
-            drain_s=drain_s,
-        )
-    finally:
-        stop()
+    return Limits(body_bytes=largest, bodies_bytes=max(8 * largest, Limits.bodies_bytes))
 
 
 def _once(work: Callable[[], None]) -> Callable[[], None]:

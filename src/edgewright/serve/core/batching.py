@@ -9,15 +9,11 @@ import numpy as np
 from edgewright.model import Arrays, TensorInfo
 from edgewright.serve.core.jobs import Job, RefusalError
 
-#: Relative L2 distance up to which rows computed together and alone count as the same. A batch of another size may be
-#: summed in another order (1e-6); rows that see each other differ by far more.
-SAME_ROWS = 1e-4
-
 
 def batch_axis(inputs: Sequence[TensorInfo], outputs: Sequence[TensorInfo]) -> str | None:
     """Name of the open first axis that all inputs share and all outputs have; None where rows cannot be joined.
 
-    An output whose first size has no name or another one is taken for a batch here; `rows_are_independent` runs the
+    An output whose first size has no name or another one is taken for a batch here; `rows.dependence` runs the
     network before anything is batched.
     """
     names = {info.shape[0] if info.shape else None for info in inputs}
@@ -95,21 +91,3 @@ def cut(
         places = tuple(slice(lengths.get(axis)) if isinstance(axis, str) else slice(None) for axis in info.shape)
         shown[info.name] = array[places] if len(places) == array.ndim else array
     return shown
-
-
-def distance(together: Mapping[str, np.ndarray], alone: Mapping[str, np.ndarray]) -> float:
-    """Largest relative L2 distance over the outputs; infinite where shapes differ or one holds what the other has not."""
-    worst = 0.0
-    for name, expected in alone.items():
-        array = together[name]
-        if array.shape != expected.shape:
-            return float("inf")
-        if array.dtype.kind not in "fiub":
-            worst = max(worst, 0.0 if np.array_equal(array, expected) else float("inf"))
-            continue
-        a, b = array.astype(np.float64), expected.astype(np.float64)
-        if not np.array_equal(np.isfinite(a), np.isfinite(b)):
-            return float("inf")
-        a, b = a[np.isfinite(a)], b[np.isfinite(b)]
-        worst = max(worst, float(np.linalg.norm(a - b) / (np.linalg.norm(b) or 1.0)))
-    return worst

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -53,6 +53,7 @@ class Job:
         key: Jobs with equal keys may run as one batch; None runs alone.
         lengths: Sizes of padded axes before padding, by axis name; the outputs are cut back to them.
         priority: Lower is more urgent.
+        parameters: The request's own, for hooks.
         deadline: Clock time in seconds (`time.monotonic`) after which the work is not worth doing; None is never.
         queued_at: Clock time of arrival.
         started_at: Clock time at which it left the queue; 0.0 before.
@@ -66,6 +67,7 @@ class Job:
     lengths: Mapping[str, int] = field(default_factory=dict)
     priority: int = 0
     deadline: float | None = None
+    parameters: Mapping[str, Any] = field(default_factory=dict)
     queued_at: float = 0.0
     started_at: float = 0.0
     state: int = QUEUED

@@ -29,6 +29,7 @@ class ModelOptions:
         pad: For axes by name, the sizes to which inputs are filled up with zeros, so that requests of different lengths
             may run together and few shapes occur. Only for networks that ignore such zeros.
         prefer: Runtimes in the order in which a model's own name chooses among several.
+        hook_s: Seconds that one run through hooks may take.
     """
 
     max_batch: int = 1
@@ -39,9 +40,17 @@ class ModelOptions:
     versions: str = "latest"
     pad: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     prefer: tuple[str, ...] = ()
+    hook_s: float = 30.0
 
     def __post_init__(self) -> None:
-        for name, least in (("max_batch", 1), ("queue", 1), ("instances", 1), ("threads", 1), ("max_delay_ms", 0)):
+        for name, least in (
+            ("max_batch", 1),
+            ("queue", 1),
+            ("instances", 1),
+            ("threads", 1),
+            ("max_delay_ms", 0),
+            ("hook_s", 0),
+        ):
             if not least <= getattr(self, name) <= 1e6:
                 raise EdgewrightError("E103", f"`{name}` is {getattr(self, name)}, but must be {least} to 1000000")
         for axis, sizes in self.pad.items():

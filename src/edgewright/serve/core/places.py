@@ -5,6 +5,8 @@ DIR/NAME/bundle.json                 model NAME, version 1
 DIR/NAME/3/bundle.json               model NAME, version 3
 DIR/NAME/3/openvino/bundle.json      model NAME@openvino, version 3; NAME itself is one of its kind
 DIR/NAME/openvino/bundle.json        the same in version 1
+
+A `pipeline.toml` in the place of a `bundle.json` makes one model of the bundles beside it.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from pathlib import Path
 
 from edgewright.bundle import EVIDENCE, MANIFEST
 from edgewright.errors import EdgewrightError
+from edgewright.pipeline import is_pipeline
 
 #: What a folder of one bundle may hold; more is no bundle that edgewright made.
 _MOST_FILES = 10_000
@@ -51,7 +54,7 @@ def find_places(folder: Path) -> list[Place]:
         EdgewrightError: E104 where the folder cannot be read.
     """
     try:
-        if (folder / MANIFEST).is_file():
+        if _is_bundle(folder):
             return [Place(folder.resolve().name, 1, "", folder)]
         found = [place for child in _folders(folder) for place in _of_model(child)]
     except OSError as problem:
@@ -75,19 +78,23 @@ def stamp(folder: Path) -> Stamp:
 
 
 def _of_model(folder: Path) -> Iterator[Place]:
-    if (folder / MANIFEST).is_file():
+    if _is_bundle(folder):
         yield Place(folder.name, 1, "", folder)
         return
     for child in _folders(folder):
         if not _is_number(child.name):
-            if (child / MANIFEST).is_file():
+            if _is_bundle(child):
                 yield Place(folder.name, 1, child.name, child)
-        elif (child / MANIFEST).is_file():
+        elif _is_bundle(child):
             yield Place(folder.name, int(child.name), "", child)
         else:
             for variant in _folders(child):
-                if (variant / MANIFEST).is_file():
+                if _is_bundle(variant):
                     yield Place(folder.name, int(child.name), variant.name, variant)
+
+
+def _is_bundle(folder: Path) -> bool:
+    return (folder / MANIFEST).is_file() or is_pipeline(folder)
 
 
 def _folders(folder: Path) -> list[Path]:

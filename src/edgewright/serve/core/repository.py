@@ -18,10 +18,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from edgewright.bundle import EVIDENCE, Bundle
+from edgewright.bundle import EVIDENCE
 from edgewright.errors import EdgewrightError
 from edgewright.serve.core.jobs import RefusalError
 from edgewright.serve.core.log import Log, silent
+from edgewright.serve.core.opening import open_place
 from edgewright.serve.core.options import ModelOptions, chosen_versions, read_options
 from edgewright.serve.core.places import Place, Stamp, find_places, stamp
 from edgewright.serve.core.version import Version
@@ -53,11 +54,18 @@ class Repository:
     """Bundles of several folders, by name and version. Looking one up takes no lock."""
 
     def __init__(
-        self, folders: Sequence[Path], options: ModelOptions, *, private_copies: bool = False, log: Log = silent
+        self,
+        folders: Sequence[Path],
+        options: ModelOptions,
+        *,
+        private_copies: bool = False,
+        allow_hooks: bool = False,
+        log: Log = silent,
     ) -> None:
         self._folders = tuple(folders)
         self._options = options
         self._copies = private_copies
+        self._allow_hooks = allow_hooks
         self._log = log
         self._lock = threading.Lock()  # one change at a time
         self._versions: dict[Key, Version] = {}
@@ -219,10 +227,11 @@ class Repository:
             if self._copies:
                 copy = Path(tempfile.mkdtemp(prefix="edgewright-serve-"))
                 shutil.copytree(place.path, copy / "bundle", ignore=_all_but_files(place.path))
-            bundle = Bundle.open(copy / "bundle" if copy else place.path, warn=False)  # it is logged
-            if bundle.unmet_features:
-                self._log("foreign", model=place.name, reason=f"made for a CPU with {', '.join(bundle.unmet_features)}")
-            version = Version(place.name, place.version, bundle, options, copy)
+            path = copy / "bundle" if copy else place.path
+            opened = open_place(path, place.name, options, allow_hooks=self._allow_hooks, log=self._log)
+            if unmet := opened.bundle.unmet_features:
+                self._log("foreign", model=place.name, reason=f"made for a CPU with {', '.join(unmet)}")
+            version = Version(place.name, place.version, opened, options, copy)
             version.start()
         except (OSError, shutil.Error) as problem:
             _remove(copy)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 from edgewright.errors import EdgewrightError
 from edgewright.model import Arrays
@@ -39,6 +41,16 @@ class Ticket:
         return self.version.cancel(self._job, RefusalError("late", "the request's time was up before its turn came"))
 
     @property
+    def queued_at(self) -> float:
+        """Clock time of its arrival."""
+        return self._job.queued_at
+
+    @property
+    def started_at(self) -> float:
+        """Clock time at which it left the queue; 0.0 before."""
+        return self._job.started_at
+
+    @property
     def waits(self) -> bool:
         """True while the request is in the queue."""
         return self._job.started_at == 0.0
@@ -58,6 +70,7 @@ class Server:
         *,
         watch_s: float | None = None,
         reloads: bool = False,
+        allow_hooks: bool = False,
         log: Log = silent,
     ) -> None:
         """Prepare a server; `start` opens the bundles.
@@ -67,6 +80,7 @@ class Server:
             options: How models are served where their folder's `serve.toml` says nothing else.
             watch_s: Seconds between looks at the folders; None looks once.
             reloads: Whether bundles may be loaded later on, which gives each a private copy of its files.
+            allow_hooks: Whether code that lies in bundles may run.
             log: Told of what happens.
         """
         self._log = log
@@ -78,6 +92,7 @@ class Server:
             [Path(folder) for folder in folders],
             options or ModelOptions(),
             private_copies=reloads or watch_s is not None,
+            allow_hooks=allow_hooks,
             log=log,
         )
 
@@ -118,6 +133,7 @@ class Server:
         version: int | None = None,
         priority: int = 0,
         timeout_s: float | None = None,
+        parameters: Mapping[str, Any] = MappingProxyType({}),
         inline: bool = True,
     ) -> Ticket:
         """Accept a request; its one answer goes to `deliver`, perhaps before this returns.
@@ -129,6 +145,7 @@ class Server:
             version: Which; the newest by default.
             priority: Lower is more urgent.
             timeout_s: Seconds after which the request is not worth running.
+            parameters: The request's own, for hooks.
             inline: Whether a very short run may happen on the calling thread.
 
         Raises:
@@ -140,7 +157,9 @@ class Server:
         while True:
             found = self.repository.get(model, version)
             try:
-                job = found.submit(inputs, deliver, priority=priority, deadline=deadline, inline=inline)
+                job = found.submit(
+                    inputs, deliver, priority=priority, deadline=deadline, parameters=parameters, inline=inline
+                )
                 return Ticket(found, job)
             except RefusalError as refusal:
                 # replaced between the lookup and now: the new version takes it
@@ -156,6 +175,7 @@ class Server:
         version: int | None = None,
         priority: int = 0,
         timeout_s: float | None = None,
+        parameters: Mapping[str, Any] = MappingProxyType({}),
     ) -> Result:
         """The blocking form of `submit`.
 
@@ -163,7 +183,9 @@ class Server:
             RefusalError: Whatever kept it from a result.
         """
         waiter = Waiter()
-        ticket = self.submit(model, inputs, waiter, version=version, priority=priority, timeout_s=timeout_s)
+        ticket = self.submit(
+            model, inputs, waiter, version=version, priority=priority, timeout_s=timeout_s, parameters=parameters
+        )
         answer = waiter.wait(timeout_s)
         if answer is None:
             ticket.expire()  # where it runs already, its result is still waited for

@@ -5,23 +5,23 @@ from __future__ import annotations
 import shutil
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
-from edgewright.bundle import Bundle
 from edgewright.errors import EdgewrightError
-from edgewright.model import Arrays, TensorInfo
+from edgewright.model import Arrays
+from edgewright.rows import SAME_ROWS, dependence, example_inputs
 from edgewright.serve.core import batching
 from edgewright.serve.core.jobs import Answer, Job, RefusalError, Result
+from edgewright.serve.core.opening import Network, Opened
 from edgewright.serve.core.options import ModelOptions
 from edgewright.serve.core.queue import JobQueue
 from edgewright.serve.core.statistics import Run, Statistics
-from edgewright.session import Session
-from edgewright.session import open as open_session
-from edgewright.spec import ImageInput
+from edgewright.serve.hooks.running import HookedSession
 
 #: Types and shapes of inputs that are remembered as fitting the network: the same come again and again.
 _MOST_SIGNATURES = 64
@@ -42,23 +42,27 @@ class Version:
         why_alone: Why they may not although it was asked for, for the log; "" where they may.
     """
 
-    def __init__(self, name: str, number: int, bundle: Bundle, options: ModelOptions, copy: Path | None = None) -> None:
+    def __init__(self, name: str, number: int, opened: Opened, options: ModelOptions, copy: Path | None = None) -> None:
         self.name = name
         self.number = number
-        self.bundle = bundle
+        self.bundle = bundle = opened.bundle
         self.options = options
+        self._open = opened.open
         self.statistics = Statistics()
         self.why_alone = ""
         self._copy = copy  # a private folder that goes with the version
         self._queue = JobQueue(options.queue)
-        self._sessions: list[Session] = []
+        self._sessions: list[Network] = []
         self._threads: list[threading.Thread] = []
         self._busy = threading.Lock()  # of the one session that may also run on a caller's thread
         self._fitting: set[object] = set()
         self._row_s = 0.0  # running mean of the seconds that a row takes; 0.0 before the first
         self._quick_s = 0.0  # the least of late: on a busy machine a short run may take long, and is short all the same
         self.batch = batching.batch_axis(bundle.inputs, bundle.outputs)
-        self._fixed = all(isinstance(size, int) for info in bundle.inputs for size in info.shape[1:])
+        # on the caller's thread a hook could hold up everybody
+        self._fixed = not bundle.hooks and all(
+            isinstance(size, int) for info in bundle.inputs for size in info.shape[1:]
+        )
 
     def start(self) -> None:
         """Open the sessions, run each once, find out whether rows may be batched, and start the threads.
@@ -68,7 +72,7 @@ class Version:
         """
         try:
             for _ in range(self.options.instances):
-                self._sessions.append(open_session(self.bundle, threads=self.options.threads))
+                self._sessions.append(self._open())
             self._warm_up()
         except BaseException:
             self.stop(finish=False)
@@ -87,6 +91,7 @@ class Version:
         *,
         priority: int = 0,
         deadline: float | None = None,
+        parameters: Mapping[str, Any] = MappingProxyType({}),
         inline: bool = True,
     ) -> Job:
         """Check a request and queue it; its one answer goes to `deliver`, before this returns or later.
@@ -96,6 +101,7 @@ class Version:
             deliver: Called once, on any thread.
             priority: Lower is more urgent.
             deadline: Clock time (`time.monotonic`) after which it is not worth running; None is never.
+            parameters: The request's own, for hooks.
             inline: Whether a short run may happen on the calling thread.
 
         Raises:
@@ -103,6 +109,9 @@ class Version:
         """
         try:
             job = self._job(inputs, deliver, priority, deadline)
+            if parameters and self.bundle.hooks:
+                job.parameters = parameters
+                job.key = None if job.key is None else (job.key, repr(sorted(parameters.items())))
             if not (inline and self._run_inline(job)):
                 self._queue.put(job, self._row_s * job.rows / self.options.instances)
         except RefusalError as refusal:
@@ -201,7 +210,7 @@ class Version:
             self._busy.release()
         return True
 
-    def _work(self, session: Session) -> None:
+    def _work(self, session: Network) -> None:
         """What each thread does until the queue is closed and empty."""
         alone = len(self._sessions) == 1
         while True:
@@ -215,13 +224,13 @@ class Version:
                 self._run(session, batch)
             del batch  # its arrays would stay until the next request comes
 
-    def _run(self, session: Session, jobs: list[Job]) -> None:
+    def _run(self, session: Network, jobs: list[Job]) -> None:
         """Run jobs as one batch and answer each; where that fails they run one by one, so that no other one suffers."""
         begun = time.monotonic()
         try:
             inputs = batching.join(jobs)
             joined = time.monotonic()
-            outputs = session.run(inputs, checked=True)
+            outputs = _compute(session, inputs, jobs)
             computed = time.monotonic()
             parts = batching.split(outputs, jobs)
         except Exception as problem:  # a runtime may raise anything; every request still gets its answer
@@ -252,7 +261,7 @@ class Version:
         self._quick_s = min(1.02 * self._quick_s, row_s) if self._quick_s else row_s
 
     def _warm_up(self) -> None:
-        inputs = example_inputs(self.bundle, 0)
+        inputs = self._examples(0)
         certain = all(isinstance(size, int) for info in self.bundle.inputs for size in info.shape[1:])
         try:
             for session in self._sessions:
@@ -260,8 +269,8 @@ class Version:
                 begun = time.monotonic()
                 session.run(inputs)
                 self._learn(time.monotonic() - begun)
-        except EdgewrightError:
-            if certain:  # nothing was guessed about the sizes
+        except (EdgewrightError, RefusalError):
+            if certain and not self.bundle.hooks:  # nothing was guessed about sizes, or about what hooks take
                 raise
             self._row_s = self._quick_s = 0.0
         if self.options.max_batch > 1:
@@ -272,50 +281,32 @@ class Version:
         if self.batch is None:
             self.why_alone = "its batch axis is fixed"
             return
-        first, second = example_inputs(self.bundle, 1), example_inputs(self.bundle, 2)
-        session = self._sessions[0]
         try:
-            alone = [session.run(first), session.run(second)]
-            together = session.run({name: np.concatenate([first[name], second[name]]) for name in first})
-        except EdgewrightError as problem:
+            first, second = self._examples(1), self._examples(2)
+            found = dependence(self._sessions[0].run, first, second)
+        except (EdgewrightError, RefusalError) as problem:
             self.why_alone, self.batch = problem.message, None
             return
-        expected = {
-            name: np.concatenate([part[name] for part in alone]) if alone[0][name].ndim else alone[0][name]
-            for name in alone[0]
-        }
-        found = batching.distance(together, expected)
-        if found > batching.SAME_ROWS:
+        if found > SAME_ROWS:
             self.why_alone = f"its rows depend on each other: together they differ by {found:.1e} from alone"
             self.batch = None
 
-
-def example_inputs(bundle: Bundle, seed: int) -> dict[str, np.ndarray]:
-    """Random inputs of one row for a network; open sizes are 1, those of photos as the Spec says."""
-    random = np.random.default_rng(seed)
-    return {info.name: _example(info, _shape(info, bundle.spec.inputs), random) for info in bundle.inputs}
+    def _examples(self, seed: int) -> dict[str, np.ndarray]:
+        return example_inputs(self.bundle.inputs, self.bundle.spec, seed)
 
 
-def _shape(info: TensorInfo, spec: Mapping[str, Any]) -> tuple[int, ...]:
-    shape = [size if isinstance(size, int) else 1 for size in info.shape]
-    item = spec.get(info.name)
-    if isinstance(item, ImageInput) and len(shape) == 4:
-        axis = 2 if item.layout == "nchw" else 1
-        shape[axis : axis + 2] = item.size
-    return tuple(shape)
-
-
-def _example(info: TensorInfo, shape: tuple[int, ...], random: np.random.Generator) -> np.ndarray:
-    dtype = np.dtype(info.dtype)
-    if dtype.kind == "f":
-        return random.standard_normal(shape).astype(dtype)
-    if dtype.kind == "O":
-        return np.full(shape, "a", object)
-    return random.integers(0, 2, shape).astype(dtype)  # 0 and 1 are in the range of any index or mask
+def _compute(session: Network, inputs: Arrays, jobs: Sequence[Job]) -> Mapping[str, np.ndarray]:
+    """Run a batch; hooks learn what its requests have in common, and when the first of them has no more time."""
+    if isinstance(session, HookedSession):
+        deadlines = [job.deadline for job in jobs if job.deadline is not None]
+        return session.run(inputs, parameters=jobs[0].parameters, deadline=min(deadlines, default=None), checked=True)
+    return session.run(inputs, checked=True)
 
 
 def _failure(problem: Exception) -> RefusalError:
     """The refusal for an exception out of a runtime; E230 is what the caller did wrong."""
+    if isinstance(problem, RefusalError):
+        return problem
     if isinstance(problem, EdgewrightError):
         return RefusalError("invalid" if problem.code == "E230" else "failed", problem.message)
     return RefusalError("failed", f"the runtime failed: {type(problem).__name__}")

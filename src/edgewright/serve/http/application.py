@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import hmac
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import msgspec
@@ -36,6 +37,7 @@ from edgewright.serve.protocol import documents
 from edgewright.serve.protocol.limits import Limits
 from edgewright.serve.protocol.reading import Reader, decode
 from edgewright.serve.protocol.writing import check_wanted, write_response
+from edgewright.serve.tracing import RUNS
 
 T = TypeVar("T")
 #: JSON of this size and more is read and written on another thread: it would hold up everybody else.
@@ -194,10 +196,14 @@ class Application:
         )
         if request.wanted:
             check_wanted(request, version)
-        ticket, outputs = await self._run(transport, name, number, request.inputs, request.priority, request.timeout_s)
+        ticket, outputs = await self._run(
+            transport, name, number, request.inputs, request.priority, request.timeout_s, request.parameters
+        )
         if ticket.version is not version:  # replaced meanwhile
             check_wanted(request, ticket.version)
-        values = sum([array.size for output, array in outputs.items() if not request.wanted.get(output, request.binary)])
+        values = sum(
+            [array.size for output, array in outputs.items() if not request.wanted.get(output, request.binary)]
+        )
         length, content = (
             await asyncio.to_thread(write_response, request, ticket.version, outputs)
             if values * 4 >= _LARGE_BYTES
@@ -210,7 +216,8 @@ class Application:
         )
 
     async def _predict(self, scope: Scope, transport: Transport, room: Room, name: str, number: int | None) -> Response:
-        from edgewright.serve.http import photos  # reading photos takes a while to import, and servers may never need it
+        # reading photos takes a while to import, and servers may never need it
+        from edgewright.serve.http import photos
 
         self._server.repository.get(name, number)
         content = await self._body(scope, transport, room)
@@ -245,10 +252,15 @@ class Application:
         inputs: Arrays,
         priority: int,
         timeout_s: float | None,
+        parameters: Mapping[str, Any] = MappingProxyType({}),
     ) -> tuple[Ticket, Any]:
         """Outputs of a run, awaited; a client that goes away, or whose time is up, takes its request out of the queue."""
         arrival = Arrival()
-        ticket = self._server.submit(name, inputs, arrival, version=number, priority=priority, timeout_s=timeout_s)
+        ticket = self._server.submit(
+            name, inputs, arrival, version=number, priority=priority, timeout_s=timeout_s, parameters=parameters
+        )
+        if (runs := RUNS.get()) is not None:
+            runs.append(ticket)
         if arrival.answer is None:
             loop = asyncio.get_running_loop()
             timer = None if timeout_s is None else loop.call_later(timeout_s, ticket.expire)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgewright import registry
+from edgewright import pipeline, registry
 from edgewright.errors import EdgewrightError
 from edgewright.model import Arrays
 from edgewright.samples import images
@@ -17,6 +17,7 @@ from edgewright.samples.loading import Loader
 from edgewright.serve.core.jobs import RefusalError
 from edgewright.serve.core.version import Version
 from edgewright.serve.protocol.limits import Limits
+from edgewright.spec import ImageInput
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -43,6 +44,9 @@ def prepare(version: Version, content: bytes, limits: Limits) -> Prepared:
     Raises:
         RefusalError: "invalid" for a network that takes no photo, and for what is no photo, or too large a one.
     """
+    if version.bundle.spec.task == pipeline.TASK:
+        picture, size = _decoded(content, limits, None)
+        return Prepared({"photo": np.asarray(picture.convert("RGB"))}, size, picture)
     loader = Loader(version.bundle.spec, version.bundle.inputs)
     try:
         name, item = loader.photo_input()
@@ -51,16 +55,8 @@ def prepare(version: Version, content: bytes, limits: Limits) -> Prepared:
             "invalid",
             f"model `{version.name}` takes no photos: its spec says nothing of one; send tensors to .../infer",
         ) from None
-    try:
-        width, height = images.photo_size(io.BytesIO(content))
-        if width * height > limits.pixels:
-            raise RefusalError(
-                "invalid", f"the photo is {width} x {height}, more than the limit of {limits.pixels} pixels"
-            )
-        picture = images.decode(io.BytesIO(content), item)
-    except BrokenSampleError as problem:
-        raise RefusalError("invalid", f"the photo {problem}") from None
-    return Prepared({name: loader.from_picture(picture, item)}, (width, height), picture)
+    picture, size = _decoded(content, limits, item)
+    return Prepared({name: loader.from_picture(picture, item)}, size, picture)
 
 
 def interpret(version: Version, outputs: Arrays, photo: Prepared) -> Any:
@@ -70,6 +66,8 @@ def interpret(version: Version, outputs: Arrays, photo: Prepared) -> Any:
         RefusalError: "failed" where the outputs do not fit the Spec.
     """
     spec = version.bundle.spec
+    if spec.task == pipeline.TASK:
+        return outputs["result"][0].findings
     try:
         task = registry.get("tasks", spec.task)
         result = task.postprocess(outputs, spec)
@@ -80,7 +78,25 @@ def interpret(version: Version, outputs: Arrays, photo: Prepared) -> Any:
 
 def drawn(version: Version, result: Any, photo: Prepared) -> bytes:
     """The photo with the result on it, as PNG."""
-    task = registry.get("tasks", version.bundle.spec.task)
     stream = io.BytesIO()
-    task.draw(photo.picture.convert("RGB"), result, version.bundle.spec).save(stream, "PNG", compress_level=1)
+    picture = photo.picture.convert("RGB")
+    if version.bundle.spec.task == pipeline.TASK:
+        drawn = result.draw(picture)
+    else:
+        task = registry.get("tasks", version.bundle.spec.task)
+        drawn = task.draw(picture, result, version.bundle.spec)
+    drawn.save(stream, "PNG", compress_level=1)
     return stream.getvalue()
+
+
+def _decoded(content: bytes, limits: Limits, item: ImageInput | None) -> tuple[Image.Image, tuple[int, int]]:
+    """The photo, and its size before it was perhaps made smaller for `item`."""
+    try:
+        width, height = images.photo_size(io.BytesIO(content))
+        if width * height > limits.pixels:
+            raise RefusalError(
+                "invalid", f"the photo is {width} x {height}, more than the limit of {limits.pixels} pixels"
+            )
+        return images.decode(io.BytesIO(content), item), (width, height)
+    except BrokenSampleError as problem:
+        raise RefusalError("invalid", f"the photo {problem}") from None

@@ -13,8 +13,10 @@ from collections.abc import Callable
 from typing import Any
 
 from edgewright.errors import EdgewrightError
+from edgewright.serve.access import Access
 from edgewright.serve.core.log import Log
 from edgewright.serve.http.application import Application
+from edgewright.serve.http.guard import Guard
 
 #: Connections that are served at one time; more wait to be accepted.
 _CONNECTIONS = 1024
@@ -40,10 +42,11 @@ def check_port(host: str, port: int) -> None:
 
 
 def run(
-    application: Application,
+    application: Application | Guard,
     *,
     host: str,
     port: int,
+    access: Access,
     stop: Callable[[], None],
     log: Log,
     drain_s: float,
@@ -54,26 +57,34 @@ def run(
         application: What answers.
         host: Address to listen at.
         port: And port.
+        access: With TLS or without.
         stop: Called on a thread once no more should be accepted; returns when what was accepted is done.
         log: Told of start and end.
         drain_s: Seconds that answers may still take to be sent.
     """
     import uvloop
 
-    uvloop.run(_serve(application, host, port, stop, log, drain_s))
+    uvloop.run(_serve(application, host, port, access, stop, log, drain_s))
 
 
 async def _serve(
-    application: Application, host: str, port: int, stop: Callable[[], None], log: Log, drain_s: float
+    application: Application | Guard,
+    host: str,
+    port: int,
+    access: Access,
+    stop: Callable[[], None],
+    log: Log,
+    drain_s: float,
 ) -> None:
-    server = _granian(application, host, port)
+    server = _granian(application, host, port, access)
     asked = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, asked.set)
     serving = loop.create_task(server.serve())
     waiting = loop.create_task(asked.wait())
-    log("listening", address=f"http://{host}:{port}", docs=f"http://{host}:{port}/docs")
+    address = f"{'https' if access.tls_cert else 'http'}://{host}:{port}"
+    log("listening", address=address, docs=f"{address}/docs")
     await asyncio.wait([serving, waiting], return_when=asyncio.FIRST_COMPLETED)
     if not serving.done():
         log("draining", active=application.active)
@@ -87,7 +98,7 @@ async def _serve(
     log("stopped")
 
 
-def _granian(application: Application, host: str, port: int) -> Any:
+def _granian(application: Application | Guard, host: str, port: int, access: Access) -> Any:
     from granian.constants import HTTPModes, Interfaces
     from granian.http import HTTP1Settings
     from granian.server.embed import Server
@@ -103,4 +114,6 @@ def _granian(application: Application, host: str, port: int) -> Any:
         backlog=_CONNECTIONS,
         backpressure=_CONNECTIONS,
         log_enabled=False,
+        ssl_cert=access.tls_cert,
+        ssl_key=access.tls_key,
     )

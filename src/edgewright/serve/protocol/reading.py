@@ -24,6 +24,8 @@ _NOT_OFFERED = {
     "shared_memory_region": "shared memory",
     "classification": "classification on the server: POST .../predict gives classes",
 }
+#: Parameters of the protocol itself; others are for hooks.
+_KNOWN = frozenset({*_NOT_OFFERED, "sequence_start", "sequence_end", "binary_data_output", "priority", "timeout"})
 _LARGEST_PRIORITY = 2**31
 _LONGEST_TIMEOUT_S = 86400.0
 
@@ -58,6 +60,7 @@ class InferRequest(NamedTuple):
         binary: Whether outputs that are not named come in binary.
         priority: Lower is more urgent; 0 is usual.
         timeout_s: Seconds after which it is not worth running.
+        parameters: Those that the protocol does not know, for hooks.
     """
 
     inputs: Arrays
@@ -66,6 +69,7 @@ class InferRequest(NamedTuple):
     binary: bool = False
     priority: int = 0
     timeout_s: float | None = None
+    parameters: Mapping[str, Any] = MappingProxyType({})
 
 
 _decoder = msgspec.json.Decoder(_Request)
@@ -115,7 +119,9 @@ class Reader:
 
     def _remember(self, head: bytes, request: InferRequest, size: int) -> None:
         """Keep the plan of a request that was read, if all that it holds are numbers in binary."""
-        plain = [(name, array.dtype, array.shape) for name, array in request.inputs.items() if array.dtype.kind in "fiu"]
+        plain = [
+            (name, array.dtype, array.shape) for name, array in request.inputs.items() if array.dtype.kind in "fiu"
+        ]
         starts = itertools.accumulate((math.prod(shape) * dtype.itemsize for _, dtype, shape in plain), initial=0)
         tensors = tuple((*tensor, start) for tensor, start in zip(plain, starts, strict=False))
         if len(plain) < len(request.inputs) or sum(array.nbytes for array in request.inputs.values()) != size:
@@ -157,6 +163,7 @@ def read_request(body: bytes, header_length: int | None, limits: Limits) -> Infe
         binary=binary,
         priority=int(_number(parameters, "priority", 0, _LARGEST_PRIORITY) or 0),
         timeout_s=_timeout(parameters),
+        parameters={name: value for name, value in parameters.items() if name not in _KNOWN},
     )
 
 

@@ -1,0 +1,1 @@
+"""Commands that begin with `edgewright serve WORD`; each module holds one, as the object `command`."""

@@ -1,0 +1,64 @@
+"""Configuration for HAProxy: least connections, health checks, and a second node for a request whose first one failed.
+
+Source: docs.haproxy.org, "Configuration Manual" 2.6: retry-on, observe, http-check.
+"""
+
+from __future__ import annotations
+
+from edgewright.serve.fleet.nodes import Node, Pool
+
+#: A request that fits is kept until it is answered, and can go to another node; 224 x 224 x 3 floats are 600 KiB.
+_BUFFER_BYTES = 2**20
+#: Connections at one time. Each may take two buffers.
+_CONNECTIONS = 512
+
+_TEMPLATE = """\
+# haproxy -f FILE -db
+global
+    maxconn {connections}
+    tune.bufsize {buffer}
+
+defaults
+    mode http
+    timeout connect 500ms
+    timeout client 60s
+    timeout http-request 10s
+    timeout queue {half_ms}ms
+    # half the time that a request may take: a node that stalls leaves the other half to another one
+    timeout server {half_ms}ms
+    option redispatch 1
+    retries 2
+    # a run changes nothing, so that it may be asked of another node whatever became of the first
+    retry-on conn-failure empty-response response-timeout 503
+
+frontend clients
+    bind {listen}
+    # one node's models are not everybody's: what changes a server is asked of that server
+    http-request deny if {{ path_beg /v2/repository/ }}
+    default_backend nodes
+
+backend nodes
+    balance leastconn
+    option httpchk
+    http-check send meth GET uri /v2/health/ready
+    http-check expect status 200
+    timeout check 400ms
+    # connections that fail take a node out at once, a stalled one goes with its second check; what it was asked then is
+    # asked of another node once its half of the time is over
+    default-server check inter 500ms fastinter 200ms fall 2 rise 1 observe layer4 error-limit 2 on-error mark-down \
+init-addr last,libc,none
+{servers}
+"""
+
+
+def haproxy(pool: Pool, listen: Node) -> str:
+    """The configuration file, HTTP only."""
+    assert not pool.grpc, "gRPC goes through Envoy"
+    servers = "\n".join(f"    server node{number} {node}" for number, node in enumerate(pool.nodes, 1))
+    return _TEMPLATE.format(
+        connections=_CONNECTIONS,
+        buffer=_BUFFER_BYTES,
+        half_ms=max(1, round(pool.timeout_s * 500)),
+        listen=listen,
+        servers=servers,
+    )
