@@ -292,3 +292,15 @@ def test_without_shortcuts_signs_go_from_layer_to_layer(tmp_path: Path) -> None:
     x = np.random.default_rng(0).standard_normal((1, 3, 32, 32)).astype(np.float32)
     wanted, made = run(model, x, ("scores",)), run(small, x, ("scores",))
     np.testing.assert_array_equal(made["scores"], wanted["scores"])
+
+
+def test_thresholds_that_make_channels_of_one_are_left() -> None:
+    """A comparison may broadcast one channel to several: PackSigns does not."""
+    model = model_of(
+        "a = Less(x, t) b = Where(a, minus, plus) y = Gemm<transB = 1>(b, w)",
+        {"t": np.arange(6, dtype=np.float32), "w": np.ones((3, 6), np.float32)},
+        x="N, 1",
+    )
+    small = lowered(model)
+    assert operators(small) == operators(model)
+    assert "not as many channels" in left(model)[0]
