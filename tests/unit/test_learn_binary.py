@@ -14,7 +14,7 @@ from edgewright.learn.binary.deployed import deployed  # noqa: E402
 from edgewright.learn.binary.imitation import imitation  # noqa: E402
 from edgewright.learn.binary.layers import BinaryConv2d, BinaryLinear, RPReLU  # noqa: E402
 from edgewright.learn.binary.method import METHODS, Method, method  # noqa: E402
-from edgewright.learn.binary.networks import NETWORKS, resnet18, resnet20, vgg_small  # noqa: E402
+from edgewright.learn.binary.networks import NETWORKS, Pair, resnet18, resnet20, vgg_small  # noqa: E402
 from edgewright.learn.binary.schedule import EdeSchedule  # noqa: E402
 from edgewright.learn.binary.signs import sign  # noqa: E402
 from edgewright.learn.binary.weights import binarize  # noqa: E402
@@ -234,6 +234,10 @@ def test_networks_have_the_published_layers() -> None:
     assert count(vgg_small(width=8)) == 5
     weights = sum(parameter.numel() for parameter in resnet20().parameters() if parameter.ndim == 4)
     assert weights == 3 * 16 * 9 + 6 * 16 * 16 * 9 + 16 * 32 * 9 + 5 * 32 * 32 * 9 + 32 * 64 * 9 + 5 * 64 * 64 * 9
+    plain = resnet20(depth=14, method=Method(shortcuts=False))
+    assert count(plain) == count(resnet20(depth=14)) == 12
+    assert sum(isinstance(module, Pair) for module in plain.modules()) == 6
+    assert plain(torch.zeros(2, 3, 32, 32)).shape == (2, 10)
     assert vgg_small(width=8)(torch.zeros(2, 3, 32, 32)).shape == (2, 10)
     assert resnet18(7, large=True)(torch.zeros(2, 3, 64, 64)).shape == (2, 7)
 
