@@ -14,7 +14,7 @@ from edgewright.learn.binary.deployed import deployed  # noqa: E402
 from edgewright.learn.binary.imitation import imitation  # noqa: E402
 from edgewright.learn.binary.layers import BinaryConv2d, BinaryLinear, RPReLU  # noqa: E402
 from edgewright.learn.binary.method import METHODS, Method, method  # noqa: E402
-from edgewright.learn.binary.networks import NETWORKS, resnet18, resnet20, vgg_small  # noqa: E402
+from edgewright.learn.binary.networks import NETWORKS, Pair, resnet18, resnet20, vgg_small  # noqa: E402
 from edgewright.learn.binary.schedule import EdeSchedule  # noqa: E402
 from edgewright.learn.binary.signs import sign  # noqa: E402
 from edgewright.learn.binary.weights import binarize  # noqa: E402
@@ -73,6 +73,21 @@ def test_a_threshold_learns_the_other_way_round_for_each_channel() -> None:
     sign(x, threshold=threshold).sum().backward()
     assert x.grad.flatten().tolist() == [1, 0]
     assert threshold.grad.flatten().tolist() == [-1, 0]
+
+
+def test_operators_of_a_graph_measure_in_units_of_the_spread(tolerance: Tolerance) -> None:
+    from edgewright.learn.binary.operators import learnt_signs, learnt_weights, values
+
+    x = torch.tensor([[[[3.0]], [[1.0]]]], requires_grad=True)
+    threshold, spread = torch.tensor([1.0, 1.0], requires_grad=True), torch.tensor([4.0, 1.0])
+    made = learnt_signs(x, threshold, spread, torch.tensor([0.5, 2.0]))
+    assert made.flatten().tolist() == [1, 1]  # the second is a tie
+    made.sum().backward()
+    wanted = [2 * 0.5 * (1 - math.tanh(0.5 * u) ** 2) / unit for u, unit in ((0.5, 4), (0, 1))]
+    np.testing.assert_allclose(x.grad.flatten(), wanted, rtol=tolerance["float32"]["rtol"])
+    np.testing.assert_allclose(threshold.grad, np.negative(wanted), rtol=tolerance["float32"]["rtol"])
+    weight = torch.randn(3, 2, 2, 2)
+    np.testing.assert_array_equal(learnt_weights(weight, torch.ones(2)), values(weight.numpy()))
 
 
 # --- weights ----------------------------------------------------------------------------------------------------------
@@ -219,6 +234,10 @@ def test_networks_have_the_published_layers() -> None:
     assert count(vgg_small(width=8)) == 5
     weights = sum(parameter.numel() for parameter in resnet20().parameters() if parameter.ndim == 4)
     assert weights == 3 * 16 * 9 + 6 * 16 * 16 * 9 + 16 * 32 * 9 + 5 * 32 * 32 * 9 + 32 * 64 * 9 + 5 * 64 * 64 * 9
+    plain = resnet20(depth=14, method=Method(shortcuts=False))
+    assert count(plain) == count(resnet20(depth=14)) == 12
+    assert sum(isinstance(module, Pair) for module in plain.modules()) == 6
+    assert plain(torch.zeros(2, 3, 32, 32)).shape == (2, 10)
     assert vgg_small(width=8)(torch.zeros(2, 3, 32, 32)).shape == (2, 10)
     assert resnet18(7, large=True)(torch.zeros(2, 3, 64, 64)).shape == (2, 7)
 

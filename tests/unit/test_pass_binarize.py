@@ -21,7 +21,7 @@ from edgewright.passes import binarize  # noqa: E402
 from edgewright.passes.binarize._statistics import Moments  # noqa: E402
 from edgewright.recipe import Recipe  # noqa: E402
 
-QUICK: dict[str, Any] = {"steps": 60, "batch": 8, "evaluations": 3, "least_products": 16, "rate": 0.005}
+QUICK: dict[str, Any] = {"steps": 40, "batch": 8, "evaluations": 3, "least_products": 16, "rate": 0.005}
 #: A convolution with a stride, and a linear layer whose weights lie the other way round; no way around either.
 BODY = """a = Conv<pads = [1, 1, 1, 1]>(x, w1, b1)
     b = Relu(a)

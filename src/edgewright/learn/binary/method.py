@@ -26,6 +26,7 @@ class Method:
         gradient: The same for activations.
         thresholds: Activations are compared with a learnt number for each channel (RSign), not with 0.
         activation: What follows a layer in the networks of this package.
+        shortcuts: In residual networks, one around every convolution (Bi-Real), not around every two.
         pad_value: The sign that stands in the padding, +1 or -1.
     """
 
@@ -34,6 +35,7 @@ class Method:
     gradient: Estimator = "ede"
     thresholds: bool = False
     activation: Literal["hardtanh", "rprelu", "none"] = "hardtanh"
+    shortcuts: bool = True
     pad_value: int = 1
 
     def __post_init__(self) -> None:

@@ -1,8 +1,9 @@
 """Binary ResNet-20, ResNet-18 and VGG-small: the first and the last layer are float, all others binary.
 
-A shortcut runs around every binary convolution of the ResNets (Liu et al. 2018, "Bi-Real Net", section 3.1). Where a
-stage begins it skips every other pixel and fills missing channels with zeros (ResNet-20), or is an average pool and a
-float 1 x 1 convolution (ResNet-18). A batch norm stands before ResNet-20's classifier.
+A shortcut runs around every binary convolution of the ResNets (Liu et al. 2018, "Bi-Real Net", section 3.1), or around every
+two where the method says so. Where a stage begins it skips every other pixel and fills missing channels with zeros
+(ResNet-20), or is an average pool and a float 1 x 1 convolution (ResNet-18). A batch norm stands before ResNet-20's
+classifier.
 Source: Qin et al. 2020, "Forward and Backward Information Retention", section 4, and the authors' networks.
 """
 
@@ -34,27 +35,45 @@ class _Thinned(nn.Module):  # type: ignore[misc]  # torch is not typed for us
 
 
 class Unit(nn.Module):  # type: ignore[misc]  # torch is not typed for us
-    """activation(norm(3 x 3 binary convolution) + shortcut)."""
+    """activation(norm(3 x 3 binary convolution) + what leads around it, if anything)."""
 
-    def __init__(self, channels: int, filters: int, stride: int, method: Method, *, thinned: bool) -> None:
+    def __init__(self, channels: int, filters: int, stride: int, method: Method, shortcut: nn.Module | None) -> None:
         super().__init__()
         self.conv = BinaryConv2d(channels, filters, 3, stride=stride, padding=1, method=method)
         self.norm = nn.BatchNorm2d(filters)
-        self.shortcut: nn.Module = nn.Identity()
-        if stride != 1 or channels != filters:
-            self.shortcut = (
-                _Thinned(channels)
-                if thinned
-                else nn.Sequential(
-                    nn.AvgPool2d(stride), nn.Conv2d(channels, filters, 1, bias=False), nn.BatchNorm2d(filters)
-                )
-            )
+        self.shortcut = shortcut
         self.activate = _activation(filters, method)
+
+    def forward(self, x: Tensor, around: Tensor | None = None) -> Tensor:
+        """f32[N, C, H, W] -> f32[N, M, H / stride, W / stride]; `around` is added where the unit has no shortcut."""
+        y = self.norm(self.conv(x))
+        if self.shortcut is not None:
+            around = self.shortcut(x)
+        made: Tensor = self.activate(y if around is None else y + around)
+        return made
+
+
+class Pair(nn.Module):  # type: ignore[misc]  # torch is not typed for us
+    """Two units with one shortcut around both, as in float residual networks."""
+
+    def __init__(self, channels: int, filters: int, stride: int, method: Method, shortcut: nn.Module) -> None:
+        super().__init__()
+        self.first = Unit(channels, filters, stride, method, None)
+        self.second = Unit(filters, filters, 1, method, None)
+        self.shortcut = shortcut
 
     def forward(self, x: Tensor) -> Tensor:
         """f32[N, C, H, W] -> f32[N, M, H / stride, W / stride]."""
-        y: Tensor = self.activate(self.norm(self.conv(x)) + self.shortcut(x))
+        y: Tensor = self.second(self.first(x), self.shortcut(x))
         return y
+
+
+def _shortcut(channels: int, filters: int, stride: int, *, thinned: bool) -> nn.Module:
+    if stride == 1 and channels == filters:
+        return nn.Identity()
+    if thinned:
+        return _Thinned(channels)
+    return nn.Sequential(nn.AvgPool2d(stride), nn.Conv2d(channels, filters, 1, bias=False), nn.BatchNorm2d(filters))
 
 
 def _activation(channels: int, method: Method) -> nn.Module:
@@ -63,11 +82,18 @@ def _activation(channels: int, method: Method) -> nn.Module:
     return nn.Hardtanh() if method.activation == "hardtanh" else nn.Identity()
 
 
-def _stages(widths: tuple[int, ...], units: int, method: Method, *, thinned: bool) -> nn.Sequential:
-    made, before = [], widths[0]
+def _stages(widths: tuple[int, ...], pairs: int, method: Method, *, thinned: bool) -> nn.Sequential:
+    """`pairs` of convolutions in each stage; all stages but the first begin with a stride."""
+    made: list[nn.Module] = []
+    before = widths[0]
     for stage, width in enumerate(widths):
-        for number in range(units):
-            made.append(Unit(before, width, 2 if stage and not number else 1, method, thinned=thinned))
+        for number in range(pairs):
+            stride = 2 if stage and not number else 1
+            around = _shortcut(before, width, stride, thinned=thinned)
+            if method.shortcuts:
+                made += [Unit(before, width, stride, method, around), Unit(width, width, 1, method, nn.Identity())]
+            else:
+                made.append(Pair(before, width, stride, method, around))
             before = width
     return nn.Sequential(*made)
 
@@ -95,7 +121,7 @@ def resnet20(classes: int = 10, *, depth: int = 20, method: Method = _IRNET) -> 
         raise EdgewrightError("E103", f"depth is {depth}, but must be 6 n + 2, such as 20 or 32")
     stem = nn.Sequential(nn.Conv2d(3, 16, 3, padding=1, bias=False), nn.BatchNorm2d(16), _activation(16, method))
     head = nn.Sequential(nn.BatchNorm1d(64), nn.Linear(64, classes))
-    return ResNet(stem, _stages((16, 32, 64), (depth - 2) // 3, method, thinned=True), head)
+    return ResNet(stem, _stages((16, 32, 64), (depth - 2) // 6, method, thinned=True), head)
 
 
 def resnet18(classes: int = 10, *, large: bool = False, method: Method = _IRNET) -> nn.Module:
@@ -105,7 +131,7 @@ def resnet18(classes: int = 10, *, large: bool = False, method: Method = _IRNET)
     else:
         first = [nn.Conv2d(3, 64, 3, padding=1, bias=False), nn.BatchNorm2d(64)]
     stem = nn.Sequential(*first, _activation(64, method))
-    return ResNet(stem, _stages((64, 128, 256, 512), 4, method, thinned=False), nn.Linear(512, classes))
+    return ResNet(stem, _stages((64, 128, 256, 512), 2, method, thinned=False), nn.Linear(512, classes))
 
 
 class VggSmall(nn.Module):  # type: ignore[misc]  # torch is not typed for us

@@ -24,7 +24,7 @@ from edgewright.graph.naming import by_reason, shown
 from edgewright.ops import DOMAIN, functions
 from edgewright.ops.packing import bytes_for, pack_bits
 from edgewright.passes.lower_binary._chain import Chain, affine, chain_of, thresholds
-from edgewright.passes.lower_binary._layers import Layer, Signs, layer_of, readers, refused, signs_of
+from edgewright.passes.lower_binary._layers import Layer, Signs, layer_of, readers, signs_of
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -84,7 +84,7 @@ def apply(ir_model: ir.Model, config: Config, context: Context) -> dict[str, Any
 
 def _lower(layer: Layer, layers: dict[ir.Node, Layer], work: _Work) -> None:
     chain = chain_of(layer)
-    signs = _signs_after(chain, layers)
+    signs = _signs_after(layer, chain, layers)
     rule = None if signs is None else thresholds(layer, chain, signs)
     if signs is not None and rule is not None:
         _to_signs(layer, signs, rule, work)
@@ -92,12 +92,13 @@ def _lower(layer: Layer, layers: dict[ir.Node, Layer], work: _Work) -> None:
         _to_floats(layer, chain, work)
 
 
-def _signs_after(chain: Chain, layers: dict[ir.Node, Layer]) -> Signs | None:
+def _signs_after(layer: Layer, chain: Chain, layers: dict[ir.Node, Layer]) -> Signs | None:
     """The signs that the chain ends in, where nothing but binary layers reads them."""
     signs = signs_of(chain.end)
-    if signs is None or any(node not in layers or refused(layers[node], signs) for node in readers(signs.value)):
+    if signs is None or len(signs.threshold) not in (1, layer.filters):
         return None
-    return signs
+    multiplied = all(node in layers and layers[node].signs.value is signs.value for node in readers(signs.value))
+    return signs if multiplied else None
 
 
 def _to_signs(layer: Layer, signs: Signs, rule: tuple[np.ndarray, np.ndarray], work: _Work) -> None:
@@ -146,7 +147,7 @@ def _packed(layer: Layer, work: _Work) -> ir.Value:
     signs = layer.signs
     if signs.value not in work.packed:
         name = f"{signs.value.name}:bits"
-        threshold = _constant(layer, f"{signs.value.name}:threshold", signs.vector(layer.channels), work)
+        threshold = _constant(layer, f"{signs.value.name}:threshold", signs.threshold, work)
         output = ir.Value(name=work.names.fresh(name))
         _typed_bits(output, signs.value, layer.channels)
         node = ir.node(

@@ -40,11 +40,6 @@ class Signs:
         assert source is not None
         return source
 
-    def vector(self, channels: int) -> np.ndarray:
-        """The threshold as `PackSigns` takes it: one for all channels, or one for each."""
-        assert len(self.threshold) in (1, channels)
-        return self.threshold
-
 
 @dataclass(frozen=True, eq=False)
 class Layer:
@@ -142,11 +137,6 @@ def readers(value: ir.Value) -> Iterator[ir.Node]:
             yield use.node
 
 
-def refused(layer: Layer, signs: Signs) -> bool:
-    """True where the layer does not read these signs as what it multiplies."""
-    return layer.signs.value is not signs.value
-
-
 def layer_of(node: ir.Node) -> Layer | str | None:
     """The binary layer that `node` is; why it is none although it reads signs; None for everything else."""
     if not is_standard(node, "Conv", "Gemm", "MatMul"):
@@ -169,8 +159,8 @@ def layer_of(node: ir.Node) -> Layer | str | None:
     magnitude = np.abs(filters.reshape(len(filters), -1))
     if not (magnitude == magnitude[:, :1]).all() or not (magnitude[:, 0] > 0).all():
         return "its weights have several absolute values in a filter"
-    if len(signs.threshold) not in (1, channels):
-        return "its signs come from as many thresholds as it has no channels"
+    if len(signs.threshold) not in (1, channels) or signs.source.shape is None or signs.source.shape[1] != channels:
+        return "what it compares has not as many channels as it multiplies"
     bias = _bias(node, len(filters))
     if isinstance(bias, str):
         return bias
