@@ -1,20 +1,25 @@
-"""serve: bundles behind the Open Inference Protocol, by a core that knows no transport and HTTP over it.
+"""serve: bundles behind the Open Inference Protocol, by a core that knows no transport, with HTTP and gRPC over it.
 
     ew.serve(["out/"], http=8000)                          # until SIGTERM or Ctrl-C
     server = ew.Server(["out/"]); server.start()           # without a transport
 
-`core` queues, batches, reloads and counts; `protocol` turns bytes into requests and back; `http` carries them.
+`core` queues, batches, reloads and counts; `protocol` turns bytes into requests and back; `http` and `grpc` carry them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from edgewright.errors import EdgewrightError
 from edgewright.serve.core.log import Log, silent
 from edgewright.serve.core.options import ModelOptions
 from edgewright.serve.core.server import Server
+
+if TYPE_CHECKING:
+    from edgewright.serve.protocol.limits import Limits
 
 __all__ = ["EXTRA", "ModelOptions", "Server", "serve"]
 
@@ -28,6 +33,7 @@ def serve(
     options: ModelOptions | None = None,
     *,
     http: int = 8000,
+    grpc: int | None = None,
     host: str = "127.0.0.1",
     watch_s: float | None = None,
     admin_token: str | None = None,
@@ -41,6 +47,7 @@ def serve(
         folders: Bundles, or folders of them (`core/places.py` says how they may lie).
         options: How models are served, where a folder's `serve.toml` says nothing else.
         http: Port.
+        grpc: Port of the same over gRPC; None is without.
         host: Address to listen at; by default only this machine reaches it.
         watch_s: Seconds between looks at the folders, to reload what has changed; None looks once.
         admin_token: Whoever sends it may load and unload models; None lets nobody.
@@ -62,7 +69,9 @@ def serve(
 
     if not 1 <= max_body_mib <= 2**14:
         raise EdgewrightError("E103", f"`max_body_mib` is {max_body_mib}, but must be 1 to {2**14}")
-    check_port(host, http)
+    check_port(host, http, "--http")
+    if grpc is not None:
+        check_port(host, grpc, "--grpc")
     server = Server(folders, options, watch_s=watch_s, reloads=admin_token is not None, log=log)
     server.start()
     if host not in _LOOPBACK:
@@ -70,17 +79,20 @@ def serve(
     largest = max_body_mib * MIB
     limits = Limits(body_bytes=largest, bodies_bytes=max(8 * largest, Limits.bodies_bytes))
     stop = _once(lambda: log("drained", finished=server.drain(drain_s)))
+    application = Application(server, limits, token=admin_token, log=log)
     try:
-        run(
-            Application(server, limits, token=admin_token, log=log),
-            host=host,
-            port=http,
-            stop=stop,
-            log=log,
-            drain_s=drain_s,
-        )
+        with _over_grpc(server, limits, host, grpc, admin_token, log, drain_s) if grpc else nullcontext():
+            run(application, host=host, port=http, stop=stop, log=log, drain_s=drain_s)
     finally:
         stop()
+
+
+def _over_grpc(
+    server: Server, limits: Limits, host: str, port: int, token: str | None, log: Log, drain_s: float
+) -> AbstractContextManager[int]:
+    from edgewright.serve.grpc.running import running  # grpcio takes a while to import
+
+    return running(server, limits, host=host, port=port, token=token, log=log, drain_s=drain_s)
 
 
 def _once(work: Callable[[], None]) -> Callable[[], None]:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
 
 from edgewright.errors import EdgewrightError
 from edgewright.model import Arrays
@@ -42,6 +45,13 @@ class Ticket:
     def waits(self) -> bool:
         """True while the request is in the queue."""
         return self._job.started_at == 0.0
+
+
+class Ran(NamedTuple):
+    """Outputs by ONNX name, and what gave them."""
+
+    version: Version
+    outputs: Mapping[str, np.ndarray]
 
 
 class Server:
@@ -119,6 +129,7 @@ class Server:
         priority: int = 0,
         timeout_s: float | None = None,
         inline: bool = True,
+        blocking: bool = False,
     ) -> Ticket:
         """Accept a request; its one answer goes to `deliver`, perhaps before this returns.
 
@@ -130,6 +141,7 @@ class Server:
             priority: Lower is more urgent.
             timeout_s: Seconds after which the request is not worth running.
             inline: Whether a very short run may happen on the calling thread.
+            blocking: Whether a long one may as well: the caller has nothing to do but to wait for it.
 
         Raises:
             RefusalError: It is not accepted, in which case `deliver` is never called.
@@ -140,7 +152,9 @@ class Server:
         while True:
             found = self.repository.get(model, version)
             try:
-                job = found.submit(inputs, deliver, priority=priority, deadline=deadline, inline=inline)
+                job = found.submit(
+                    inputs, deliver, priority=priority, deadline=deadline, inline=inline, blocking=blocking
+                )
                 return Ticket(found, job)
             except RefusalError as refusal:
                 # replaced between the lookup and now: the new version takes it
@@ -162,14 +176,43 @@ class Server:
         Raises:
             RefusalError: Whatever kept it from a result.
         """
+        return Result(self.run(model, inputs, version=version, priority=priority, timeout_s=timeout_s).outputs)
+
+    def run(
+        self,
+        model: str,
+        inputs: Arrays,
+        *,
+        version: int | None = None,
+        priority: int = 0,
+        timeout_s: float | None = None,
+        watch: Callable[[Ticket], None] | None = None,
+    ) -> Ran:
+        """As `infer`, for who wants to know more of it.
+
+        Args:
+            model: Name, perhaps with a variant.
+            inputs: Arrays by ONNX name.
+            version: Which; the newest by default.
+            priority: Lower is more urgent.
+            timeout_s: Seconds after which the request is not worth running.
+            watch: Given the ticket before anything is waited for: who wants to cancel from elsewhere needs it.
+
+        Raises:
+            RefusalError: Whatever kept it from a result.
+        """
         waiter = Waiter()
-        ticket = self.submit(model, inputs, waiter, version=version, priority=priority, timeout_s=timeout_s)
+        ticket = self.submit(
+            model, inputs, waiter, version=version, priority=priority, timeout_s=timeout_s, blocking=True
+        )
+        if watch is not None:
+            watch(ticket)
         answer = waiter.wait(timeout_s)
         if answer is None:
             ticket.expire()  # where it runs already, its result is still waited for
             answer = waiter.wait()
         if isinstance(answer, Result):
-            return answer
+            return Ran(ticket.version, answer.outputs)
         assert answer is not None
         raise answer
 

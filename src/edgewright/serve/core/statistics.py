@@ -115,7 +115,9 @@ class Statistics:
         with self._lock:
             self._count()
             failed = sum(self.refused.values())
-            stages = {name: {"count": self._requests, "ns": int(part.sum_s * 1e9)} for name, part in self._stages.items()}
+            stages = {
+                name: {"count": self._requests, "ns": int(part.sum_s * 1e9)} for name, part in self._stages.items()
+            }
             batches = [
                 {"batch_size": size, "compute_infer": {"count": count, "ns": ns}}
                 for size, (count, ns) in sorted(self._batches.items())

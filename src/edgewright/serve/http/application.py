@@ -197,7 +197,9 @@ class Application:
         ticket, outputs = await self._run(transport, name, number, request.inputs, request.priority, request.timeout_s)
         if ticket.version is not version:  # replaced meanwhile
             check_wanted(request, ticket.version)
-        values = sum([array.size for output, array in outputs.items() if not request.wanted.get(output, request.binary)])
+        values = sum(
+            [array.size for output, array in outputs.items() if not request.wanted.get(output, request.binary)]
+        )
         length, content = (
             await asyncio.to_thread(write_response, request, ticket.version, outputs)
             if values * 4 >= _LARGE_BYTES
@@ -210,7 +212,9 @@ class Application:
         )
 
     async def _predict(self, scope: Scope, transport: Transport, room: Room, name: str, number: int | None) -> Response:
-        from edgewright.serve.http import photos  # reading photos takes a while to import, and servers may never need it
+        from edgewright.serve.http import (
+            photos,
+        )  # reading photos takes a while to import, and servers may never need it
 
         self._server.repository.get(name, number)
         content = await self._body(scope, transport, room)
