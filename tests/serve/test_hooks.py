@@ -179,7 +179,7 @@ def test_too_many_hooks_that_hang_are_refused_instead_of_piling_up(hooked: Any) 
     source = "import time\ndef preprocess(x, nap=0, **kw):\n    time.sleep(nap)\n    return x\n"
     server = hooked("same", source, options=ModelOptions(hook_s=0.02))
     before = threading.active_count()
-    reasons = [refused(server, {"x": X}, parameters={"nap": 3}).reason for _ in range(12)]
+    reasons = [refused(server, {"x": X}, parameters={"nap": 60}).reason for _ in range(12)]
     assert reasons == ["late"] * 8 + ["failed"] * 4
     assert threading.active_count() <= before + 8
 

@@ -1,14 +1,15 @@
-"""serve: bundles behind the Open Inference Protocol, by a core that knows no transport and HTTP over it.
+"""serve: bundles behind the Open Inference Protocol, by a core that knows no transport, with HTTP and gRPC over it.
 
     ew.serve(["out/"], http=8000)                          # until SIGTERM or Ctrl-C
     server = ew.Server(["out/"]); server.start()           # without a transport
 
-`core` queues, batches, reloads and counts; `protocol` turns bytes into requests and back; `http` carries them.
+`core` queues, batches, reloads and counts; `protocol` turns bytes into requests and back; `http` and `grpc` carry them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +37,7 @@ def serve(
     options: ModelOptions | None = None,
     *,
     http: int = 8000,
+    grpc: int | None = None,
     host: str = "127.0.0.1",
     watch_s: float | None = None,
     admin_token: str | None = None,
@@ -53,6 +55,7 @@ def serve(
         folders: Bundles, or folders of them (`core/places.py` says how they may lie).
         options: How models are served, where a folder's `serve.toml` says nothing else.
         http: Port.
+        grpc: Port of the same over gRPC; None is without.
         host: Address to listen at; by default only this machine reaches it.
         watch_s: Seconds between looks at the folders, to reload what has changed; None looks once.
         admin_token: Whoever sends it may load and unload models; None lets nobody.
@@ -75,7 +78,9 @@ def serve(
     from edgewright.serve.http.running import check_port, run
 
     limits, access = _limits(max_body_mib), access or Access()
-    check_port(host, http)
+    check_port(host, http, "--http")
+    if grpc is not None:
+        check_port(host, grpc, "--grpc")
     access.check_tls()
     provider = otlp() if trace else None
     reloads = admin_token is not None
@@ -84,8 +89,10 @@ def serve(
     _tell_who_reaches(host, access, log)
     application = _application(server, limits, access, admin_token, log, log_requests, provider)
     stop = _once(lambda: log("drained", finished=server.drain(drain_s)))
+    calls = nullcontext() if grpc is None else _over_grpc(server, limits, host, grpc, access, admin_token, log, drain_s)
     try:
-        run(application, host=host, port=http, access=access, stop=stop, log=log, drain_s=drain_s)
+        with calls:
+            run(application, host=host, port=http, access=access, stop=stop, log=log, drain_s=drain_s)
     finally:
         stop()
         if provider is not None:
@@ -108,8 +115,7 @@ def _application(
     application = Application(server, limits, token=admin_token, log=log)
     if not (access.token or log_requests or provider):
         return application
-    # whoever may change what is served may also use it
-    tokens = tuple(token for token in (access.token, admin_token if access.token else None) if token)
+    tokens = access.tokens(admin_token)
     tracer = Tracer(provider) if provider is not None else None
     return Guard(application, tokens=tokens, log=log, log_requests=log_requests, tracer=tracer)
 
@@ -130,6 +136,21 @@ def _limits(max_body_mib: int) -> Limits:
         raise EdgewrightError("E103", f"`max_body_mib` is {max_body_mib}, but must be 1 to {2**14}")
     largest = max_body_mib * MIB
     return Limits(body_bytes=largest, bodies_bytes=max(8 * largest, Limits.bodies_bytes))
+
+
+def _over_grpc(
+    server: Server,
+    limits: Limits,
+    host: str,
+    port: int,
+    access: Access,
+    admin_token: str | None,
+    log: Log,
+    drain_s: float,
+) -> AbstractContextManager[int | None]:
+    from edgewright.serve.grpc.running import running  # grpcio takes a while to import
+
+    return running(server, limits, host=host, port=port, access=access, token=admin_token, log=log, drain_s=drain_s)
 
 
 def _once(work: Callable[[], None]) -> Callable[[], None]:

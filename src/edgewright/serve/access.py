@@ -33,6 +33,10 @@ class Access:
         if (self.tls_cert is None) != (self.tls_key is None):
             raise EdgewrightError("E103", "a certificate and its key go together: --tls-cert FILE --tls-key FILE")
 
+    def tokens(self, admin_token: str | None) -> tuple[str, ...]:
+        """What opens the server, () where nothing is asked for; whoever may change what is served may also use it."""
+        return tuple(token for token in (self.token, admin_token) if token) if self.token else ()
+
     def check_tls(self) -> None:
         """Refuse a certificate and key that cannot be used, before anything listens.
 
