@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @edgewright_command(name="serve", short_help="Bundles behind the Open Inference Protocol")
-@click.argument("folders", nargs=-1, required=True, metavar="DIR...")
+@click.argument("folders", nargs=-1, required=True, metavar="DIR... | check URL")
 @click.option("--http", type=click.IntRange(1, 65535), default=8000, show_default=True, help="Port.")
 @click.option("--grpc", type=click.IntRange(1, 65535), help="Port of the same over gRPC; without, there is none.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen at; 0.0.0.0 is every one.")
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 @click.option("--prefer", default="", metavar="A,B", help="Runtimes by preference, where a model has several.")
 @click.option("--max-body", type=int, default=64, show_default=True, metavar="MIB", help="Largest body of a request.")
 @click.option("--admin-token", metavar="FILE", help="Allow loading and unloading to whoever sends the token in FILE.")
+@click.option("--model", metavar="NAME", help="With check: the model to ask; the first that is ready by default.")
 @click.option(
     "--drain", type=float, default=30.0, show_default=True, metavar="SECONDS", help="Time to finish at the end."
 )
@@ -48,6 +49,7 @@ def command(
     prefer: str,
     max_body: int,
     admin_token: str | None,
+    model: str | None,
     drain: float,
 ) -> int:
     """Serve bundles over HTTP (and gRPC) until SIGTERM or Ctrl-C.
@@ -55,7 +57,14 @@ def command(
     DIR is a bundle, or holds bundles as NAME, NAME/VERSION, or NAME/VERSION/RUNTIME. A file serve.toml in it sets options
     of single models. Requests and answers are those of the Open Inference Protocol; a photo goes to
     /v2/models/NAME/predict. /docs lists every path. With --json the log lines are JSON.
+
+    `edgewright serve check URL` puts the protocol's cases to a server, ours or another, over HTTP and with --grpc PORT
+    over gRPC as well, and exits with 1 where one fails.
     """
+    if len(folders) == 2 and folders[0] == "check" and "://" in folders[1]:
+        return _check(terminal, folders[1], grpc, model)
+    if model is not None:
+        raise EdgewrightError("E103", "`--model` goes with `edgewright serve check URL` only")
     from edgewright.serve import ModelOptions, serve
     from edgewright.serve.core.log import lines, silent
 
@@ -86,6 +95,27 @@ def command(
         log=silent if terminal.options.quiet else lines(as_json=terminal.options.as_json),
     )
     return 0
+
+
+def _check(terminal: Terminal, url: str, grpc: int | None, model: str | None) -> int:
+    """Print how a server answers every case."""
+    from edgewright.serve.check import check
+
+    report = check(url, grpc=grpc, model=model)
+
+    def render(console: Console) -> None:
+        from edgewright.cli.tables import table
+
+        rows = [
+            (("ok", "green") if line.ok else ("FAILS", "red"), line.transport, line.case, line.wanted, line.got)
+            for line in report.outcomes
+        ]
+        table(console, rows, titles=("", "over", "case", "wanted", "got"))
+        passed = sum(line.ok for line in report.outcomes)
+        console.print(f"\n{passed} of {len(rows)} cases pass, asked of model {report.model}", markup=False)
+
+    terminal.emit(report, render)
+    return 0 if report.ok else 1
 
 
 def _dry_run(terminal: Terminal, folders: tuple[str, ...], options: ModelOptions) -> int:
