@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 #: Words that may stand in the place of the first DIR (`./envoy` is a folder); each is a module in `cli/serving`.
 WORDS = {
+    "check": "the protocol's cases put to any server, with a table of the answers",
     "add-processor": "put hooks into a bundle",
     "envoy": "configuration for Envoy before several servers",
     "haproxy": "the same for HAProxy",

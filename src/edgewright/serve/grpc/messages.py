@@ -13,7 +13,8 @@ from edgewright.serve.protocol.datatypes import datatype_of, pack_bytes
 from edgewright.serve.protocol.limits import Limits
 from edgewright.serve.protocol.reading import InferRequest, Parameters, assemble, from_raw, from_values
 
-_FIELDS = {
+#: The field of `InferTensorContents` by datatype; 16-bit floats have none.
+FIELDS = {
     "BOOL": "bool_contents",
     **dict.fromkeys(("INT8", "INT16", "INT32"), "int_contents"),
     "INT64": "int64_contents",
@@ -84,7 +85,7 @@ def write_response(message: Any, request: InferRequest, version: Version, output
 
 def _values(tensor: Any) -> Any:
     """The field of its values. Others must be empty: whoever fills the wrong one would get an answer to something else."""
-    wanted = _FIELDS.get(tensor.datatype)
+    wanted = FIELDS.get(tensor.datatype)
     for field, _ in tensor.contents.ListFields():
         if field.name != wanted:
             instead = f"`{wanted}`" if wanted else "raw contents"
