@@ -23,6 +23,7 @@ WORDS = {
     "envoy": "configuration for Envoy before several servers",
     "haproxy": "the same for HAProxy",
     "kubernetes": "manifests for Kubernetes or KServe",
+    "ray": "the same server as a Ray Serve application",
     "convert-nodefile": "a node file of dl_inference as configuration for Envoy",
 }
 
