@@ -20,7 +20,6 @@ import numpy as np
 from edgewright import registry
 from edgewright.bundle import Bundle
 from edgewright.contracts import Cut, Runner
-from edgewright.convert import convert_for_session
 from edgewright.errors import EdgewrightError
 from edgewright.model import Arrays, Model, TensorInfo
 
@@ -49,6 +48,8 @@ def open(
         raise EdgewrightError("E103", f"`threads` is {threads}, but must be at least 1")
     temporary: Path | None = None
     if isinstance(network, Model):
+        from edgewright.convert import convert_for_session  # who opens bundles alone starts without it
+
         temporary = Path(tempfile.mkdtemp(prefix="edgewright-"))
         try:
             network = convert_for_session(network, runtime or exact_runtime(), temporary)

@@ -38,9 +38,9 @@ def join(jobs: Sequence[Job]) -> Arrays:
 
 def split(outputs: Mapping[str, np.ndarray], jobs: Sequence[Job]) -> list[dict[str, np.ndarray]] | None:
     """Each job's rows of the outputs; None where an output has not as many rows as went in."""
-    total = sum(job.rows for job in jobs)
     if len(jobs) == 1:
         return [dict(outputs)]
+    total = sum(job.rows for job in jobs)
     if any(not array.ndim or len(array) != total for array in outputs.values()):
         return None
     parts, start = [], 0

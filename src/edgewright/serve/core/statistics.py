@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-import bisect
 import threading
 import time
-from collections import Counter
-from typing import Any
+from collections import Counter, deque
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from edgewright.serve.core.jobs import Reason
 
 STAGES = ("queue", "compute_input", "compute_infer", "compute_output")
 #: Upper ends of the latency histograms' bins, in seconds.
 BINS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+
+
+#: Requests whose figures are noted down before they are put into the histograms together.
+_NOTED = 512
+_EDGES_S = np.array(BINS_S)
 
 
 class Histogram:
@@ -22,47 +28,78 @@ class Histogram:
         self.counts = [0] * (len(BINS_S) + 1)
         self.sum_s = 0.0
 
-    def add(self, seconds: float) -> None:
-        """Count one value."""
-        self.counts[bisect.bisect_left(BINS_S, seconds)] += 1
-        self.sum_s += seconds
+    def add(self, seconds: np.ndarray) -> None:
+        """Count values, float64[n]."""
+        found = np.bincount(np.searchsorted(_EDGES_S, seconds), minlength=len(self.counts))
+        self.counts = [before + int(more) for before, more in zip(self.counts, found, strict=True)]
+        self.sum_s += float(seconds.sum())
+
+
+class Run(NamedTuple):
+    """One run: rows and requests in it, seconds by stage after the queue, and what each request waited before."""
+
+    rows: int
+    stages_s: tuple[float, float, float]
+    waited_s: tuple[float, ...]
 
 
 class Statistics:
-    """Counters of one version; every method may be called from any thread."""
+    """Counters of one version; every method may be called from any thread.
+
+    A run is only noted; who asks for figures, or every so manieth run, counts what was noted since. Sorting each value
+    into its bin when it comes would take longer than a small network.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self.requests = 0
-        self.rows = 0
-        self.runs = 0
+        self._noted: deque[Run] = deque()
+        self._requests = 0
+        self._rows = 0
+        self._runs = 0
         self.refused: Counter[Reason] = Counter()
         self.failed_ns = 0
-        self.batches: dict[int, list[int]] = {}
-        self.last_ms = 0
-        self.latency = Histogram()
-        self.stages = {stage: Histogram() for stage in STAGES}
+        self._batches: dict[int, list[int]] = {}
+        self._last_s = 0.0
+        self._latency = Histogram()
+        self._stages = {stage: Histogram() for stage in STAGES}
 
-    def ran(self, batch_rows: int, stages_s: tuple[float, float, float], requests: list[tuple[int, float]]) -> None:
-        """One run.
+    def ran(self, run: Run) -> None:
+        """One run."""
+        self._last_s = time.time()
+        self._noted.append(run)
+        if len(self._noted) >= _NOTED:
+            with self._lock:
+                self._count()
 
-        Args:
-            batch_rows: Rows that ran together.
-            stages_s: Seconds of preparing, of the run itself and of taking the answers apart.
-            requests: For each request its rows and the seconds that it waited.
-        """
-        with self._lock:
-            self.runs += 1
-            self.last_ms = time.time_ns() // 1_000_000
-            entry = self.batches.setdefault(batch_rows, [0, 0])
-            entry[0] += 1
-            entry[1] += int(stages_s[1] * 1e9)
-            for rows, waited_s in requests:
-                self.requests += 1
-                self.rows += rows
-                self.latency.add(waited_s + sum(stages_s))
-                for histogram, seconds in zip(self.stages.values(), (waited_s, *stages_s), strict=True):
-                    histogram.add(seconds)
+    @property
+    def requests(self) -> int:
+        """Requests that got a result."""
+        return self._counted()._requests
+
+    @property
+    def rows(self) -> int:
+        """Rows of the batch axis in these."""
+        return self._counted()._rows
+
+    @property
+    def runs(self) -> int:
+        """Runs of the network."""
+        return self._counted()._runs
+
+    @property
+    def batches(self) -> dict[int, list[int]]:
+        """By rows that ran together: how often, and nanoseconds."""
+        return self._counted()._batches
+
+    @property
+    def latency(self) -> Histogram:
+        """From arrival to the result."""
+        return self._counted()._latency
+
+    @property
+    def stages(self) -> dict[str, Histogram]:
+        """The same by stage."""
+        return self._counted()._stages
 
     def refuse(self, reason: Reason, seconds: float = 0.0) -> None:
         """One request that got no result."""
@@ -76,20 +113,47 @@ class Statistics:
         Source: docs/protocol/extension_statistics.md of triton-inference-server/server.
         """
         with self._lock:
+            self._count()
             failed = sum(self.refused.values())
-            stages = {name: {"count": self.requests, "ns": int(part.sum_s * 1e9)} for name, part in self.stages.items()}
+            stages = {
+                name: {"count": self._requests, "ns": int(part.sum_s * 1e9)} for name, part in self._stages.items()
+            }
             batches = [
                 {"batch_size": size, "compute_infer": {"count": count, "ns": ns}}
-                for size, (count, ns) in sorted(self.batches.items())
+                for size, (count, ns) in sorted(self._batches.items())
             ]
             return {
-                "last_inference": self.last_ms,
-                "inference_count": self.rows,
-                "execution_count": self.runs,
+                "last_inference": int(self._last_s * 1000),
+                "inference_count": self._rows,
+                "execution_count": self._runs,
                 "inference_stats": {
-                    "success": {"count": self.requests, "ns": int(self.latency.sum_s * 1e9)},
+                    "success": {"count": self._requests, "ns": int(self._latency.sum_s * 1e9)},
                     "fail": {"count": failed, "ns": self.failed_ns},
                     **stages,
                 },
                 "batch_stats": batches,
             }
+
+    def _counted(self) -> Statistics:
+        with self._lock:
+            self._count()
+        return self
+
+    def _count(self) -> None:
+        """Count what was noted; the caller holds the lock."""
+        values: list[tuple[float, ...]] = []
+        for _ in range(len(self._noted)):
+            rows, stages_s, waited = self._noted.popleft()
+            entry = self._batches.setdefault(rows, [0, 0])
+            entry[0] += 1
+            entry[1] += int(stages_s[1] * 1e9)
+            self._runs += 1
+            self._rows += rows
+            values += [(waited_s, *stages_s) for waited_s in waited]
+        if not values:
+            return
+        self._requests += len(values)
+        table = np.array(values)
+        self._latency.add(table.sum(axis=1))
+        for histogram, column in zip(self._stages.values(), table.T, strict=True):
+            histogram.add(column)

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import hmac
-import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from types import MappingProxyType
 from typing import Any, TypeVar
 
@@ -15,11 +13,12 @@ import msgspec
 
 from edgewright.errors import EdgewrightError
 from edgewright.model import Arrays
-from edgewright.serve.core.jobs import Answer, RefusalError, Result
+from edgewright.serve.core.jobs import RefusalError, Result
 from edgewright.serve.core.log import Log, silent
 from edgewright.serve.core.metrics import exposition
 from edgewright.serve.core.server import Server, Ticket
-from edgewright.serve.http import pages, photos
+from edgewright.serve.http import pages
+from edgewright.serve.http.arrival import Arrival
 from edgewright.serve.http.exchange import (
     Bodies,
     HttpError,
@@ -36,7 +35,7 @@ from edgewright.serve.http.exchange import (
 )
 from edgewright.serve.protocol import documents
 from edgewright.serve.protocol.limits import Limits
-from edgewright.serve.protocol.reading import decode, read_request
+from edgewright.serve.protocol.reading import Reader, decode
 from edgewright.serve.protocol.writing import check_wanted, write_response
 from edgewright.serve.tracing import RUNS
 
@@ -72,6 +71,7 @@ class Application:
         self._limits = limits or Limits()
         self._token = token
         self._log = log
+        self._reader = Reader(self._limits)
         self._bodies = Bodies()
         self._patience = Patience(self._limits.body_s)
         self._pool = ThreadPoolExecutor(2, thread_name_prefix="photos")
@@ -184,22 +184,26 @@ class Application:
 
     async def _infer(self, scope: Scope, transport: Transport, room: Room, name: str, number: int | None) -> Response:
         version = self._server.repository.get(name, number)
-        json_length = header_length(scope)
-        body = await self._body(scope, transport, room)
+        headers = scope.headers
+        json_length = header_length(headers)
+        body = await read_body(headers, transport, room, self._patience, self._limits)
         version.check_room()
         large = (len(body) if json_length is None else json_length) >= _LARGE_BYTES
         request = (
-            await asyncio.to_thread(read_request, body, json_length, self._limits)
+            await asyncio.to_thread(self._reader.read, body, json_length)
             if large
-            else read_request(body, json_length, self._limits)
+            else self._reader.read(body, json_length)
         )
-        check_wanted(request, version)
+        if request.wanted:
+            check_wanted(request, version)
         ticket, outputs = await self._run(
             transport, name, number, request.inputs, request.priority, request.timeout_s, request.parameters
         )
         if ticket.version is not version:  # replaced meanwhile
             check_wanted(request, ticket.version)
-        values = sum(array.size for output, array in outputs.items() if not request.wanted.get(output, request.binary))
+        values = sum(
+            [array.size for output, array in outputs.items() if not request.wanted.get(output, request.binary)]
+        )
         length, content = (
             await asyncio.to_thread(write_response, request, ticket.version, outputs)
             if values * 4 >= _LARGE_BYTES
@@ -212,6 +216,10 @@ class Application:
         )
 
     async def _predict(self, scope: Scope, transport: Transport, room: Room, name: str, number: int | None) -> Response:
+        from edgewright.serve.http import (
+            photos,
+        )  # reading photos takes a while to import, and servers may never need it
+
         self._server.repository.get(name, number)
         content = await self._body(scope, transport, room)
         while True:
@@ -235,7 +243,7 @@ class Application:
         )
 
     async def _body(self, scope: Scope, transport: Transport, room: Room) -> bytes:
-        return await read_body(scope, transport, room, self._patience, self._limits)
+        return await read_body(scope.headers, transport, room, self._patience, self._limits)
 
     async def _run(
         self,
@@ -248,35 +256,27 @@ class Application:
         parameters: Mapping[str, Any] = MappingProxyType({}),
     ) -> tuple[Ticket, Any]:
         """Outputs of a run, awaited; a client that goes away, or whose time is up, takes its request out of the queue."""
-        loop = asyncio.get_running_loop()
-        here = threading.get_ident()
-        arrived: asyncio.Future[Answer] = loop.create_future()
-
-        def deliver(answer: Answer) -> None:
-            if threading.get_ident() == here:
-                _resolve(arrived, answer)
-            else:
-                with suppress(RuntimeError):  # the loop is closed: nobody waits any more
-                    loop.call_soon_threadsafe(_resolve, arrived, answer)
-
+        arrival = Arrival()
         ticket = self._server.submit(
-            name, inputs, deliver, version=number, priority=priority, timeout_s=timeout_s, parameters=parameters
+            name, inputs, arrival, version=number, priority=priority, timeout_s=timeout_s, parameters=parameters
         )
         if (runs := RUNS.get()) is not None:
             runs.append(ticket)
-        if not arrived.done():
+        if arrival.answer is None:
+            loop = asyncio.get_running_loop()
             timer = None if timeout_s is None else loop.call_later(timeout_s, ticket.expire)
             gone = loop.create_task(_cancel_when_gone(transport, ticket)) if ticket.waits else None
             try:
-                await arrived
+                await arrival.wait(loop)
             finally:
                 if timer:
                     timer.cancel()
                 if gone:
                     gone.cancel()
-        answer = arrived.result()
+        answer = arrival.answer
         if isinstance(answer, Result):
             return ticket, answer.outputs
+        assert answer is not None
         raise answer
 
     async def _on_pool(self, function: Callable[..., T], *arguments: Any) -> T:
@@ -319,11 +319,6 @@ class Application:
 async def _cancel_when_gone(transport: Transport, ticket: Ticket) -> None:
     await transport.client_disconnect()
     ticket.cancel()
-
-
-def _resolve(arrived: asyncio.Future[Answer], answer: Answer) -> None:
-    if not arrived.done():
-        arrived.set_result(answer)
 
 
 def _only(scope: Scope, method: str) -> None:

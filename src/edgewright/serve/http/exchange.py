@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import time
 import zlib
-from collections.abc import AsyncIterator, Coroutine, Mapping
+from collections.abc import AsyncIterator, Awaitable, Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol, Self
 
@@ -29,6 +30,13 @@ _WHOLE_BYTES = 2**20
 _WBITS = {"gzip": 31, "deflate": 15}
 
 
+class Headers(Protocol):
+    """A request's headers, names in lower case."""
+
+    def get(self, name: str) -> str | None:
+        """One of them."""
+
+
 class Scope(Protocol):
     """What the server says of a request. Source: granian, docs/spec/RSGI.md."""
 
@@ -37,8 +45,8 @@ class Scope(Protocol):
     query_string: str
 
     @property
-    def headers(self) -> Any:
-        """With `get(name)`, names in lower case."""
+    def headers(self) -> Headers:
+        """Made anew at each look."""
 
 
 class Transport(Protocol):
@@ -134,18 +142,18 @@ class Patience:
         self._ended: set[asyncio.Task[Any]] = set()
         self._loop: asyncio.AbstractEventLoop | None = None  # that of the timer; None while there is none
 
-    async def wait(self, body: Coroutine[Any, Any, bytes]) -> bytes:
+    async def wait(self, body: Awaitable[bytes]) -> bytes:
         """The body.
 
         Raises:
             TimeoutError: It took longer than the limit.
         """
-        loop, task = asyncio.get_running_loop(), asyncio.current_task()
+        task = asyncio.current_task()
         assert task is not None
-        self._since[task] = loop.time()
-        if self._loop is not loop:
-            self._loop = loop
-            loop.call_later(self._pause_s, self._look)
+        if self._loop is None or self._loop is not task.get_loop():
+            self._loop = task.get_loop()
+            self._loop.call_later(self._pause_s, self._look)
+        self._since[task] = time.monotonic()
         try:
             return await body
         except asyncio.CancelledError:
@@ -155,7 +163,8 @@ class Patience:
             raise TimeoutError from None
         finally:
             del self._since[task]
-            self._ended.discard(task)
+            if self._ended:
+                self._ended.discard(task)
 
     @property
     def _pause_s(self) -> float:
@@ -163,7 +172,7 @@ class Patience:
 
     def _look(self) -> None:
         assert self._loop is not None
-        now = self._loop.time()
+        now = time.monotonic()
         for task, since in self._since.items():
             if now - since > self.limit_s and task not in self._ended:
                 self._ended.add(task)
@@ -174,38 +183,47 @@ class Patience:
             self._loop = None
 
 
-async def read_body(scope: Scope, transport: Transport, room: Room, patience: Patience, limits: Limits) -> bytes:
+async def read_body(headers: Headers, transport: Transport, room: Room, patience: Patience, limits: Limits) -> bytes:
     """The request's body, decompressed.
 
     Raises:
         HttpError: 400, 408, 413 or 415 for one that is malformed, slow, large or compressed in an unknown way.
         RefusalError: As `Room.take`.
     """
-    encoding = (scope.headers.get("content-encoding") or "identity").strip().lower()
-    if encoding not in ("identity", *_WBITS):
-        raise HttpError(415, f"content-encoding {encoding[:40]!r} is not known; known: gzip, deflate")
+    encoding = headers.get("content-encoding")
+    if encoding is not None:
+        encoding = encoding.strip().lower()
+        if encoding not in ("identity", *_WBITS):
+            raise HttpError(415, f"content-encoding {encoding[:40]!r} is not known; known: gzip, deflate")
+    size = _announced(headers, limits)
+    whole = size is not None and size <= _WHOLE_BYTES
+    if whole:
+        room.take(size or 0)
     try:
-        body = await patience.wait(_received(scope, transport, room, limits))
+        # a small one in one piece, which is quicker
+        body = await patience.wait(transport() if whole else _in_parts(transport, room, limits)) if size != 0 else b""
     except TimeoutError:
         raise HttpError(408, f"the body did not come within {limits.body_s:g} s", connection="close") from None
     except RuntimeError as problem:  # what granian raises for a body that ends early or is no chunked one
         raise HttpError(400, f"the body cannot be read to its end: {problem or 'it is cut short'}") from None
-    if encoding == "identity":
+    if encoding is None or encoding == "identity":
         return body
     return await asyncio.to_thread(_expanded, body, encoding, room, limits)
 
 
-async def _received(scope: Scope, transport: Transport, room: Room, limits: Limits) -> bytes:
-    announced = scope.headers.get("content-length")
-    if announced is not None:
-        size = int(announced) if announced.isascii() and announced.isdecimal() and len(announced) < 20 else None
-        if size is None:
-            raise HttpError(400, f"content-length {announced[:40]!r} is no number")
-        if size > limits.body_bytes:
-            raise _too_large(limits)
-        if size <= _WHOLE_BYTES:
-            room.take(size)
-            return await transport() if size else b""
+def _announced(headers: Headers, limits: Limits) -> int | None:
+    """The size in the header, if there is one."""
+    announced = headers.get("content-length")
+    if announced is None:
+        return None
+    if not (announced.isascii() and announced.isdecimal() and len(announced) < 20):
+        raise HttpError(400, f"content-length {announced[:40]!r} is no number")
+    if int(announced) > limits.body_bytes:
+        raise _too_large(limits)
+    return int(announced)
+
+
+async def _in_parts(transport: Transport, room: Room, limits: Limits) -> bytes:
     parts: list[bytes] = []
     total = 0
     async for part in transport:  # room is taken for what has come, not for what was announced
@@ -236,13 +254,13 @@ def _expanded(body: bytes, encoding: str, room: Room, limits: Limits) -> bytes:
     return content
 
 
-def header_length(scope: Scope) -> int | None:
+def header_length(headers: Headers) -> int | None:
     """The length of the JSON before binary tensors; None where the body is all JSON.
 
     Raises:
         HttpError: 400 where the header is no number.
     """
-    text = scope.headers.get("inference-header-content-length")
+    text = headers.get("inference-header-content-length")
     if text is None:
         return None
     if not (text.isascii() and text.isdecimal() and len(text) < 20):
