@@ -169,12 +169,12 @@ class Outcome:
 class Clients:
     """Threads that send requests, one after the other, and note how each went."""
 
-    def __init__(self, port: int, pause_s: float) -> None:
+    def __init__(self, port: int, pause_s: float, *, count: int = CLIENTS) -> None:
         self._port, self._pause_s = port, pause_s
         self._stop = threading.Event()
         self.seen: list[tuple[float, float, str]] = []  # begun, seconds, what went wrong
         self.held_s = 0.0
-        self._threads = [threading.Thread(target=self._client) for _ in range(CLIENTS)]
+        self._threads = [threading.Thread(target=self._client) for _ in range(count)]
         self._threads.append(threading.Thread(target=self._watch))
         for thread in self._threads:
             thread.start()

@@ -31,6 +31,7 @@ from edgewright.target import EXACT_INT8, any_of, host_features, unmet
 FORMAT = 1
 MANIFEST = "bundle.json"
 EVIDENCE = "evidence"
+PIPELINE = "pipeline.toml"  # beside bundles: makes one model of them (`pipeline`)
 _LARGEST_MANIFEST_BYTES = 64 * 2**20
 _REMEDY = "edgewright convert MODEL --out BUNDLE --overwrite"
 _INT8_REMEDY = "edgewright compress MODEL --recipe int8 --samples PHOTOS --cpu host --out FILE.onnx"

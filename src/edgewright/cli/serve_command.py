@@ -24,6 +24,7 @@ WORDS = {
     "envoy": "configuration for Envoy before several servers",
     "haproxy": "the same for HAProxy",
     "kubernetes": "manifests for Kubernetes or KServe",
+    "ray": "the same server as a Ray Serve application",
     "convert-nodefile": "a node file of dl_inference as configuration for Envoy",
 }
 
@@ -134,8 +135,8 @@ def command(
 
 def _dry_run(terminal: Terminal, folders: tuple[str, ...], options: ModelOptions) -> int:
     """Say which bundles would be served, every hash checked."""
-    from edgewright.bundle import Bundle
-    from edgewright.pipeline import Pipeline, is_pipeline
+    from edgewright.bundle import PIPELINE, Bundle
+    from edgewright.pipeline import Pipeline
     from edgewright.serve.core.options import chosen_versions, read_options
     from edgewright.serve.core.places import find_places
 
@@ -146,7 +147,9 @@ def _dry_run(terminal: Terminal, folders: tuple[str, ...], options: ModelOptions
             numbers = tuple({other.version for other in places if other.model == place.model})
             if place.version in chosen_versions(own.get(place.model, options).versions, numbers):
                 bundle = (
-                    Pipeline.open(place.path).face(place.path) if is_pipeline(place.path) else Bundle.open(place.path)
+                    Pipeline.open(place.path).face(place.path)
+                    if (place.path / PIPELINE).is_file()
+                    else Bundle.open(place.path)
                 )
                 runtime = bundle.runtime
                 row = {"model": place.name, "version": place.version, "runtime": runtime, "path": str(place.path)}

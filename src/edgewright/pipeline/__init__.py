@@ -118,8 +118,3 @@ class Pipeline:
             ),
             options={"pipeline": self.hash},
         )
-
-
-def is_pipeline(folder: Path) -> bool:
-    """Whether a folder holds a pipeline."""
-    return (folder / FILE).is_file()

@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from edgewright.bundle import MANIFEST, Bundle
+from edgewright.bundle import MANIFEST, PIPELINE, Bundle
 from edgewright.errors import EdgewrightError
 from edgewright.options import build
 
-FILE = "pipeline.toml"
+FILE = PIPELINE
 _LARGEST_BYTES = 2**20
 _MOST_PARTS = 64
 

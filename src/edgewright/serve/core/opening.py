@@ -9,10 +9,9 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from edgewright.bundle import Bundle
+from edgewright.bundle import PIPELINE, Bundle
 from edgewright.errors import EdgewrightError
 from edgewright.model import Arrays
-from edgewright.pipeline import Pipeline, is_pipeline
 from edgewright.serve.core.log import Log, silent
 from edgewright.serve.core.options import ModelOptions
 from edgewright.session import open as open_session
@@ -57,7 +56,9 @@ def open_place(path: Path, name: str, options: ModelOptions, *, allow_hooks: boo
         EdgewrightError: As `Bundle.open` or `Pipeline.open`, and E240 for a bundle with hooks where they may not run or
             cannot be used.
     """
-    if is_pipeline(path):
+    if (path / PIPELINE).is_file():
+        from edgewright.pipeline import Pipeline  # with what reads photos
+
         pipeline = Pipeline.open(path)
         return Opened(pipeline.face(path), lambda: pipeline.start(threads=options.threads))
     bundle = Bundle.open(path, warn=False)

@@ -16,9 +16,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgewright.bundle import EVIDENCE, MANIFEST
+from edgewright.bundle import EVIDENCE, MANIFEST, PIPELINE
 from edgewright.errors import EdgewrightError
-from edgewright.pipeline import is_pipeline
 
 #: What a folder of one bundle may hold; more is no bundle that edgewright made.
 _MOST_FILES = 10_000
@@ -94,7 +93,7 @@ def _of_model(folder: Path) -> Iterator[Place]:
 
 
 def _is_bundle(folder: Path) -> bool:
-    return (folder / MANIFEST).is_file() or is_pipeline(folder)
+    return (folder / MANIFEST).is_file() or (folder / PIPELINE).is_file()
 
 
 def _folders(folder: Path) -> list[Path]:
