@@ -70,17 +70,13 @@ def serve(
     Raises:
         EdgewrightError: E102 without an extra, E103 for an address, E104, E220 or E221 for the certificate or bundles.
     """
-    import sys
-
-    from edgewright import registry
-
-    registry.require(sys.modules[__name__], "`serve`")
+    _require_extra()
     from edgewright.serve.http.running import check_port, run
 
     limits, access = _limits(max_body_mib), access or Access()
-    check_port(host, http, "--http")
-    if grpc is not None:
-        check_port(host, grpc, "--grpc")
+    for port, option in ((http, "--http"), (grpc, "--grpc")):
+        if port is not None:
+            check_port(host, port, option)
     access.check_tls()
     provider = otlp() if trace else None
     reloads = admin_token is not None
@@ -97,6 +93,14 @@ def serve(
         stop()
         if provider is not None:
             provider.shutdown()
+
+
+def _require_extra() -> None:
+    import sys
+
+    from edgewright import registry
+
+    registry.require(sys.modules[__name__], "`serve`")
 
 
 def _application(
