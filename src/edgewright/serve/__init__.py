@@ -74,13 +74,12 @@ def serve(
     from edgewright.serve.http.running import check_port, run
 
     limits, access = _limits(max_body_mib), access or Access()
-    for port, option in ((http, "--http"), (grpc, "--grpc")):
-        if port is not None:
-            check_port(host, port, option)
+    check_port(host, http, "--http")
+    check_port(host, http if grpc is None else grpc, "--grpc")
     access.check_tls()
     provider = otlp() if trace else None
-    reloads = admin_token is not None
-    server = Server(folders, options, watch_s=watch_s, reloads=reloads, allow_hooks=allow_hooks, log=log)
+    may_change = admin_token is not None
+    server = Server(folders, options, watch_s=watch_s, reloads=may_change, allow_hooks=allow_hooks, log=log)
     server.start()
     _tell_who_reaches(host, access, log)
     application = _application(server, limits, access, admin_token, log, log_requests, provider)
