@@ -50,6 +50,7 @@ class _Serve(Command):
 @edgewright_command(name="serve", cls=_Serve, short_help="Bundles behind the Open Inference Protocol")
 @click.argument("folders", nargs=-1, required=True, metavar="DIR...")
 @click.option("--http", type=click.IntRange(1, 65535), default=8000, show_default=True, help="Port.")
+@click.option("--grpc", type=click.IntRange(1, 65535), help="Port of the same over gRPC; without, there is none.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen at; 0.0.0.0 is every one.")
 @click.option("--watch", type=float, metavar="SECONDS", help="Look at DIR that often, and reload what has changed.")
 @click.option("--max-batch", type=int, default=1, show_default=True, help="Rows of requests that may run together.")
@@ -73,6 +74,7 @@ def command(
     terminal: Terminal,
     folders: tuple[str, ...],
     http: int,
+    grpc: int | None,
     host: str,
     watch: float | None,
     prefer: str,
@@ -87,7 +89,7 @@ def command(
     drain: float,
     **served: Any,
 ) -> int:
-    """Serve bundles over HTTP until SIGTERM or Ctrl-C.
+    """Serve bundles over HTTP (and gRPC) until SIGTERM or Ctrl-C.
 
     DIR is a bundle, or holds bundles as NAME, NAME/VERSION, or NAME/VERSION/RUNTIME. A file serve.toml in it sets options
     of single models. Requests and answers are those of the Open Inference Protocol; a photo goes to
@@ -111,6 +113,7 @@ def command(
         folders,
         options,
         http=http,
+        grpc=grpc,
         host=host,
         watch_s=watch,
         admin_token=None if admin_token is None else read_token(admin_token),

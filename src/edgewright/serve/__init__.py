@@ -1,14 +1,15 @@
-"""serve: bundles behind the Open Inference Protocol, by a core that knows no transport and HTTP over it.
+"""serve: bundles behind the Open Inference Protocol, by a core that knows no transport, with HTTP and gRPC over it.
 
     ew.serve(["out/"], http=8000)                          # until SIGTERM or Ctrl-C
     server = ew.Server(["out/"]); server.start()           # without a transport
 
-`core` queues, batches, reloads and counts; `protocol` turns bytes into requests and back; `http` carries them.
+`core` queues, batches, reloads and counts; `protocol` turns bytes into requests and back; `http` and `grpc` carry them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +37,7 @@ def serve(
     options: ModelOptions | None = None,
     *,
     http: int = 8000,
+    grpc: int | None = None,
     host: str = "127.0.0.1",
     watch_s: float | None = None,
     admin_token: str | None = None,
@@ -53,6 +55,7 @@ def serve(
         folders: Bundles, or folders of them (`core/places.py` says how they may lie).
         options: How models are served, where a folder's `serve.toml` says nothing else.
         http: Port.
+        grpc: Port of the same over gRPC; None is without.
         host: Address to listen at; by default only this machine reaches it.
         watch_s: Seconds between looks at the folders, to reload what has changed; None looks once.
         admin_token: Whoever sends it may load and unload models; None lets nobody.
@@ -72,24 +75,27 @@ def serve(
     from edgewright import registry
 
     registry.require(sys.modules[__name__], "`serve`")
-    from edgewright.serve.http.running import check_port, run
+    from edgewright.serve.http.running import run
 
     limits, access = _limits(max_body_mib), access or Access()
-    check_port(host, http)
-    access.check_tls()
+    _check_doors(host, {"--http": http, "--grpc": grpc}, access, log)
     provider = otlp() if trace else None
     reloads = admin_token is not None
     server = Server(folders, options, watch_s=watch_s, reloads=reloads, allow_hooks=allow_hooks, log=log)
     server.start()
-    _tell_who_reaches(host, access, log)
     application = _application(server, limits, access, admin_token, log, log_requests, provider)
-    stop = _once(lambda: log("drained", finished=server.drain(drain_s)))
+    stop = _once(lambda: _end(server, drain_s, provider, log))
     try:
-        run(application, host=host, port=http, access=access, stop=stop, log=log, drain_s=drain_s)
+        with _over_grpc(server, limits, access, host, grpc, admin_token, log, drain_s) if grpc else nullcontext():
+            run(application, host=host, port=http, access=access, stop=stop, log=log, drain_s=drain_s)
     finally:
         stop()
-        if provider is not None:
-            provider.shutdown()
+
+
+def _end(server: Server, drain_s: float, provider: Any, log: Log) -> None:
+    log("drained", finished=server.drain(drain_s))
+    if provider is not None:
+        provider.shutdown()  # sends the spans that are left
 
 
 def _application(
@@ -108,13 +114,19 @@ def _application(
     application = Application(server, limits, token=admin_token, log=log)
     if not (access.token or log_requests or provider):
         return application
-    # whoever may change what is served may also use it
-    tokens = tuple(token for token in (access.token, admin_token if access.token else None) if token)
     tracer = Tracer(provider) if provider is not None else None
+    tokens = access.tokens(admin_token)
     return Guard(application, tokens=tokens, log=log, log_requests=log_requests, tracer=tracer)
 
 
-def _tell_who_reaches(host: str, access: Access, log: Log) -> None:
+def _check_doors(host: str, ports: Mapping[str, int | None], access: Access, log: Log) -> None:
+    """Refuse what cannot be listened at, and say who reaches it."""
+    from edgewright.serve.http.running import check_port
+
+    for option, port in ports.items():
+        if port is not None:
+            check_port(host, port, option)
+    access.check_tls()
     if host in _LOOPBACK:
         return
     if access.token is None:
@@ -130,6 +142,21 @@ def _limits(max_body_mib: int) -> Limits:
         raise EdgewrightError("E103", f"`max_body_mib` is {max_body_mib}, but must be 1 to {2**14}")
     largest = max_body_mib * MIB
     return Limits(body_bytes=largest, bodies_bytes=max(8 * largest, Limits.bodies_bytes))
+
+
+def _over_grpc(
+    server: Server,
+    limits: Limits,
+    access: Access,
+    host: str,
+    port: int,
+    admin_token: str | None,
+    log: Log,
+    drain_s: float,
+) -> AbstractContextManager[int]:
+    from edgewright.serve.grpc.running import running  # grpcio takes a while to import
+
+    return running(server, limits, host=host, port=port, token=admin_token, access=access, log=log, drain_s=drain_s)
 
 
 def _once(work: Callable[[], None]) -> Callable[[], None]:

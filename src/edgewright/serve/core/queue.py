@@ -31,6 +31,11 @@ class JobQueue:
     def __len__(self) -> int:
         return self._waiting
 
+    @property
+    def closed(self) -> bool:
+        """True once no more jobs are taken."""
+        return self._closed
+
     def put(self, job: Job, expected_s: float = 0.0) -> None:
         """Add a job.
 
@@ -127,8 +132,8 @@ class JobQueue:
                     break
                 self._changed.wait(left_s)
         now = time.monotonic()
-        late += [job for job in batch if _expired(job, now)]
-        return [job for job in batch if not _expired(job, now)]
+        late += [job for job in batch if expired(job, now)]
+        return [job for job in batch if not expired(job, now)]
 
     def _pop(self, late: list[Job]) -> Job | None:
         """The most urgent job that is worth running, now RUNNING; expired ones go to `late`."""
@@ -139,7 +144,7 @@ class JobQueue:
                 continue
             self._remove(job)
             job.started_at = now
-            if not _expired(job, now):
+            if not expired(job, now):
                 return job
             late.append(job)
         return None
@@ -157,7 +162,7 @@ class JobQueue:
                 continue
             self._remove(job)
             job.started_at = now
-            if _expired(job, now):
+            if expired(job, now):
                 late.append(job)
             else:
                 batch.append(job)
@@ -184,6 +189,7 @@ def _half_way(job: Job) -> float:
     return math.inf if job.deadline is None else (job.queued_at + job.deadline) / 2
 
 
-def _expired(job: Job, now: float) -> bool:
+def expired(job: Job, now: float) -> bool:
+    """True once the job's time is up, by `now` on its clock."""
     assert job.state != DONE, "an answered job is in no queue"
     return job.deadline is not None and job.deadline <= now

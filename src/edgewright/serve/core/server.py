@@ -7,7 +7,9 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from edgewright.errors import EdgewrightError
 from edgewright.model import Arrays
@@ -54,6 +56,13 @@ class Ticket:
     def waits(self) -> bool:
         """True while the request is in the queue."""
         return self._job.started_at == 0.0
+
+
+class Ran(NamedTuple):
+    """Outputs by ONNX name, and what gave them."""
+
+    version: Version
+    outputs: Mapping[str, np.ndarray]
 
 
 class Server:
@@ -135,6 +144,7 @@ class Server:
         timeout_s: float | None = None,
         parameters: Mapping[str, Any] = MappingProxyType({}),
         inline: bool = True,
+        blocking: bool = False,
     ) -> Ticket:
         """Accept a request; its one answer goes to `deliver`, perhaps before this returns.
 
@@ -147,6 +157,7 @@ class Server:
             timeout_s: Seconds after which the request is not worth running.
             parameters: The request's own, for hooks.
             inline: Whether a very short run may happen on the calling thread.
+            blocking: Whether a long one may as well: the caller has nothing to do but to wait for it.
 
         Raises:
             RefusalError: It is not accepted, in which case `deliver` is never called.
@@ -158,7 +169,13 @@ class Server:
             found = self.repository.get(model, version)
             try:
                 job = found.submit(
-                    inputs, deliver, priority=priority, deadline=deadline, parameters=parameters, inline=inline
+                    inputs,
+                    deliver,
+                    priority=priority,
+                    deadline=deadline,
+                    parameters=parameters,
+                    inline=inline,
+                    blocking=blocking,
                 )
                 return Ticket(found, job)
             except RefusalError as refusal:
@@ -182,16 +199,53 @@ class Server:
         Raises:
             RefusalError: Whatever kept it from a result.
         """
+        ran = self.run(model, inputs, version=version, priority=priority, timeout_s=timeout_s, parameters=parameters)
+        return Result(ran.outputs)
+
+    def run(
+        self,
+        model: str,
+        inputs: Arrays,
+        *,
+        version: int | None = None,
+        priority: int = 0,
+        timeout_s: float | None = None,
+        parameters: Mapping[str, Any] = MappingProxyType({}),
+        watch: Callable[[Ticket], None] | None = None,
+    ) -> Ran:
+        """As `infer`, for who wants to know more of it.
+
+        Args:
+            model: Name, perhaps with a variant.
+            inputs: Arrays by ONNX name.
+            version: Which; the newest by default.
+            priority: Lower is more urgent.
+            timeout_s: Seconds after which the request is not worth running.
+            parameters: The request's own, for hooks.
+            watch: Given the ticket before anything is waited for: who wants to cancel from elsewhere needs it.
+
+        Raises:
+            RefusalError: Whatever kept it from a result.
+        """
         waiter = Waiter()
         ticket = self.submit(
-            model, inputs, waiter, version=version, priority=priority, timeout_s=timeout_s, parameters=parameters
+            model,
+            inputs,
+            waiter,
+            version=version,
+            priority=priority,
+            timeout_s=timeout_s,
+            parameters=parameters,
+            blocking=True,
         )
+        if watch is not None:
+            watch(ticket)
         answer = waiter.wait(timeout_s)
         if answer is None:
             ticket.expire()  # where it runs already, its result is still waited for
             answer = waiter.wait()
         if isinstance(answer, Result):
-            return answer
+            return Ran(ticket.version, answer.outputs)
         assert answer is not None
         raise answer
 

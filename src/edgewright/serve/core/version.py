@@ -19,7 +19,7 @@ from edgewright.serve.core import batching
 from edgewright.serve.core.jobs import Answer, Job, RefusalError, Result
 from edgewright.serve.core.opening import Network, Opened
 from edgewright.serve.core.options import ModelOptions
-from edgewright.serve.core.queue import JobQueue
+from edgewright.serve.core.queue import JobQueue, expired
 from edgewright.serve.core.statistics import Run, Statistics
 from edgewright.serve.hooks.running import HookedSession
 
@@ -93,6 +93,7 @@ class Version:
         deadline: float | None = None,
         parameters: Mapping[str, Any] = MappingProxyType({}),
         inline: bool = True,
+        blocking: bool = False,
     ) -> Job:
         """Check a request and queue it; its one answer goes to `deliver`, before this returns or later.
 
@@ -103,6 +104,7 @@ class Version:
             deadline: Clock time (`time.monotonic`) after which it is not worth running; None is never.
             parameters: The request's own, for hooks.
             inline: Whether a short run may happen on the calling thread.
+            blocking: Whether a long one may as well: the caller has nothing to do but to wait for it.
 
         Raises:
             RefusalError: It is not accepted, in which case `deliver` is never called.
@@ -112,7 +114,7 @@ class Version:
             if parameters and self.bundle.hooks:
                 job.parameters = parameters
                 job.key = None if job.key is None else (job.key, repr(sorted(parameters.items())))
-            if not (inline and self._run_inline(job)):
+            if not ((inline or blocking) and self._run_inline(job, blocking)):
                 self._queue.put(job, self._row_s * job.rows / self.options.instances)
         except RefusalError as refusal:
             self.statistics.refuse(refusal.reason)
@@ -193,11 +195,14 @@ class Version:
         if any(array.size == 0 for array in inputs.values()):
             raise RefusalError("invalid", "an input holds nothing: one of its sizes is 0")
 
-    def _run_inline(self, job: Job) -> bool:
+    def _run_inline(self, job: Job, blocking: bool) -> bool:
         """Run the job here and now where that is quicker than handing it over; True where it was."""
+        if job.key is not None or len(self._sessions) != 1 or len(self._queue) or self._queue.closed:
+            return False
         # only where sizes are fixed: a mean over short texts says nothing about a long one
-        short = self._fixed and self.options.threads == 1 and 0.0 < self._quick_s * job.rows <= _INLINE_S
-        if not short or job.key is not None or len(self._sessions) != 1 or len(self._queue):
+        if not blocking and not (
+            self._fixed and self.options.threads == 1 and 0.0 < self._quick_s * job.rows <= _INLINE_S
+        ):
             return False
         if not self._busy.acquire(blocking=False):
             return False
@@ -205,6 +210,8 @@ class Version:
             if not self._sessions:
                 return False
             job.queued_at = job.started_at = time.monotonic()
+            if expired(job, job.started_at):
+                raise RefusalError("late", "the request's time was up before it could be run")
             self._run(self._sessions[0], [job])
         finally:
             self._busy.release()
@@ -218,14 +225,25 @@ class Version:
             if batch is None:
                 return
             if alone:
-                with self._busy:
-                    self._run(session, batch)
+                with self._busy:  # somebody's own run may have kept it for a while
+                    self._run(session, self._in_time(batch))
             else:
                 self._run(session, batch)
             del batch  # its arrays would stay until the next request comes
 
+    def _in_time(self, jobs: list[Job]) -> list[Job]:
+        """Those whose time is not up; the others are answered."""
+        now = time.monotonic()
+        late = [job for job in jobs if expired(job, now)]
+        for job in late:
+            self.statistics.refuse("late", now - job.queued_at)
+            job.finish(RefusalError("late", "the request's time was up before its turn came"))
+        return [job for job in jobs if job not in late] if late else jobs
+
     def _run(self, session: Network, jobs: list[Job]) -> None:
         """Run jobs as one batch and answer each; where that fails they run one by one, so that no other one suffers."""
+        if not jobs:
+            return
         begun = time.monotonic()
         try:
             inputs = batching.join(jobs)

@@ -24,7 +24,7 @@ _HEADER_BYTES = 65536
 _HEADER_MS = 10_000
 
 
-def check_port(host: str, port: int) -> None:
+def check_port(host: str, port: int, option: str) -> None:
     """Refuse an address that cannot be listened at; granian itself would share a port that is taken.
 
     Raises:
@@ -37,7 +37,9 @@ def check_port(host: str, port: int) -> None:
             trial.bind((host, port))
     except OSError as problem:
         raise EdgewrightError(
-            "E103", f"{host}:{port} cannot be listened at: {problem.strerror}", hint="choose another --host or --http"
+            "E103",
+            f"{host}:{port} cannot be listened at: {problem.strerror}",
+            hint=f"choose another --host or {option}",
         ) from None
 
 

@@ -61,7 +61,7 @@ def unpack_bytes(data: memoryview, count: int) -> np.ndarray:
             raise RefusalError(
                 "invalid", f"value {index} of a BYTES tensor is said to have {size} bytes, more than there are"
             )
-        values[index] = _text(bytes(data[place : place + size]))
+        values[index] = text_of(bytes(data[place : place + size]))
         place += size
     if place != len(data):
         raise RefusalError("invalid", f"a BYTES tensor holds {len(data) - place} bytes more than its {count} values")
@@ -77,7 +77,12 @@ def pack_bytes(values: Iterable[object]) -> bytes:
     return b"".join(parts)
 
 
-def _text(raw: bytes) -> str:
+def text_of(raw: bytes) -> str:
+    """A BYTES value as text.
+
+    Raises:
+        RefusalError: "invalid" where it is no UTF-8.
+    """
     try:
         return raw.decode()
     except UnicodeDecodeError:

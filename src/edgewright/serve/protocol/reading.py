@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -14,7 +14,7 @@ import numpy as np
 
 from edgewright.model import Arrays
 from edgewright.serve.core.jobs import RefusalError
-from edgewright.serve.protocol.datatypes import dtype_of, unpack_bytes
+from edgewright.serve.protocol.datatypes import dtype_of, text_of, unpack_bytes
 from edgewright.serve.protocol.limits import Limits
 
 Parameters = dict[str, bool | int | float | str | None]
@@ -153,13 +153,24 @@ def read_request(body: bytes, header_length: int | None, limits: Limits) -> Infe
     request: _Request = decode(_decoder, view[:length])
     if len(request.inputs) > limits.tensors or len(request.outputs or ()) > limits.tensors:
         raise RefusalError("invalid", f"a request may have {limits.tensors} inputs and outputs at most")
-    parameters = request.parameters or {}
+    outputs = [(output.name, output.parameters or {}) for output in request.outputs or ()]
+    return assemble(_arrays(request.inputs, view[length:], limits), request.id, outputs, request.parameters or {})
+
+
+def assemble(
+    inputs: Arrays, id: str, outputs: Sequence[tuple[str, Parameters]], parameters: Parameters
+) -> InferRequest:
+    """A request of its arrays and of what it says beside them.
+
+    Raises:
+        RefusalError: "invalid" for parameters of wrong kinds, or that ask for what is not offered.
+    """
     _refuse_what_is_not_offered(parameters)
     binary = parameters.get("binary_data_output") is True
     return InferRequest(
-        inputs=_arrays(request.inputs, view[length:], limits),
-        id=request.id,
-        wanted=_wanted(request.outputs or (), binary),
+        inputs=inputs,
+        id=id,
+        wanted=_wanted(outputs, binary),
         binary=binary,
         priority=int(_number(parameters, "priority", 0, _LARGEST_PRIORITY) or 0),
         timeout_s=_timeout(parameters),
@@ -201,6 +212,49 @@ def _arrays(tensors: list[_Tensor], binary: memoryview, limits: Limits) -> dict[
     if place != len(binary):
         raise RefusalError("invalid", f"{len(binary) - place} bytes follow the JSON that no input announces")
     return arrays
+
+
+def from_raw(
+    name: str, datatype: str, shape: Sequence[int], parameters: Parameters, data: bytes, limits: Limits
+) -> np.ndarray:
+    """A tensor of its bytes, in the byte order of the protocol.
+
+    Raises:
+        RefusalError: "invalid" where these do not fit its shape and type.
+    """
+    tensor = _Tensor(name, list(shape), datatype)
+    _refuse_what_is_not_offered(parameters)
+    return _from_binary(tensor, _count(tensor, limits), memoryview(data))
+
+
+def from_values(
+    name: str, datatype: str, shape: Sequence[int], parameters: Parameters, values: Sequence[Any], limits: Limits
+) -> np.ndarray:
+    """A tensor of its values in row-major order; texts may be bytes.
+
+    Raises:
+        RefusalError: "invalid" where these do not fit its shape and type.
+    """
+    tensor = _Tensor(name, list(shape), datatype)
+    _refuse_what_is_not_offered(parameters)
+    count, dtype = _count(tensor, limits), dtype_of(datatype)
+    if len(values) != count:
+        raise RefusalError(
+            "invalid",
+            f"input `{name[:100]}` of shape {tensor.shape} takes {count} values of {datatype}, but has {len(values)}",
+        )
+    if dtype.kind == "O":
+        array = np.empty(count, object)
+        array[:] = [text_of(value) for value in values]
+    else:
+        array = np.array(values, dtype.type if dtype.kind in "fb" else object)
+        if (
+            dtype.kind in "iu"
+            and count
+            and not np.iinfo(dtype).min <= min(values) <= max(values) <= np.iinfo(dtype).max
+        ):
+            raise RefusalError("invalid", f"input `{name[:100]}` holds a value outside {datatype}")
+    return array.astype(dtype, copy=False).reshape(tensor.shape)
 
 
 def _count(tensor: _Tensor, limits: Limits) -> int:
@@ -299,14 +353,13 @@ def _fewer(tensor: _Tensor, count: int, most: int) -> int:
     return count
 
 
-def _wanted(outputs: Any, binary: bool) -> dict[str, bool]:
+def _wanted(outputs: Sequence[tuple[str, Parameters]], binary: bool) -> dict[str, bool]:
     wanted = {}
-    for output in outputs:
-        parameters = output.parameters or {}
+    for name, parameters in outputs:
         _refuse_what_is_not_offered(parameters)
-        if output.name in wanted:
-            raise RefusalError("invalid", f"output `{output.name[:100]}` is asked for twice")
-        wanted[output.name] = bool(parameters.get("binary_data", binary))
+        if name in wanted:
+            raise RefusalError("invalid", f"output `{name[:100]}` is asked for twice")
+        wanted[name] = bool(parameters.get("binary_data", binary))
     return wanted
 
 

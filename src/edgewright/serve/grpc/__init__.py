@@ -1,0 +1,1 @@
+"""gRPC: the protocol's calls, streams and health checks over grpcio's threads."""

@@ -1,0 +1,94 @@
+"""Inference requests out of protobuf messages, and answers into them. Tensors come raw or as values, and go raw."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from edgewright.serve.core.jobs import RefusalError
+from edgewright.serve.core.version import Version
+from edgewright.serve.protocol.datatypes import datatype_of, pack_bytes
+from edgewright.serve.protocol.limits import Limits
+from edgewright.serve.protocol.reading import InferRequest, Parameters, assemble, from_raw, from_values
+
+_FIELDS = {
+    "BOOL": "bool_contents",
+    **dict.fromkeys(("INT8", "INT16", "INT32"), "int_contents"),
+    "INT64": "int64_contents",
+    **dict.fromkeys(("UINT8", "UINT16", "UINT32"), "uint_contents"),
+    "UINT64": "uint64_contents",
+    "FP32": "fp32_contents",
+    "FP64": "fp64_contents",
+    "BYTES": "bytes_contents",
+}
+
+
+def version_of(text: str) -> int | None:
+    """A version as a number; None for the newest.
+
+    Raises:
+        RefusalError: "invalid".
+    """
+    if not text:
+        return None
+    if not (text.isascii() and text.isdecimal() and len(text) < 18):
+        raise RefusalError("invalid", f"version {text[:40]!r} is no number")
+    return int(text)
+
+
+def read_request(message: Any, limits: Limits) -> InferRequest:
+    """The request in a ModelInferRequest.
+
+    Raises:
+        RefusalError: "invalid" with what is wrong.
+    """
+    tensors, raw = message.inputs, message.raw_input_contents
+    if len(tensors) > limits.tensors or len(message.outputs) > limits.tensors:
+        raise RefusalError("invalid", f"a request may have {limits.tensors} inputs and outputs at most")
+    if raw and len(raw) != len(tensors):
+        raise RefusalError("invalid", f"the request has {len(tensors)} inputs, but raw contents of {len(raw)}")
+    inputs: dict[str, np.ndarray] = {}
+    for index, tensor in enumerate(tensors):
+        if tensor.name in inputs:
+            raise RefusalError("invalid", f"input `{tensor.name[:100]}` is given twice")
+        about = tensor.name, tensor.datatype, tensor.shape, parameters(tensor.parameters)
+        if not raw:
+            inputs[tensor.name] = from_values(*about, _values(tensor), limits)
+        elif tensor.HasField("contents"):
+            raise RefusalError("invalid", f"input `{tensor.name[:100]}` has both raw contents and values")
+        else:
+            inputs[tensor.name] = from_raw(*about, raw[index], limits)
+    outputs = [(output.name, parameters(output.parameters)) for output in message.outputs]
+    return assemble(inputs, message.id, outputs, parameters(message.parameters))
+
+
+def parameters(given: Any) -> Parameters:
+    """A map of InferParameter or ModelRepositoryParameter as a dictionary."""
+    if not given:
+        return {}
+    return {name: getattr(value, value.WhichOneof("parameter_choice") or "", None) for name, value in given.items()}
+
+
+def write_response(message: Any, request: InferRequest, version: Version, outputs: Mapping[str, np.ndarray]) -> Any:
+    """Fill a ModelInferResponse, and return it."""
+    message.model_name, message.model_version, message.id = version.name, str(version.number), request.id
+    for name in request.wanted or [info.name for info in version.bundle.outputs]:
+        array = outputs[name]
+        message.outputs.add(name=name, datatype=datatype_of(array.dtype.name), shape=array.shape)
+        packed = pack_bytes(array.reshape(-1)) if array.dtype.kind in "OUS" else array.tobytes()
+        message.raw_output_contents.append(packed)
+    return message
+
+
+def _values(tensor: Any) -> Any:
+    """The field of its values. Others must be empty: whoever fills the wrong one would get an answer to something else."""
+    wanted = _FIELDS.get(tensor.datatype)
+    for field, _ in tensor.contents.ListFields():
+        if field.name != wanted:
+            instead = f"`{wanted}`" if wanted else "raw contents"
+            raise RefusalError(
+                "invalid", f"input `{tensor.name[:100]}` of {tensor.datatype[:40]} takes {instead}, not `{field.name}`"
+            )
+    return getattr(tensor.contents, wanted) if wanted else ()
