@@ -231,7 +231,8 @@ def test_containers_have_probes_limits_and_arguments_that_the_command_takes(make
     assert context.params["drain"] == 20
     assert context.params["watch"] == 5
     port = context.params["http"]
-    assert [entry["containerPort"] for entry in container["ports"]] == [port]
+    grpc = context.params["grpc"]
+    assert [entry["containerPort"] for entry in container["ports"]] == ([port, grpc] if make is kubernetes else [port])
     for probe, path in (("startupProbe", "ready"), ("readinessProbe", "ready"), ("livenessProbe", "live")):
         assert container[probe]["httpGet"] == {"path": f"/v2/health/{path}", "port": port}
     assert container["resources"]["requests"] == {"cpu": "1", "memory": "1Gi"}
@@ -256,7 +257,7 @@ def test_parts_find_each_other() -> None:
     assert found["HorizontalPodAutoscaler"]["spec"]["scaleTargetRef"]["name"] == found["Deployment"]["metadata"]["name"]
     assert (found["HorizontalPodAutoscaler"]["spec"]["minReplicas"], found["Deployment"]["spec"]["replicas"]) == (3, 3)
     ports = found["Deployment"]["spec"]["template"]["spec"]["containers"][0]["ports"]
-    assert found["Service"]["spec"]["ports"][0]["targetPort"] in {port["name"] for port in ports}
+    assert [port["targetPort"] for port in found["Service"]["spec"]["ports"]] == [port["name"] for port in ports]
     served = items(kserve(DEPLOYMENT))
     model = served["InferenceService"]["spec"]["predictor"]["model"]
     assert model["runtime"] == served["ServingRuntime"]["metadata"]["name"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import threading
 import time
@@ -14,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgewright.serve import Access, ModelOptions, Server
+from edgewright.serve import ModelOptions, Server
 from edgewright.serve.core.log import silent
 from edgewright.serve.protocol.limits import Limits
 
@@ -321,42 +320,6 @@ def test_load_and_unload_need_the_token(
     load.ClearField("parameters")
     client.send("RepositoryModelLoad", load, **right)
     assert client("ModelReady", name="net").ready
-
-
-def test_a_server_with_a_token_answers_probes_alone_without_it(whole: Server) -> None:
-    access = Access(token=TOKEN * 2)
-    with running(whole, Limits(), host="127.0.0.1", port=0, token=TOKEN, access=access, log=silent) as port:
-        client = Client(port)
-        assert client("ServerLive").live
-        assert client("Check", service="health").status == 1
-        message = request("scale", np.ones((1, 4), np.float32))
-        for metadata in ((), (("authorization", "Bearer wrong"),)):
-            with pytest.raises(grpc.RpcError) as caught:
-                client.send("ModelInfer", message, metadata=metadata)
-            assert caught.value.code() == grpc.StatusCode.UNAUTHENTICATED
-        with pytest.raises(grpc.RpcError) as caught:
-            next(client.prepared("ModelStreamInfer")(iter([message])))
-        assert caught.value.code() == grpc.StatusCode.UNAUTHENTICATED
-        for token in (TOKEN * 2, TOKEN):  # whoever may change what is served may also use it
-            client.send("ModelInfer", message, metadata=(("authorization", f"Bearer {token}"),))
-
-
-def test_tls_of_the_server_holds_for_grpc_too(whole: Server, tmp_path: Path) -> None:
-    if shutil.which("openssl") is None:
-        pytest.skip("needs openssl to make a certificate")
-    made = "req -x509 -newkey rsa:2048 -nodes -keyout key.pem -out cert.pem -days 2 -subj /CN=localhost"
-    subprocess.run(
-        ["openssl", *made.split(), "-addext", "subjectAltName=DNS:localhost"], cwd=tmp_path, check=True, timeout=60,
-        capture_output=True,
-    )  # fmt: skip
-    access = Access(tls_cert=tmp_path / "cert.pem", tls_key=tmp_path / "key.pem")
-    with running(whole, Limits(), host="127.0.0.1", port=0, token=None, access=access, log=silent) as port:
-        client = Client(port)
-        with pytest.raises(grpc.RpcError):
-            client("ServerLive", timeout=3)
-        trusted = grpc.ssl_channel_credentials((tmp_path / "cert.pem").read_bytes())
-        client.channel = grpc.secure_channel(f"localhost:{port}", trusted)
-        assert client("ServerLive").live
 
 
 def test_a_drained_server_refuses(repository: Callable[..., Path], serve: Any, connect: Callable[..., Client]) -> None:

@@ -8,7 +8,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -70,36 +70,32 @@ def serve(
     Raises:
         EdgewrightError: E102 without an extra, E103 for an address, E104, E220 or E221 for the certificate or bundles.
     """
-    _require_extra()
-    from edgewright.serve.http.running import check_port, run
-
-    limits, access = _limits(max_body_mib), access or Access()
-    check_port(host, http, "--http")
-    check_port(host, http if grpc is None else grpc, "--grpc")
-    access.check_tls()
-    provider = otlp() if trace else None
-    may_change = admin_token is not None
-    server = Server(folders, options, watch_s=watch_s, reloads=may_change, allow_hooks=allow_hooks, log=log)
-    server.start()
-    _tell_who_reaches(host, access, log)
-    application = _application(server, limits, access, admin_token, log, log_requests, provider)
-    stop = _once(lambda: log("drained", finished=server.drain(drain_s)))
-    calls = nullcontext() if grpc is None else _over_grpc(server, limits, host, grpc, access, admin_token, log, drain_s)
-    try:
-        with calls:
-            run(application, host=host, port=http, access=access, stop=stop, log=log, drain_s=drain_s)
-    finally:
-        stop()
-        if provider is not None:
-            provider.shutdown()
-
-
-def _require_extra() -> None:
     import sys
 
     from edgewright import registry
 
     registry.require(sys.modules[__name__], "`serve`")
+    from edgewright.serve.http.running import run
+
+    limits, access = _limits(max_body_mib), access or Access()
+    _check_doors(host, {"--http": http, "--grpc": grpc}, access, log)
+    provider = otlp() if trace else None
+    reloads = admin_token is not None
+    server = Server(folders, options, watch_s=watch_s, reloads=reloads, allow_hooks=allow_hooks, log=log)
+    server.start()
+    application = _application(server, limits, access, admin_token, log, log_requests, provider)
+    stop = _once(lambda: _end(server, drain_s, provider, log))
+    try:
+        with _over_grpc(server, limits, access, host, grpc, admin_token, log, drain_s) if grpc else nullcontext():
+            run(application, host=host, port=http, access=access, stop=stop, log=log, drain_s=drain_s)
+    finally:
+        stop()
+
+
+def _end(server: Server, drain_s: float, provider: Any, log: Log) -> None:
+    log("drained", finished=server.drain(drain_s))
+    if provider is not None:
+        provider.shutdown()  # sends the spans that are left
 
 
 def _application(
@@ -118,12 +114,19 @@ def _application(
     application = Application(server, limits, token=admin_token, log=log)
     if not (access.token or log_requests or provider):
         return application
-    tokens = access.tokens(admin_token)
     tracer = Tracer(provider) if provider is not None else None
+    tokens = access.tokens(admin_token)
     return Guard(application, tokens=tokens, log=log, log_requests=log_requests, tracer=tracer)
 
 
-def _tell_who_reaches(host: str, access: Access, log: Log) -> None:
+def _check_doors(host: str, ports: Mapping[str, int | None], access: Access, log: Log) -> None:
+    """Refuse what cannot be listened at, and say who reaches it."""
+    from edgewright.serve.http.running import check_port
+
+    for option, port in ports.items():
+        if port is not None:
+            check_port(host, port, option)
+    access.check_tls()
     if host in _LOOPBACK:
         return
     if access.token is None:
@@ -144,16 +147,16 @@ def _limits(max_body_mib: int) -> Limits:
 def _over_grpc(
     server: Server,
     limits: Limits,
+    access: Access,
     host: str,
     port: int,
-    access: Access,
     admin_token: str | None,
     log: Log,
     drain_s: float,
-) -> AbstractContextManager[int | None]:
+) -> AbstractContextManager[int]:
     from edgewright.serve.grpc.running import running  # grpcio takes a while to import
 
-    return running(server, limits, host=host, port=port, access=access, token=admin_token, log=log, drain_s=drain_s)
+    return running(server, limits, host=host, port=port, token=admin_token, access=access, log=log, drain_s=drain_s)
 
 
 def _once(work: Callable[[], None]) -> Callable[[], None]:

@@ -11,6 +11,15 @@ from edgewright.errors import EdgewrightError
 
 #: What needs no token: probes have none, and learn nothing but whether the server runs.
 OPEN_PATHS = frozenset({"/v2/health/live", "/v2/health/ready"})
+#: The same as calls of gRPC.
+OPEN_CALLS = frozenset(
+    {
+        "/grpc.health.v1.Health/Check",
+        "/grpc.health.v1.Health/Watch",
+        "/inference.GRPCInferenceService/ServerLive",
+        "/inference.GRPCInferenceService/ServerReady",
+    }
+)
 _SHORTEST = 16
 _LARGEST_BYTES = 4096
 
@@ -33,9 +42,9 @@ class Access:
         if (self.tls_cert is None) != (self.tls_key is None):
             raise EdgewrightError("E103", "a certificate and its key go together: --tls-cert FILE --tls-key FILE")
 
-    def tokens(self, admin_token: str | None) -> tuple[str, ...]:
-        """What opens the server, () where nothing is asked for; whoever may change what is served may also use it."""
-        return tuple(token for token in (self.token, admin_token) if token) if self.token else ()
+    def tokens(self, admin_token: str | None = None) -> tuple[str, ...]:
+        """Tokens of which one is asked for: whoever may change what is served may also use it. None where all may."""
+        return () if self.token is None else tuple(token for token in (self.token, admin_token) if token)
 
     def check_tls(self) -> None:
         """Refuse a certificate and key that cannot be used, before anything listens.

@@ -199,8 +199,8 @@ class Server:
         Raises:
             RefusalError: Whatever kept it from a result.
         """
-        done = self.run(model, inputs, version=version, priority=priority, timeout_s=timeout_s, parameters=parameters)
-        return Result(done.outputs)
+        ran = self.run(model, inputs, version=version, priority=priority, timeout_s=timeout_s, parameters=parameters)
+        return Result(ran.outputs)
 
     def run(
         self,

@@ -71,7 +71,7 @@ def kubernetes(deployment: Deployment) -> dict[str, Any]:
         "automountServiceAccountToken": False,
         "terminationGracePeriodSeconds": deployment.drain_s + _LEAVE_S + 5,
         "securityContext": {"runAsNonRoot": True, "runAsUser": 1000, "seccompProfile": {"type": "RuntimeDefault"}},
-        "containers": [_container(deployment, "server", "/models", 8000)],
+        "containers": [_container(deployment, "server", "/models", 8000, grpc=8001)],
         "volumes": [
             {"name": "models", "persistentVolumeClaim": {"claimName": deployment.claim, "readOnly": True}},
             {"name": "tmp", "emptyDir": {}},
@@ -90,7 +90,13 @@ def kubernetes(deployment: Deployment) -> dict[str, Any]:
             "apiVersion": "v1",
             "kind": "Service",
             "metadata": meta,
-            "spec": {"selector": labels, "ports": [{"name": "http", "port": 8000, "targetPort": "http"}]},
+            "spec": {
+                "selector": labels,
+                "ports": [
+                    {"name": "http", "port": 8000, "targetPort": "http", "appProtocol": "http"},
+                    {"name": "grpc", "port": 8001, "targetPort": "grpc", "appProtocol": "grpc"},
+                ],
+            },
         },
         {
             "apiVersion": "autoscaling/v2",
@@ -156,7 +162,7 @@ def _list(*items: dict[str, Any]) -> dict[str, Any]:
     return {"apiVersion": "v1", "kind": "List", "items": list(items)}
 
 
-def _container(deployment: Deployment, name: str, folder: str, port: int) -> dict[str, Any]:
+def _container(deployment: Deployment, name: str, folder: str, port: int, *, grpc: int | None = None) -> dict[str, Any]:
     resources = {"cpu": deployment.cpu, "memory": deployment.memory}
 
     def probe(path: str, period_s: int, failures: int) -> dict[str, Any]:
@@ -168,12 +174,16 @@ def _container(deployment: Deployment, name: str, folder: str, port: int) -> dic
         }
 
     arguments = [folder, "--host", "0.0.0.0", "--http", str(port), "--drain", str(deployment.drain_s), "--json"]  # noqa: S104
+    ports = [{"name": "http", "containerPort": port}]
+    if grpc is not None:  # KServe takes one port of a container
+        arguments += ["--grpc", str(grpc)]
+        ports.append({"name": "grpc", "containerPort": grpc})
     return {
         "name": name,
         "image": deployment.image,
         "command": ["edgewright", "serve"],
         "args": [*arguments, *deployment.arguments],
-        "ports": [{"name": "http", "containerPort": port}],
+        "ports": ports,
         # memory is a limit, since what is beyond would be taken from others; the CPU is none: it would stop short runs
         "resources": {"requests": resources, "limits": {"memory": deployment.memory}},
         "startupProbe": probe("/v2/health/ready", 2, 150),

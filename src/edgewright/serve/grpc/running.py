@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from typing import Any
 
 from edgewright.errors import EdgewrightError
 from edgewright.serve.access import Access
@@ -28,8 +29,8 @@ def running(
     host: str,
     port: int,
     token: str | None,
-    log: Log,
     access: Access | None = None,
+    log: Log,
     drain_s: float = 30.0,
 ) -> Iterator[int]:
     """Serve over gRPC; at the end what was accepted is finished.
@@ -40,8 +41,8 @@ def running(
         host: Address to listen at.
         port: And port; 0 takes a free one.
         token: Whoever sends it may load and unload models; None lets nobody.
-        log: Told of the start.
         access: Who may use the server, and TLS.
+        log: Told of the start.
         drain_s: Seconds that calls may still take at the end.
 
     Yields:
@@ -57,27 +58,30 @@ def running(
         ("grpc.max_send_message_length", -1),
         ("grpc.so_reuseport", 0),  # a port that is taken is an error
     ]
-    access = access or Access()
     pool = ThreadPoolExecutor(_CALLS, thread_name_prefix="grpc")
-    tokens = access.tokens(token)
-    guards = [guard(tokens)] if tokens else []
-    transport = grpc.server(pool, options=options, maximum_concurrent_rpcs=_CALLS, interceptors=guards)
+    access = access or Access()
+    guards = guard(access.tokens(token))
+    transport = grpc.server(pool, interceptors=guards, options=options, maximum_concurrent_rpcs=_CALLS)
     transport.add_generic_rpc_handlers(tuple(Service(server, limits, token=token, log=log).handlers()))
     try:
-        address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-        if access.tls_cert is None or access.tls_key is None:
-            bound = transport.add_insecure_port(address)
-        else:
-            pair = access.tls_key.read_bytes(), access.tls_cert.read_bytes()
-            bound = transport.add_secure_port(address, grpc.ssl_server_credentials([pair]))
+        bound = _listen(transport, f"[{host}]:{port}" if ":" in host else f"{host}:{port}", access)
     except RuntimeError as problem:
         raise EdgewrightError(
             "E103", f"{host}:{port} cannot be listened at: {problem}", hint="choose another --host or --grpc"
         ) from None
     transport.start()
-    log("listening", address=f"grpc://{host}:{bound}")
+    log("listening", address=f"{'grpcs' if access.tls_cert else 'grpc'}://{host}:{bound}")
     try:
         yield bound
     finally:
         transport.stop(drain_s).wait()
         pool.shutdown(wait=False)
+
+
+def _listen(transport: Any, address: str, access: Access) -> int:
+    import grpc
+
+    if access.tls_cert is None or access.tls_key is None:
+        return int(transport.add_insecure_port(address))
+    pair = access.tls_key.read_bytes(), access.tls_cert.read_bytes()
+    return int(transport.add_secure_port(address, grpc.ssl_server_credentials([pair])))
