@@ -49,7 +49,7 @@ class Plan:
 
     network: str = "resnet20"
     method: str = "irnet"
-    epochs: int = 20
+    epochs: int = 15
     batch: int = 128
     rate: float = 0.1
     decay: float = 1e-4
