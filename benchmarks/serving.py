@@ -1,6 +1,6 @@
 """What serving costs beside the network, and what holds under load. Run on a quiet machine with two cores or more:
 
-    python benchmarks/serving.py [--quick] [--only overhead,batching,overload,reloads,fuzz] [--json FILE]
+    python benchmarks/serving.py [--quick] [--only overhead,grpc,batching,overload,reloads] [--json FILE]
         [--mlserver PYTHON] [--litserve PYTHON]
 
 overhead   Requests a second and latency of an identity network (1 x 64 floats) and a convolutional one (1 x 3 x 224 x 224):
@@ -8,11 +8,12 @@ overhead   Requests a second and latency of an identity network (1 x 64 floats) 
            ONNX Runtime in a loop without any server. Servers run on core 0, the load on core 1; servers take turns in every
            round, and a ratio is the median over rounds. With the Python of a venv that has them, MLServer and LitServe too.
            Also: seconds from the start of the process to the first answer, and memory.
+grpc       The same over gRPC: ours, and a bare grpcio server that does the same copies (`serving_bare_grpc.py`).
 batching   Four products with 1024 x 1024 matrices under 32 clients, with and without batches.
 overload   Three times the peak for a while: what is answered in time, how fast the rest is refused.
 reloads    A bundle replaced again and again under load: failed requests, memory before and after.
-fuzz       Requests damaged at random over real sockets: answers of 500 and more, and answers that never came.
 
+`serving_fuzz.py` sends damaged requests.
 --quick takes seconds and shows that everything runs; its figures mean little.
 """
 
@@ -39,7 +40,7 @@ from typing import Any
 
 import numpy as np
 import psutil
-from serving_load import Load, closed_loop, http_request, infer_request, open_loop
+from serving_load import Load, closed_loop, grpc_loop, grpc_request, http_request, infer_request, open_loop
 
 import edgewright as ew
 
@@ -205,6 +206,24 @@ def overhead(folder: Path, peers: dict[str, str], rounds: int, seconds: float) -
     return found
 
 
+def over_grpc(folder: Path, rounds: int, seconds: float) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    port = free_port()
+    with ours(folder, "--grpc", str(port)) as own, other("bare_grpc", sys.executable, folder) as bare:
+        ports = {"ours": (own, port), "bare": (bare, bare.port + 1)}
+        for model, (name, shape) in list(INPUTS.items())[:2]:
+            request = grpc_request(model, name, np.random.default_rng(0).standard_normal(shape).astype(np.float32))
+            for clients in (1, 8):
+                cell: dict[str, list[tuple[Load, float]]] = {name: [] for name in ports}
+                for _ in range(rounds):
+                    for server, (served, number) in random.sample(list(ports.items()), 2):
+                        before = served.cpu_s
+                        load = grpc_loop(number, request, clients=clients, seconds=seconds)
+                        cell[server].append((load, served.cpu_s - before))
+                found[f"{model}, {clients} clients"] = _table(cell)
+    return found
+
+
 def _request(server: str, model: str) -> bytes:
     name, shape = INPUTS[model]
     array = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
@@ -214,9 +233,9 @@ def _request(server: str, model: str) -> bytes:
     return infer_request(f"/v2/models/{model}/infer", name, array, binary=server != "mlserver")
 
 
-def _table(cell: dict[str, list[tuple[Load, float]]], raw: list[float]) -> dict[str, Any]:
+def _table(cell: dict[str, list[tuple[Load, float]]], raw: list[float] | None = None) -> dict[str, Any]:
     rates = {name: [load.rate() for load, _ in loads] for name, loads in cell.items()}
-    rows: dict[str, Any] = {"in process": {"per_second": statistics.median(raw)}}
+    rows: dict[str, Any] = {"in process": {"per_second": statistics.median(raw)}} if raw else {}
     for name, loads in cell.items():
         failed = sum(load.count(status) for load, _ in loads for status in load.latencies_s if status != 200)
         rows[name] = {
@@ -225,9 +244,10 @@ def _table(cell: dict[str, list[tuple[Load, float]]], raw: list[float]) -> dict[
             "p50_ms": statistics.median(load.quantile_ms(0.5) for load, _ in loads),
             "p99_ms": statistics.median(load.quantile_ms(0.99) for load, _ in loads),
             "of_bare": statistics.median(a / b for a, b in zip(rates[name], rates["bare"], strict=True)),
-            "of_in_process": statistics.median(a / b for a, b in zip(rates[name], raw, strict=True)),
             "failed": failed,
         }
+        if raw:
+            rows[name]["of_in_process"] = statistics.median(a / b for a, b in zip(rates[name], raw, strict=True))
     return rows
 
 
@@ -301,60 +321,10 @@ def _hash(port: int) -> str:
     return str(json.loads(connection.getresponse().read())["parameters"]["bundle_hash"])
 
 
-def fuzz(folder: Path, cases: int) -> dict[str, Any]:
-    chance = random.Random(0)
-    good = [
-        _request("ours", "identity"),
-        infer_request("/v2/models/identity/infer", "x", np.zeros((1, 64)), binary=False),
-    ]
-    good.append(http_request("/v2/models/conv/predict", b"\xff\xd8\xff\xe0" + bytes(64)))
-    good.append(b"GET /v2/models/identity HTTP/1.1\r\nhost: a\r\n\r\n")
-    found: Counter[str] = Counter()
-    kept: list[str] = []
-    with ours(folder, "--max-body", "1") as server:
-        for _ in range(cases):
-            data = bytearray(chance.choice(good))
-            for _ in range(chance.choice([1, 1, 2, 4, 16])):
-                place, size = chance.randrange(len(data) + 1), chance.choice([0, 1, 1, 4, 64])
-                words = [
-                    b"",
-                    b"\r\n",
-                    b"9" * size,
-                    b"-1",
-                    b"[" * size,
-                    b'"',
-                    b"\0",
-                    chance.randbytes(size),
-                    bytes(data[:size]),
-                ]
-                data[place : place + size] = chance.choice(words)
-            outcome = _sent(server.port, bytes(data))
-            found[outcome] += 1
-            if outcome.startswith("5") or outcome == "hang":
-                kept.append(repr(bytes(data))[:2000])
-        alive = _answers(server.port, "/v2/health/ready")
-    return {"cases": cases, "outcomes": dict(sorted(found.items())), "alive": alive, "bad": kept[:20]}
-
-
-def _sent(port: int, data: bytes) -> str:
-    """The status that came back; "closed" where none did, "hang" where neither."""
-    try:
-        with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
-            connection.sendall(data)
-            connection.shutdown(socket.SHUT_WR)
-            answer = connection.recv(4096)
-    except TimeoutError:
-        return "hang"
-    except OSError:
-        return "closed"
-    return answer[9:12].decode("ascii", "replace") if answer.startswith(b"HTTP/") else "closed"
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--only", default="overhead,batching,overload,reloads,fuzz")
-    parser.add_argument("--cases", type=int, default=1_000_000, help="of fuzz")
+    parser.add_argument("--only", default="overhead,grpc,batching,overload,reloads")
     parser.add_argument("--mlserver", metavar="PYTHON")
     parser.add_argument("--litserve", metavar="PYTHON")
     parser.add_argument("--json", metavar="FILE")
@@ -367,10 +337,10 @@ def main() -> int:
         make_bundles(folder)
         parts = {
             "overhead": lambda: overhead(folder, peers, rounds, seconds),
+            "grpc": lambda: over_grpc(folder, rounds, seconds),
             "batching": lambda: batching(folder, rounds, seconds),
             "overload": lambda: overload(folder, 3.0 if options.quick else 60.0),
             "reloads": lambda: reloads(folder, 5 if options.quick else 1000, Path(name)),
-            "fuzz": lambda: fuzz(folder, 500 if options.quick else options.cases),
         }
         found = {}
         for part in options.only.split(","):

@@ -128,3 +128,46 @@ def open_loop(port: int, request: bytes, *, rate: float, clients: int, seconds: 
     for connection in everything:
         connection.socket.close()
     return load
+
+
+def grpc_loop(port: int, request: bytes, *, clients: int, seconds: float, warm_up_s: float = 0.3) -> Load:
+    """As `closed_loop` for ModelInfer over gRPC; `request` is the message's bytes. Failed calls count as status 500."""
+    import queue
+
+    import grpc
+
+    done: queue.SimpleQueue[tuple[float, int]] = queue.SimpleQueue()
+    with grpc.insecure_channel(f"127.0.0.1:{port}", [("grpc.max_receive_message_length", -1)]) as channel:
+        call = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
+
+        def send() -> None:
+            sent_at = time.perf_counter()
+            status = {grpc.StatusCode.OK: 200}
+            call.future(request, timeout=60).add_done_callback(
+                lambda answer: done.put((time.perf_counter() - sent_at, status.get(answer.code(), 500)))
+            )
+
+        for _ in range(clients):
+            send()
+        load, begun, counting = Load(), time.perf_counter(), False
+        while not counting or time.perf_counter() - begun < seconds:
+            took, status = done.get(timeout=60)
+            if not counting and time.perf_counter() - begun >= warm_up_s:
+                load, begun, counting = Load(), time.perf_counter(), True
+            elif counting:
+                load.latencies_s.setdefault(status, []).append(took)
+            send()
+        load.seconds = time.perf_counter() - begun
+        for _ in range(clients):
+            done.get(timeout=60)
+    return load
+
+
+def grpc_request(model: str, name: str, array: np.ndarray) -> bytes:
+    """A ModelInferRequest with raw contents, as bytes."""
+    from edgewright.serve.grpc import schema
+
+    message = schema.load("inference").messages["ModelInferRequest"](model_name=model)
+    message.inputs.add(name=name, datatype="FP32", shape=array.shape)
+    message.raw_input_contents.append(array.tobytes())
+    return bytes(message.SerializeToString())

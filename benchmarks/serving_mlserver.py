@@ -9,7 +9,7 @@ from pathlib import Path
 import mlserver
 import numpy as np
 from mlserver.codecs import NumpyCodec
-from mlserver.types import InferenceRequest, InferenceResponse
+from mlserver.types import InferenceRequest, InferenceResponse, MetadataTensor
 from serving_bare import sessions
 
 
@@ -26,12 +26,24 @@ class Network(mlserver.MLModel):
         return InferenceResponse(model_name=self.name, outputs=[NumpyCodec.encode_output(output, result)])
 
 
+def _described(info: object) -> MetadataTensor:
+    shape = [size if isinstance(size, int) else -1 for size in info.shape]
+    return MetadataTensor(name=info.name, datatype="FP32", shape=shape)
+
+
 async def main(folder: str, port: int) -> None:
     settings = mlserver.Settings(
         host="127.0.0.1", http_port=port, grpc_port=port + 1, metrics_port=port + 2, parallel_workers=0, debug=False
     )
+    known = sessions(Path(folder))
     models = [
-        mlserver.ModelSettings(name=name, implementation="serving_mlserver.Network", parameters={"uri": folder})
+        mlserver.ModelSettings(
+            name=name,
+            implementation="serving_mlserver.Network",
+            parameters={"uri": folder},
+            inputs=[_described(info) for info in known[name].get_inputs()],
+            outputs=[_described(info) for info in known[name].get_outputs()],
+        )
         for name in ("identity", "conv")
     ]
     await mlserver.MLServer(settings).start(models)

@@ -152,6 +152,11 @@ def test_a_server_that_names_no_model_is_said(wrong: str) -> None:
         check(wrong)
 
 
+def test_a_model_that_is_described_without_tensors_is_said() -> None:
+    with pytest.raises(WrongError, match="without inputs or outputs"):
+        Subject.of("net", {"inputs": [], "outputs": []})
+
+
 @pytest.mark.parametrize(
     "change", [lambda y: y + 1e-2, lambda y: y[:, :2], lambda y: np.full_like(y, np.nan)], ids=["more", "fewer", "nan"]
 )

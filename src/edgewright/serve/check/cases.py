@@ -68,7 +68,11 @@ class Subject:
 
     @staticmethod
     def of(model: str, document: Mapping[str, Any]) -> Subject:
-        """A subject from the model's metadata, with inputs of one row: small numbers, and texts."""
+        """A subject from the model's metadata, with inputs of one row: small numbers, and texts.
+
+        Raises:
+            WrongError: It is described without inputs or outputs. KeyError, TypeError, ValueError: As nothing of the kind.
+        """
         sides = []
         for side in ("inputs", "outputs"):
             sides.append(
@@ -77,6 +81,8 @@ class Subject:
                     for entry in document[side]
                 )
             )
+        if not all(sides):
+            raise WrongError(f"model `{model}` is described without inputs or outputs")
         chance = np.random.default_rng(0)
         arrays = {tensor.name: _example(tensor, chance) for tensor in sides[0]}
         versions = tuple(str(version) for version in document.get("versions") or ())

@@ -18,6 +18,14 @@ _CLIENT = ("INVALID_ARGUMENT", "NOT_FOUND", "OUT_OF_RANGE", "FAILED_PRECONDITION
 Cases = dict[str, tuple[str, Callable[[], str]]]
 
 
+class CodeError(WrongError):
+    """A call that ended with an error; its code's name apart."""
+
+    def __init__(self, code: str, details: str) -> None:
+        super().__init__(f"{code} {details}")
+        self.code = code
+
+
 class Asker:
     """The cases about one model."""
 
@@ -85,10 +93,18 @@ class Asker:
         return {name: ask(change) for name, change in changes.items()}
 
     def _call(self, call: str, message: Any) -> Any:
-        method = self._protocol.methods[call]
-        path = f"/{self._protocol.service}/{call}"
+        return self._send(self._protocol, call, message)
+
+    def _send(self, protocol: schema.Schema, call: str, message: Any) -> Any:
+        import grpc
+
+        method = protocol.methods[call]
+        path = f"/{protocol.service}/{call}"
         ask = self._channel.unary_unary(path, method.request.SerializeToString, method.response.FromString)
-        return ask(message, timeout=_TIMEOUT_S, wait_for_ready=True)
+        try:
+            return ask(message, timeout=_TIMEOUT_S)
+        except grpc.RpcError as problem:
+            raise CodeError(problem.code().name, problem.details()) from None
 
     def _says(self, call: str, *fields: str, **given: Any) -> str:
         answer = self._call(call, self._protocol.methods[call].request(**given))
@@ -101,15 +117,12 @@ class Asker:
         return lambda: self._refused(call, self._protocol.methods[call].request(**given))
 
     def _refused(self, call: str, message: Any) -> str:
-        import grpc
-
         try:
             self._call(call, message)
-        except grpc.RpcError as problem:
-            code = str(problem.code().name)
-            if code in _CLIENT:
-                return code
-            raise WrongError(f"{code} {problem.details()}") from None
+        except CodeError as problem:
+            if problem.code in _CLIENT:
+                return problem.code
+            raise
         raise WrongError("OK")
 
     def _request(self, *, raw: bool = True, id: str = "") -> Any:
@@ -152,10 +165,7 @@ class Asker:
 
     def _health(self) -> str:
         health = schema.load("health")
-        method = health.methods["Check"]
-        path = f"/{health.service}/Check"
-        ask = self._channel.unary_unary(path, method.request.SerializeToString, method.response.FromString)
-        status = ask(method.request(), timeout=_TIMEOUT_S).status
+        status = self._send(health, "Check", health.messages["HealthCheckRequest"]()).status
         if status != 1:
             raise WrongError(f"status {status}")
         return "SERVING"

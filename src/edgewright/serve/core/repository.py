@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import shutil
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -20,6 +19,7 @@ from typing import Literal
 
 from edgewright.bundle import EVIDENCE
 from edgewright.errors import EdgewrightError
+from edgewright.serve.core.copies import Copies
 from edgewright.serve.core.jobs import RefusalError
 from edgewright.serve.core.log import Log, silent
 from edgewright.serve.core.opening import open_place
@@ -64,7 +64,7 @@ class Repository:
     ) -> None:
         self._folders = tuple(folders)
         self._options = options
-        self._copies = private_copies
+        self._copies = Copies() if private_copies else None
         self._allow_hooks = allow_hooks
         self._log = log
         self._lock = threading.Lock()  # one change at a time
@@ -168,6 +168,8 @@ class Repository:
             done = [_stop(version, max(0.0, until - time.monotonic())) for version in versions]
             for thread in self._retiring:
                 thread.join(max(0.0, until - time.monotonic()))
+            if self._copies:
+                self._copies.close()
             self._versions.clear()  # lookups go on finding them: their figures can still be read
             return all(done)
 
@@ -225,7 +227,7 @@ class Repository:
         copy: Path | None = None
         try:
             if self._copies:
-                copy = Path(tempfile.mkdtemp(prefix="edgewright-serve-"))
+                copy = self._copies.new()
                 shutil.copytree(place.path, copy / "bundle", ignore=_all_but_files(place.path))
             path = copy / "bundle" if copy else place.path
             opened = open_place(path, place.name, options, allow_hooks=self._allow_hooks, log=self._log)

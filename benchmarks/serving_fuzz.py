@@ -1,0 +1,159 @@
+"""Damaged requests against a real server: answers of 500 and more, and answers that never came.
+
+    python benchmarks/serving_fuzz.py [--cases 1000000] [--seed 0] [--json FILE]
+
+Half of the cases go over HTTP through a socket of their own, half over gRPC. Each starts from a good request (JSON, binary
+tensors, a photo, repository and metadata calls, every message of the protocol), of which a few places are replaced:
+by nothing, digits, brackets, zero bytes, chance, another part of itself, or sizes that are one off or huge. A case is bad
+where the server answers 5xx (gRPC: INTERNAL or UNKNOWN) or not within 20 seconds; 503 and UNAVAILABLE are bad as well.
+The same seed makes the same cases.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import socket
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import grpc
+import numpy as np
+from serving import IDENTITY, _answers, free_port, ours
+from serving_load import grpc_request, http_request, infer_request
+
+import edgewright as ew
+from edgewright.serve.grpc import schema
+
+_WAIT_S = 20.0
+_KEPT = 20  # bad cases that are printed
+_WORDS = (b"", b"\r\n", b"-1", b"0", b"\xff" * 8, b"4294967296", b"18446744073709551616", b'"', b"{", b"null", b"NaN")
+
+
+def damaged(data: bytes, chance: random.Random) -> bytes:
+    """The data with a few places replaced."""
+    changed = bytearray(data)
+    for _ in range(chance.choice([1, 1, 2, 4, 16])):
+        place, size = chance.randrange(len(changed) + 1), chance.choice([0, 1, 1, 4, 64])
+        words = (*_WORDS, b"9" * size, b"[" * size, b"\0" * size, chance.randbytes(size), bytes(changed[:size]))
+        changed[place : place + size] = chance.choice(words)
+    if chance.random() < 0.1:
+        del changed[chance.randrange(len(changed) + 1) :]
+    return bytes(changed)
+
+
+def http_seeds() -> list[bytes]:
+    array = np.zeros((1, 64), np.float32)
+    return [
+        infer_request("/v2/models/identity/infer", "x", array),
+        infer_request("/v2/models/identity/infer", "x", array, binary=False),
+        infer_request("/v2/models/identity/versions/1/infer", "x", array, priority=1),
+        http_request("/v2/models/identity/predict", b"\xff\xd8\xff\xe0" + bytes(64)),
+        http_request("/v2/repository/index", b'{"ready": true}'),
+        b"GET /v2/models/identity HTTP/1.1\r\nhost: a\r\naccept-encoding: gzip\r\n\r\n",
+    ]
+
+
+def grpc_seeds() -> list[tuple[str, bytes]]:
+    protocol = schema.load("inference")
+    seeds = [("ModelInfer", grpc_request("identity", "x", np.zeros((1, 64), np.float32)))]
+    values = protocol.messages["ModelInferRequest"](model_name="identity", id="a")
+    values.inputs.add(name="x", datatype="FP32", shape=[1, 64]).contents.fp32_contents.extend([0.0] * 64)
+    values.parameters["priority"].int64_param = 1
+    seeds.append(("ModelInfer", values.SerializeToString()))
+    for call in ("ModelMetadata", "ModelConfig", "ModelStatistics", "ModelReady"):
+        seeds.append((call, protocol.methods[call].request(name="identity", version="1").SerializeToString()))
+    return seeds
+
+
+def over_http(port: int) -> Callable[[random.Random], tuple[str, bytes]]:
+    seeds = http_seeds()
+
+    def ask(chance: random.Random) -> tuple[str, bytes]:
+        data = damaged(chance.choice(seeds), chance)
+        try:
+            with socket.create_connection(("127.0.0.1", port), timeout=_WAIT_S) as connection:
+                connection.sendall(data)
+                connection.shutdown(socket.SHUT_WR)
+                answer = connection.recv(4096)
+        except TimeoutError:
+            return "hang", data
+        except OSError:
+            return "closed", data
+        return answer[9:12].decode("ascii", "replace") if answer.startswith(b"HTTP/") else "closed", data
+
+    return ask
+
+
+def over_grpc(channel: Any) -> Callable[[random.Random], tuple[str, bytes]]:
+    seeds = grpc_seeds()
+    calls = {call: channel.unary_unary(f"/inference.GRPCInferenceService/{call}") for call, _ in seeds}
+
+    def ask(chance: random.Random) -> tuple[str, bytes]:
+        call, data = chance.choice(seeds)
+        data = damaged(data, chance)
+        try:
+            calls[call](data, timeout=_WAIT_S)
+        except grpc.RpcError as problem:
+            return str(problem.code().name), data
+        return "OK", data
+
+    return ask
+
+
+def is_bad(outcome: str) -> bool:
+    return outcome.startswith("5") or outcome in ("hang", "INTERNAL", "UNKNOWN", "UNAVAILABLE", "DEADLINE_EXCEEDED")
+
+
+def fuzz(cases: int, seed: int) -> dict[str, Any]:
+    import onnx_ir as ir
+
+    chance = random.Random(seed)
+    found: dict[str, Counter[str]] = {"http": Counter(), "grpc": Counter()}
+    kept: list[str] = []
+    with tempfile.TemporaryDirectory(prefix="edgewright-fuzz-") as name:
+        ew.convert(ew.Model(ir.from_onnx_text(IDENTITY)), "onnxruntime", Path(name) / "identity")
+        number = free_port()
+        with ours(Path(name), "--max-body", "1", "--grpc", str(number)) as server:
+            with grpc.insecure_channel(f"127.0.0.1:{number}") as channel:
+                ways = {"http": over_http(server.port), "grpc": over_grpc(channel)}
+                for _ in range(cases):
+                    way = chance.choice(["http", "grpc"])
+                    outcome, data = ways[way](chance)
+                    found[way][outcome] += 1
+                    if is_bad(outcome):
+                        kept.append(f"{way} {outcome} {data!r}"[:2000])
+            alive = _answers(server.port, "/v2/health/ready")
+            memory = round(server.memory_mib)
+    outcomes = {way: dict(sorted(counts.items())) for way, counts in found.items()}
+    return {
+        "cases": cases,
+        "seed": seed,
+        "outcomes": outcomes,
+        "bad": len(kept),
+        "kept": kept[:_KEPT],
+        "alive": alive,
+        "memory_mib": memory,
+    }
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cases", type=int, default=1_000_000)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--json", metavar="FILE")
+    options = parser.parse_args()
+    found = fuzz(options.cases, options.seed)
+    print(json.dumps(found, indent=1))
+    if options.json:
+        Path(options.json).write_text(json.dumps(found, indent=1))
+    return 1 if found["bad"] or not found["alive"] else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
