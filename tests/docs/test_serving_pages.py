@@ -16,7 +16,7 @@ from edgewright.cli.serve_command import command as serve_command
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 #: Options of other programs, and of other commands of ours.
-FOREIGN = {"--data-binary", "--cacert", "--weights", "--out"}
+FOREIGN = {"--data-binary", "--cacert", "--weights", "--out", "--draw"}
 
 
 def page(name: str) -> str:

@@ -173,6 +173,17 @@ def test_routes_of_single_models_come_first_and_have_their_own_time() -> None:
     assert routes[1]["match"] == {"path_separated_prefix": "/v2/models/100"}
 
 
+def test_where_no_node_stands_for_all_the_proxy_itself_is_alive() -> None:
+    def fixed(*pools: Pool) -> list[str]:
+        (listener,) = envoy(pools, LISTEN)["static_resources"]["listeners"]
+        manager = listener["filter_chains"][0]["filters"][0]["typed_config"]
+        routes = manager["route_config"]["virtual_hosts"][0]["routes"]
+        return [next(iter(route["match"].values())) for route in routes if "direct_response" in route]
+
+    assert fixed(Pool("100", NODES)) == ["/v2/repository/", "/v2/health/live"]
+    assert fixed(Pool("100", NODES), Pool("", NODES)) == ["/v2/repository/"]
+
+
 def test_haproxy_accepts_the_configuration(tmp_path: Path) -> None:
     binary = program("haproxy")
     (tmp_path / "haproxy.cfg").write_text(haproxy(Pool("", (*NODES, Node("::1", 8003))), LISTEN))

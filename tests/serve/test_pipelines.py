@@ -317,6 +317,34 @@ def test_hooks_are_not_run_behind_an_operators_back(folder: Path, tmp_path: Path
         ew.Pipeline.open(folder / "street")
 
 
+def test_the_command_run_shows_photos_to_a_pipeline(
+    folder: Path, shelf: Path, photo: Image.Image, tmp_path: Path, monkeypatch: Any, capsys: Any
+) -> None:
+    from edgewright.cli import main
+
+    photo.save(tmp_path / "photo.png")
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr("sys.argv", ["edgewright", "run", *arguments])
+        with pytest.raises(SystemExit) as stopped:
+            main()
+        return int(stopped.value.code or 0), *capsys.readouterr()
+
+    words = (str(folder / "street"), str(tmp_path / "photo.png"))
+    status, out, err = run(*words, "--json", "--draw", str(tmp_path / "drawn"))
+    assert status == 0, err
+    ((row,),) = json.loads(out).values()
+    assert [one["label"] for one in row["result"]["tell"]] == ["red", "blue"]
+    with Image.open(tmp_path / "drawn" / "photo.png") as drawn:
+        assert drawn.size == photo.size
+    assert "tell 1: blue" in run(*words)[1]
+    assert "`--tile` is for one network" in run(*words, "--tile", "2")[2]
+    np.savez(tmp_path / "arrays.npz", image=np.zeros((1, 3, 8, 8), np.float32))
+    assert "holds arrays" in run(words[0], str(tmp_path / "arrays.npz"))[2]
+    (folder / "street" / "pipeline.toml").write_text('outputs = ["find.found"]\n[parts.find]\n')
+    assert "is a pipeline of tensors" in run(*words)[2]
+
+
 # --- behind the server ----------------------------------------------------------------------------------------------------
 
 

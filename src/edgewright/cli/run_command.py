@@ -32,11 +32,14 @@ def command(
     tile: int | None,
     draw: str | None,
 ) -> int:
-    """Run NETWORK (a bundle's folder, a model file or zoo:NAME) on photos, folders or .npz files."""
+    """Run NETWORK (a bundle's folder, a pipeline's, a model file or zoo:NAME) on photos, folders or .npz files."""
     from edgewright import registry, tiling
-    from edgewright.bundle import Bundle
+    from edgewright.bundle import PIPELINE, Bundle
     from edgewright.session import open as open_session
 
+    if (Path(network) / PIPELINE).is_file():
+        given = {"--spec": spec, "--runtime": runtime, "--tile": tile}
+        return _run_pipeline(terminal, network, inputs, [name for name, value in given.items() if value], draw)
     source: Any = Bundle.open(network) if is_bundle(network) else load_network(terminal, network, spec)
     task = registry.get("tasks", source.spec.task)
     read_by = source.spec if tile is None else tiling.whole(source.spec)
@@ -64,8 +67,41 @@ def command(
     return 0
 
 
+def _run_pipeline(
+    terminal: Terminal, folder: str, inputs: tuple[str, ...], useless: list[str], draw: str | None
+) -> int:
+    """Let a pipeline look at photos."""
+    from edgewright.pipeline import PhotoSession, Pipeline
+
+    pipeline = Pipeline.open(folder)
+    if useless:
+        raise EdgewrightError("E103", f"`{useless[0]}` is for one network, but `{folder}` is a pipeline")
+    rows: list[dict[str, Any]] = []
+    with pipeline.start(threads=terminal.options.threads) as session:
+        if not isinstance(session, PhotoSession):
+            raise EdgewrightError("E103", f"`{folder}` is a pipeline of tensors, and `run` shows it photos alone")
+        first = next(iter(pipeline.parts.values())).bundle
+        for item in inputs:
+            samples = open_samples(terminal, item, first, roles="judge", labels="none", notes=False)
+            if not samples.are_photos:
+                raise EdgewrightError("E103", f"a pipeline looks at photos, but `{item}` holds arrays")
+            for name in samples.ids:
+                found = session.look(samples.raw(name))  # whole: boxes are cut from it
+                rows.append({"sample": name, "result": found.to_json()})
+                if not terminal.options.as_json:
+                    terminal.console.print(f"{name}\n{found}", markup=False)
+                if draw:
+                    _save(found.draw(samples.photo(name)), name, Path(draw))
+    if terminal.options.as_json:
+        terminal.emit({"results": rows}, lambda console: None)
+    return 0
+
+
 def _draw(task: Any, samples: Any, name: str, result: Any, spec: Any, folder: Path) -> None:
-    picture = task.draw(samples.photo(name), result, spec)
+    _save(task.draw(samples.photo(name), result, spec), name, folder)
+
+
+def _save(picture: Any, name: str, folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         picture.save(folder / f"{Path(name).stem}.png")

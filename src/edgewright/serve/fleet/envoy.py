@@ -169,11 +169,14 @@ def _routes(pools: Sequence[Pool]) -> list[dict[str, Any]]:
             routes += [_route({"path_separated_prefix": f"/v2/models/{pool.name}"}, pool)]
         else:
             routes.append(_route({"prefix": "/v2"}, pool))
-    return [
+    fixed = [
         # one node's models are not everybody's: what changes a server is asked of that server
         {"match": {"prefix": "/v2/repository/"}, "direct_response": {"status": 403}},
-        *routes,
     ]
+    if not any(pool.name == "" and not pool.grpc for pool in pools):
+        # no node stands for all: the proxy itself says that it is there
+        fixed.append({"match": {"path": "/v2/health/live"}, "direct_response": {"status": 200}})
+    return [*fixed, *routes]
 
 
 def _route(match: dict[str, Any], pool: Pool) -> dict[str, Any]:
