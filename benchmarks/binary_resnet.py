@@ -212,7 +212,9 @@ def main() -> None:
         names = {bundle.path: name for name, bundle in bundles.items()}
         size = bundles["binary native"].size_bytes / bundles["float onnxruntime"].size_bytes
         print(f"bundle: {bundles['binary native'].size_bytes:,} bytes, 1/{1 / size:.1f} of float")
-        plan = ew.BenchPlan(threads=tuple(options.threads), max_seconds=options.seconds, min_seconds=options.seconds / 2)
+        plan = ew.BenchPlan(
+            threads=tuple(options.threads), max_seconds=options.seconds, min_seconds=options.seconds / 2
+        )
         for threads in options.threads:
             for name, bundle in list(bundles.items())[1:]:
                 pair = (bundles["binary native"], bundle)

@@ -136,6 +136,11 @@ class Model:
         return "fp16" if ir.DataType.FLOAT16 in types else "fp32"
 
     @property
+    def domains(self) -> frozenset[str]:
+        """Domains of the graph's operators that are not the standard one."""
+        return frozenset(node.domain for graph in self._graphs() for node in graph) - {"", "ai.onnx"}
+
+    @property
     def lossy(self) -> bool:
         """True where some step of the history was lossy."""
         return any(step.lossy for step in self.history)

@@ -12,6 +12,7 @@ import importlib
 import importlib.metadata
 import pkgutil
 import re
+from collections.abc import Collection
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -53,6 +54,16 @@ def peek(kind: str, name: str) -> Any:
 def installed(kind: str) -> tuple[str, ...]:
     """Names of the plugins of `kind` whose packages are installed."""
     return tuple(name for name in names(kind) if not missing(peek(kind, name).EXTRA))
+
+
+def proposed(domains: Collection[str] = ()) -> tuple[str, ...]:
+    """Installed runtimes that are tried where nobody names any, for a network with operators of these domains."""
+    found = []
+    for name in installed("runtimes"):
+        traits = peek("runtimes", name).TRAITS
+        if traits.deployable and (not traits.proposed_for or set(traits.proposed_for) & set(domains)):
+            found.append(name)
+    return tuple(found)
 
 
 def require(module: ModuleType, what: str) -> None:

@@ -21,15 +21,13 @@ def bundles_of(
     Args:
         sources: Bundles, which stay as they are, and models, which are converted as they came.
         folder: Where converted models go.
-        runtimes: Public names; all that are installed and deployable by default.
+        runtimes: Public names; by default those that are proposed for each model's operators.
         progress: Told which runtime cannot run a model, and why.
 
     Raises:
         EdgewrightError: E101 or E102 for a runtime, E210 for a model that none of them can run.
     """
-    chosen = tuple(dict.fromkeys(runtimes)) or tuple(
-        name for name in registry.installed("runtimes") if registry.peek("runtimes", name).TRAITS.deployable
-    )
+    chosen = tuple(dict.fromkeys(runtimes))
     for name in chosen:
         registry.get("runtimes", name)
     found: list[Bundle] = []
@@ -37,7 +35,7 @@ def bundles_of(
         if isinstance(source, Bundle):
             found.append(source)
         else:
-            found += _converted(source, folder / str(number), chosen, progress)
+            found += _converted(source, folder / str(number), chosen or registry.proposed(source.domains), progress)
     return tuple(found)
 
 

@@ -9,7 +9,7 @@ runs/x/run.json            what was made from what, so that a stopped run goes o
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -64,7 +64,7 @@ def deploy(
     Args:
         model: The network.
         samples: Photos or arrays with their roles; the judge role decides.
-        runtimes: Public names; all that are installed and deployable by default.
+        runtimes: Public names; by default those that are proposed for the model's operators, or that a recipe names.
         recipes: Names, TOML files or Recipes; every recipe marked for deploy by default. The unmodified model is always
             among them.
         min_agreement: Least agreement with the original, 0..1.
@@ -85,7 +85,7 @@ def deploy(
             judges, E305 for `max_drop` without labels.
     """
     _check_budget(samples, min_agreement, max_drop)
-    planned = candidates(runtimes=runtimes, recipes=recipes, cpu=cpu)
+    planned = candidates(runtimes=runtimes, recipes=recipes, cpu=cpu, domains=model.domains)
     if search:
         check_searchable(planned, overrides or {}, samples)
     run = Run(Path(out), model, samples, overrides or {}, seed, progress, threads)
@@ -121,16 +121,21 @@ def _decide(
 
 
 def candidates(
-    *, runtimes: Sequence[str] = (), recipes: Sequence[str | Path | Recipe] = (), cpu: str = "host"
+    *,
+    runtimes: Sequence[str] = (),
+    recipes: Sequence[str | Path | Recipe] = (),
+    cpu: str = "host",
+    domains: Collection[str] = (),
 ) -> tuple[Planned, ...]:
     """What `deploy` would try, the unmodified model first; everything it needs is checked here, before the first step.
+
+    Where no runtimes are given, those for networks with operators of some domain are tried for a model that has such
+    operators (`domains`), and for a recipe that names them.
 
     Raises:
         EdgewrightError: E101 unknown name, E102 a package is missing.
     """
-    chosen = tuple(dict.fromkeys(runtimes)) or tuple(
-        name for name in registry.installed("runtimes") if registry.peek("runtimes", name).TRAITS.deployable
-    )
+    chosen = tuple(dict.fromkeys(runtimes))
     for name in chosen:
         registry.get("runtimes", name)
     wanted = [Recipe.named(recipe) for recipe in recipes or recipe_names()]
@@ -143,9 +148,16 @@ def candidates(
     return tuple(
         Planned(recipe, Target(runtime, cpu))
         for recipe in ordered.values()
-        for runtime in chosen
+        for runtime in chosen or _proposed(recipe, domains)
         if not recipe.runtimes or runtime in recipe.runtimes
     )
+
+
+def _proposed(recipe: Recipe, domains: Collection[str]) -> tuple[str, ...]:
+    """Runtimes for a recipe where none are given."""
+    general = registry.proposed(domains)
+    named = (name for name in registry.installed("runtimes") if name in recipe.runtimes and name not in general)
+    return (*general, *(name for name in named if registry.peek("runtimes", name).TRAITS.deployable))
 
 
 def _measure(

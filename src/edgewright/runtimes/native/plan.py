@@ -9,7 +9,8 @@
     ...        the description, JSON in UTF-8, then zeros up to a multiple of 64
     ...        the data: constants one after the other, each from a multiple of 64 on
 
-The description has the attributes of `Plan`, rows instead of objects, and of constants place, type and shape. docs/binary.md lists the kernels.
+The description has the attributes of `Plan`, rows instead of objects; a row of `constants` has place, type and shape.
+docs/binary.md lists the kernels.
 """
 
 from __future__ import annotations
