@@ -37,6 +37,36 @@ class Transpose : public Step {
   int64_t batch_, rows_, columns_, input_, output_;
 };
 
+// A tensor of four axes repeated along some of them.
+class Expand : public Step {
+ public:
+  explicit Expand(const Given& given) {
+    given.expect(8, 0, 1, 1, 0);
+    int64_t read = 1, made = 1;
+    for (size_t axis = 4; axis-- > 0;) {
+      sizes_[axis] = given.size(axis, 1, kMostElements);
+      const bool repeats = given.size(4 + axis, 0, 1) == 1;
+      steps_[axis] = repeats ? 0 : read;
+      made = product(made, sizes_[axis]);
+      if (!repeats) read = product(read, sizes_[axis]);
+    }
+    input_ = given.read(0, product(read, 4)), output_ = given.write(0, product(made, 4));
+  }
+  void run(const Memory& memory) const override {
+    const float* x = at<float>(memory, input_);
+    float* y = at<float>(memory, output_);
+    for (int64_t i = 0; i < sizes_[0]; ++i)
+      for (int64_t j = 0; j < sizes_[1]; ++j)
+        for (int64_t k = 0; k < sizes_[2]; ++k) {
+          const float* row = x + i * steps_[0] + j * steps_[1] + k * steps_[2];
+          for (int64_t l = 0; l < sizes_[3]; ++l) *y++ = row[l * steps_[3]];
+        }
+  }
+
+ private:
+  int64_t sizes_[4], steps_[4], input_, output_;
+};
+
 // A caller's array to or from the arena: [batch][rows][columns] outside is [batch][columns][rows] inside.
 class Exchange : public Step {
  public:
@@ -237,6 +267,7 @@ std::unique_ptr<Step> make_transpose(const Given& given) { return std::make_uniq
 std::unique_ptr<Step> make_concat(const Given& given) { return std::make_unique<Concat>(given); }
 std::unique_ptr<Step> make_softmax(const Given& given) { return std::make_unique<Softmax>(given); }
 std::unique_ptr<Step> make_map(const Given& given) { return std::make_unique<Map>(given); }
+std::unique_ptr<Step> make_expand(const Given& given) { return std::make_unique<Expand>(given); }
 std::unique_ptr<Step> make_pack(const Given& given) { return std::make_unique<Pack>(given); }
 std::unique_ptr<Step> make_binary_conv(const Given& given) { return std::make_unique<BinaryFloats>(given); }
 std::unique_ptr<Step> make_binary_signs(const Given& given) { return std::make_unique<BinarySigns>(given); }

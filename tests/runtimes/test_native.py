@@ -70,7 +70,9 @@ class TestBinaryNetworks:
         assert got["y"].shape == (count, 5)
         assert rel_l2(wanted["y"], got["y"]) <= tolerance["float32"]["rel_l2"]
 
-    def test_every_binary_layer_is_exact_given_equal_signs(self, network: Model, bundle: Bundle, tolerance: Any) -> None:
+    def test_every_binary_layer_is_exact_given_equal_signs(
+        self, network: Model, bundle: Bundle, tolerance: Any
+    ) -> None:
         """Signs out bit for bit, floats within rounding: each layer alone, fed what ONNX Runtime made."""
         chain = {"s1": "r1", "s3": "s4", "s4": "t4", "s5": "d5"}
         with session.open(network, runtime="onnxruntime") as original:
@@ -99,12 +101,25 @@ class TestBinaryNetworks:
     def test_what_follows_a_layer_is_part_of_its_step(self, bundle: Bundle) -> None:
         assert steps(bundle) == [
             *("conv", "pool", "pack", "binary_conv"),  # packs the next layer's signs as well
-            *("binary_conv", "pool", "conv", "pack", "binary_signs", "binary_conv", "pool", "pack", "binary_conv", "conv"),
+            *(
+                "binary_conv",
+                "pool",
+                "conv",
+                "pack",
+                "binary_signs",
+                "binary_conv",
+                "pool",
+                "pack",
+                "binary_conv",
+                "conv",
+            ),
         ]
 
     def test_verify_judges_it_by_numbers(self, network: Model, bundle: Bundle, tmp_path: Path) -> None:
         np.savez(tmp_path / "x.npz", **pictures(12))
-        assert ew.verify(network, bundle, ew.Samples.open(tmp_path / "x.npz", network, roles="judge")).decision == "pass"
+        assert (
+            ew.verify(network, bundle, ew.Samples.open(tmp_path / "x.npz", network, roles="judge")).decision == "pass"
+        )
 
     def test_times_of_steps_have_the_names_of_what_they_make(self, bundle: Bundle) -> None:
         if kernels.variants() == (kernels.NUMPY,):
@@ -174,7 +189,9 @@ class TestPlans:
         np.testing.assert_allclose(got, wanted, rtol=tolerance["float32"]["rtol"], atol=tolerance["float32"]["atol"])
 
     def test_a_fixed_batch_is_one_plan(self, tmp_path: Path) -> None:
-        model = binary_model(f"{HEADER} net (float[3,4] x, float[4,4] w_m) => (float[3,4] y) {{ m = MatMul(x, w_m) y = Relu(m) }}")
+        model = binary_model(
+            f"{HEADER} net (float[3,4] x, float[4,4] w_m) => (float[3,4] y) {{ m = MatMul(x, w_m) y = Relu(m) }}"
+        )
         made = convert(model, "native", tmp_path / "net")
         with session.open(model, runtime="reference") as original, session.open(made) as opened:
             x = {"x": np.arange(12, dtype=np.float32).reshape(3, 4) - 5}
@@ -189,7 +206,8 @@ class TestBadInput:
             ("net (float[N,3,H,W] x) => (float[A,B,C,D] y) { y = Relu(x) }", "x", "--set onnx.sizes"),
             ("net (int64[N,4] x) => (int64[N,4] y) { y = Identity(x) }", "x", "int64"),
             ("net (float[N,4] x, float[N,4] z) => (float[A,B] y) { y = MatMul(x, z) }", "y", "no constant"),
-            ("net (float[N,4] x) => (float[A,B] y) { s = Constant<value_ints=[4,-1]>() y = Reshape(x, s) }", "y", "mixes samples"),
+            ("net (float[N,4] x) => (float[A,B] y) { s = Constant<value_ints=[4,-1]>() y = Reshape(x, s) }", "y",
+             "mixes samples"),
             ("net (float[1,4] x, signs[3,5] b_1, float[3] w_s, float[3] w_t, float[1] zero) => (float[A,B] y)"
              " { s = edgewright.PackSigns(x, zero) y = edgewright.BinaryLinear<channels=[5]>(s, b_1, w_s, w_t) }", "y",
              "5 channels, not of 4"),
@@ -299,7 +317,9 @@ def rewritten(path: Path, change: Callable[[Any], Any]) -> tuple[bytes, bytes] |
 
 
 def test_it_is_proposed_for_binary_networks_alone(network: Model, model_from_text: Make) -> None:
-    plain = model_from_text('<ir_version: 10, opset_import: ["" : 21]> g (float[N,4] x) => (float[N,4] y) { y = Relu (x) }')
+    plain = model_from_text(
+        '<ir_version: 10, opset_import: ["" : 21]> g (float[N,4] x) => (float[N,4] y) { y = Relu (x) }'
+    )
     assert "native" in registry.proposed(network.domains)
     assert "native" not in registry.proposed(plain.domains)
     assert "reference" not in registry.proposed(network.domains)

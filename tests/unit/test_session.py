@@ -28,7 +28,7 @@ net (float[N,3] image, int64[N] shift) => (float[N,3] scores, float[N,3] twice) 
 }"""
 RUNTIMES = registry.installed("runtimes")
 #: These take no integers: `shift` is a float there, and everything else the same.
-FLOATS_ALONE = {"ncnn"}
+FLOATS_ALONE = {"native", "ncnn"}
 
 
 def net_for(runtime: str, model_from_text: Callable[..., Model]) -> Model:
@@ -253,7 +253,7 @@ class TestCut:
         problem = refused(lambda: session.open(bundle, cut=Cut(("moved",), ("twice",))))
         assert problem.code == "E231"
         # Files of these no longer read `image` for the type that CastLike takes from it.
-        assert ("`shift`" if bundle.runtime in ("litert", "ncnn") else "`image`") in problem.message
+        assert ("`shift`" if bundle.runtime in ("litert", "native", "ncnn") else "`image`") in problem.message
 
     @pytest.mark.parametrize("cut", [Cut(("nowhere",), ("twice",)), Cut(None, ("nowhere",)), Cut(("moved",), ())])
     def test_tensors_that_do_not_exist(self, bundle: Bundle, cut: Cut) -> None:

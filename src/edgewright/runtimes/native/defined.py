@@ -169,6 +169,12 @@ def _transpose(s: dict[str, int], numbers: Sequence[float], named: Arrays) -> No
     _floats(named["out.y"])[...] = x.transpose(0, 2, 1).reshape(-1)
 
 
+def _expand(s: dict[str, int], numbers: Sequence[float], named: Arrays) -> None:
+    made = [s[f"size_{axis}"] for axis in range(4)]
+    read = [1 if s[f"repeats_{axis}"] else size for axis, size in enumerate(made)]
+    _floats(named["out.y"])[...] = np.broadcast_to(_floats(named["in.x"]).reshape(read), made).reshape(-1)
+
+
 def _pack(s: dict[str, int], numbers: Sequence[float], named: Arrays) -> None:
     x = _floats(named["in.x"]).reshape(s["pixels"], s["channels"])
     named["out.signs"][...] = packing.pack_signs(x, _floats(named.get("const.threshold"))).reshape(-1)
@@ -207,6 +213,7 @@ _KERNELS: dict[str, Callable[[dict[str, int], Sequence[float], Arrays], None]] =
     "softmax": _softmax,
     "map": _map,
     "transpose": _transpose,
+    "expand": _expand,
     "pack": _pack,
     "binary_conv": _binary_conv,
     "binary_signs": _binary_signs,

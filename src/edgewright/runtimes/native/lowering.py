@@ -28,11 +28,10 @@ class Lowered:
 def lower(ir_model: ir.Model) -> Lowered:
     """The plan of a graph, or every node that has no step and every input that cannot be taken."""
     prepared = prepare(ir_model)
-    problems = list(prepared.problems)
-    unknown = [node for node in prepared.graph if _rule(node) is None]
-    problems += [Problem(_label(node), node.op_type, "there is no kernel for this operator") for node in unknown]
-    if problems:
-        return Lowered(None, tuple(problems))
+    unknown = [node for node in prepared.graph if _rule(node) is None] if prepared.fixed else []
+    problems = [Problem(_label(node), node.op_type, "there is no kernel for this operator") for node in unknown]
+    if problems or prepared.problems:
+        return Lowered(None, (*prepared.problems, *problems))
     planner = Planner()
     inputs = [value for value in prepared.graph.inputs if not value.is_initializer()]
     for value in inputs:

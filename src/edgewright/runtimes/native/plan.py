@@ -64,6 +64,13 @@ KERNELS = {
     "softmax": Fields(("rows", "columns"), (), ("x",), ("y",), ()),
     "map": Fields(("function", "count"), (), ("x",), ("y",), ()),
     "transpose": Fields(("batch", "rows", "columns"), (), ("x",), ("y",), ()),
+    "expand": Fields(
+        ("size_0", "size_1", "size_2", "size_3", "repeats_0", "repeats_1", "repeats_2", "repeats_3"),
+        (),
+        ("x",),
+        ("y",),
+        (),
+    ),
     "pack": Fields(("pixels", "channels"), (), ("x",), ("signs",), ("threshold?",)),
     "binary_conv": Fields(
         (*_CONV, "pads_minus"),

@@ -32,11 +32,13 @@ class Prepared:
 
     Attributes:
         graph: The graph.
+        fixed: True where it could be made; else the graph is as it was.
         open_batch: True where it stands for one sample of an open batch.
         problems: What cannot be planned whatever the operators are.
     """
 
     graph: ir.Graph
+    fixed: bool
     open_batch: bool
     problems: tuple[Problem, ...]
 
@@ -47,11 +49,11 @@ def prepare(ir_model: ir.Model) -> Prepared:
     problems = tuple(problem for value in inputs for problem in _input_problems(value))
     open_batch = any(_open(value) for value in inputs)
     if problems:
-        return Prepared(ir_model.graph, open_batch, problems)
+        return Prepared(ir_model.graph, False, open_batch, problems)
     model = _instantiated(ir_model, 1)
     if open_batch:
         problems = _meetings(model.graph, _instantiated(ir_model, _OTHER).graph)
-    return Prepared(model.graph, open_batch, problems)
+    return Prepared(model.graph, True, open_batch, problems)
 
 
 def _open(value: ir.Value) -> bool:

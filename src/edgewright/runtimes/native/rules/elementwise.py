@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgewright.graph.dataflow import constant_array
+from edgewright.runtimes.native.plan import KERNELS
 from edgewright.runtimes.native.planner import (
     JOINED,
     LIMITED,
@@ -167,8 +168,11 @@ def _add(planner: Planner, node: ir.Node) -> None:
             scale_and_shift(planner, node, None, array, at)
             return
     one, other = (planner.floats(value) for value in node.inputs)
-    _require_equal(one, other)
-    _sum(planner, node, one, other)
+    if one.shape == other.shape and one.last == other.last:
+        _sum(planner, node, one, other)
+        return
+    one, other = _alike(planner, one, other)
+    planner.add(node.outputs[0], _pointwise(planner, one, one.memory[-1], reads={"residual": other}, stage=JOINED))
 
 
 def _sum(planner: Planner, node: ir.Node, one: Held, other: Held) -> None:
@@ -188,6 +192,34 @@ def _sum(planner: Planner, node: ir.Node, one: Held, other: Held) -> None:
     planner.add(node.outputs[0], step)
 
 
+def _alike(planner: Planner, one: Held, other: Held) -> tuple[Held, Held]:
+    """Two tensors, each repeated until it has the shape that they broadcast to."""
+    rank = max(len(one.shape), len(other.shape))
+    raised = [
+        planner.last(planner.reshaped(held, (1,) * (rank - len(held.shape)) + held.shape)) for held in (one, other)
+    ]
+    try:
+        shape = np.broadcast_shapes(one.shape, other.shape)
+    except ValueError:
+        raise UnsupportedError(f"it joins {list(one.shape)} and {list(other.shape)}") from None
+    first, second = (expanded(planner, held, shape) for held in raised)
+    return first, second
+
+
+def expanded(planner: Planner, held: Held, shape: tuple[int, ...]) -> Held:
+    """The tensor repeated along its axes of one value until it has this shape."""
+    if held.shape == shape:
+        return held
+    if len(shape) > 4:
+        raise UnsupportedError(f"it repeats values along {len(shape)} axes, not up to 4")
+    made = planner.fresh(shape, last=held.last)
+    ones = (1,) * (4 - len(shape))
+    repeats = (int(size != new) for size, new in zip((*ones, *held.memory), (*ones, *made.memory), strict=True))
+    sizes = dict(zip(KERNELS["expand"].sizes, (*ones, *made.memory, *repeats), strict=True))
+    planner.steps.append(Draft("expand", sizes, {"x": held}, {"y": made}, stage=LIMITED))
+    return made
+
+
 def _made(planner: Planner, held: Held) -> int:
     """The number of the step that makes a buffer; -1 for a graph's input."""
     numbers = [n for n, step in enumerate(planner.steps) if any(w.buffer == held.buffer for w in step.writes.values())]
@@ -201,8 +233,7 @@ def _sub(planner: Planner, node: ir.Node) -> None:
     elif arrays[0] is not None:
         scale_and_shift(planner, node, np.float32([-1]), arrays[0], 1)
     else:
-        one, other = (planner.floats(value) for value in node.inputs)
-        _require_equal(one, other)
+        one, other = _alike(planner, *(planner.floats(value) for value in node.inputs))
         minus = np.full(one.memory[-1], -1, np.float32)
         step = _pointwise(
             planner, other, one.memory[-1], reads={"residual": one}, constants={"scale": minus}, stage=JOINED
@@ -221,13 +252,12 @@ def _mul(planner: Planner, node: ir.Node) -> None:
 
 
 def _product(planner: Planner, node: ir.Node, held: Held, factor: Held) -> None:
-    """A tensor times another one of its shape, or times one value for each image and channel."""
-    if held.shape == factor.shape and held.last == factor.last:
-        sizes = (1, 1, math.prod(held.shape))
-    elif held.last and factor.shape == (*held.shape[:2], 1, 1):
+    """A tensor times another one, which may have one value for each image and channel."""
+    if held.last and factor.shape == (*held.shape[:2], 1, 1):
         sizes = (held.shape[0], math.prod(held.shape[2:]), held.shape[1])
     else:
-        raise UnsupportedError(f"it multiplies {list(held.shape)} by {list(factor.shape)}")
+        held, factor = _alike(planner, held, factor)
+        sizes = (1, 1, math.prod(held.shape))
     step = _pointwise(planner, held, 1, reads={"factor": factor})
     step.sizes = dict(zip(("batch", "pixels", "channels"), sizes, strict=True))
     step.stage = LIMITED
@@ -236,11 +266,6 @@ def _product(planner: Planner, node: ir.Node, held: Held, factor: Held) -> None:
 
 def _div(planner: Planner, node: ir.Node) -> None:
     scale_and_shift(planner, node, 1 / constant(node.inputs[1], "divisor"), None)
-
-
-def _require_equal(one: Held, other: Held) -> None:
-    if one.shape != other.shape or one.last != other.last:
-        raise UnsupportedError(f"it joins {list(one.shape)} and {list(other.shape)}")
 
 
 def _map(function: int) -> Rule:
