@@ -268,7 +268,8 @@ def _constant(data: np.ndarray, row: list[Any]) -> np.ndarray:
     end = place + math.prod(shape) * _DTYPES[dtype]
     if place % ALIGNMENT or end > len(data):
         raise ValueError("a constant does not lie in the data")
-    return data[place:end].view(dtype).reshape(shape)
+    constant: np.ndarray = data[place:end].view(dtype).reshape(shape)
+    return constant
 
 
 def _tensor(row: list[Any], buffers: int) -> Tensor:
@@ -286,13 +287,12 @@ def _tensor(row: list[Any], buffers: int) -> Tensor:
 def _step(row: list[Any], tensors: int, constants: int) -> Step:
     kernel, sizes, numbers, reads, writes, weights = row
     fields = KERNELS[kernel]
-    made = Step(
-        kernel,
-        tuple(_whole(size) for size in sizes),
-        tuple(float(number) for number in numbers),
-        *(tuple(None if i is None else _whole(i, tensors - 1) for i in indices) for indices in (reads, writes)),
-        tuple(None if i is None else _whole(i, constants - 1) for i in weights),
+    read, written, weighed = (
+        tuple(None if index is None else _whole(index, most - 1) for index in indices)
+        for indices, most in ((reads, tensors), (writes, tensors), (weights, constants))
     )
+    sizes, numbers = tuple(_whole(size) for size in sizes), tuple(float(number) for number in numbers)
+    made = Step(kernel, sizes, numbers, read, written, weighed)
     lists: tuple[tuple[Any, ...], ...] = (made.sizes, made.numbers, made.reads, made.writes, made.constants)
     for names, given in zip(fields, lists, strict=True):
         if "..." in names:

@@ -103,15 +103,12 @@ class PlanRunner:
         self._outputs = [plan.tensors[index] for index in self.order.tensors(_TAKE)]
         self._named = tuple(dict.fromkeys(outputs))
         self._lock = threading.Lock()
-        variant = kernels.chosen(None, threads)
-        self._pool = None if variant == kernels.NUMPY else kernels.pool(threads)
-        made: Any = Defined(plan.arena_bytes)
-        if variant != kernels.NUMPY:
-            made = kernels.native().Network(plan.arena_bytes, variant, threads)
-        self._network: Any = self._filled(made)
+        variant, module = kernels.chosen(None, threads), kernels.native()
+        self._pool = None if module is None else kernels.pool(threads)
+        self._network: Any = self._made(module, variant, threads)
 
-    def _filled(self, network: Any) -> Any:
-        """The network with its steps.
+    def _made(self, module: Any | None, variant: str, threads: int) -> Any:
+        """The network with its steps, in C++ where there is the module.
 
         Raises:
             EdgewrightError: E232 for a step that cannot be.
@@ -120,6 +117,8 @@ class PlanRunner:
         counts = {_FEED: 0, _TAKE: 0}
         what = "the plan"
         try:
+            arena_bytes = plan.arena_bytes
+            network: Any = Defined(arena_bytes) if module is None else module.Network(arena_bytes, variant, threads)
             for kind, index in self.order.rows:
                 if kind == "step":
                     step = plan.steps[index]
@@ -173,7 +172,7 @@ class PlanRunner:
         self._network.run(arrays, outputs, None, self._pool)
         for _ in range(runs):
             self._network.run(arrays, outputs, seconds, self._pool)
-        found = {}
+        found: dict[str, float] = {}
         for (kind, index), taken in zip(self.order.rows, seconds, strict=True):
             made = next(i for i in self._plan.steps[index].writes if i is not None) if kind == "step" else index
             name = self._plan.tensors[made].name

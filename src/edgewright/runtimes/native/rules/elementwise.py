@@ -131,17 +131,21 @@ def _prelu(planner: Planner, node: ir.Node) -> None:
 
 
 def _leaky_relu(planner: Planner, node: ir.Node) -> None:
-    _slope(planner, node, np.float32([number(node, "alpha", 0.01)]))
+    _slope(planner, node, np.array([number(node, "alpha", 0.01)], np.float32))
 
 
 def _abs(planner: Planner, node: ir.Node) -> None:
     held = planner.floats(node.inputs[0])
-    planner.add(node.outputs[0], _pointwise(planner, held, 1, constants={"slope": np.float32([-1])}, stage=SLOPED))
+    planner.add(
+        node.outputs[0], _pointwise(planner, held, 1, constants={"slope": np.array([-1], np.float32)}, stage=SLOPED)
+    )
 
 
 def _neg(planner: Planner, node: ir.Node) -> None:
     held = planner.floats(node.inputs[0])
-    planner.add(node.outputs[0], _pointwise(planner, held, 1, constants={"scale": np.float32([-1])}, stage=LIMITED))
+    planner.add(
+        node.outputs[0], _pointwise(planner, held, 1, constants={"scale": np.array([-1], np.float32)}, stage=LIMITED)
+    )
 
 
 def _hard_sigmoid(planner: Planner, node: ir.Node) -> None:
@@ -231,7 +235,7 @@ def _sub(planner: Planner, node: ir.Node) -> None:
     if arrays[1] is not None:
         scale_and_shift(planner, node, None, -arrays[1])
     elif arrays[0] is not None:
-        scale_and_shift(planner, node, np.float32([-1]), arrays[0], 1)
+        scale_and_shift(planner, node, np.array([-1], np.float32), arrays[0], 1)
     else:
         one, other = _alike(planner, *(planner.floats(value) for value in node.inputs))
         minus = np.full(one.memory[-1], -1, np.float32)
