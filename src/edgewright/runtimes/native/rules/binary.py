@@ -11,7 +11,7 @@ from edgewright.errors import EdgewrightError
 from edgewright.ops.packing import check_packed
 from edgewright.runtimes.native.plan import KERNELS
 from edgewright.runtimes.native.planner import LIMITED, Draft, Held, Planner, Rule, UnsupportedError, constant
-from edgewright.runtimes.native.rules.windows import made, window
+from edgewright.runtimes.native.rules.windows import made, whole, window
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -52,7 +52,7 @@ def _layer(planner: Planner, node: ir.Node) -> tuple[Held, np.ndarray, dict[str,
         sizes = dict.fromkeys(KERNELS["conv"].sizes, 1) | dict.fromkeys(("top", "left", "bottom", "right"), 0)
         sizes |= {"width": held.shape[0], "channels": channels, "filters": len(weights)}
     else:
-        groups, pads_minus = node.attributes["group"].as_int(), int(node.attributes["pad_value"].as_float() < 0)
+        groups, pads_minus = whole(node, "group", 1), int(node.attributes["pad_value"].as_float() < 0)
         batch, height, width, _ = held.shape
         as_floats = Held(held.buffer, (batch, channels, height, width))
         sizes = window(node, as_floats, weights.shape[1:3], filters=len(weights), groups=groups)

@@ -9,7 +9,7 @@ import numpy as np
 
 from edgewright.runtimes.native.plan import KERNELS
 from edgewright.runtimes.native.planner import Draft, Planner, Rule, UnsupportedError, constant
-from edgewright.runtimes.native.rules.windows import ints, made, number, window
+from edgewright.runtimes.native.rules.windows import ints, made, number, whole, window
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -20,7 +20,7 @@ LARGEST, MEAN, MEAN_OF_ALL = range(3)
 def _conv(planner: Planner, node: ir.Node) -> None:
     held = planner.last(planner.floats(node.inputs[0]))
     weights = constant(node.inputs[1], "weights")
-    groups = node.attributes["group"].as_int() if "group" in node.attributes else 1
+    groups = whole(node, "group", 1)
     sizes = window(node, held, weights.shape[2:], filters=len(weights), groups=groups)
     constants = {"weights": np.ascontiguousarray(np.moveaxis(weights, 1, -1))}
     if len(node.inputs) > 2 and node.inputs[2] is not None:
@@ -50,10 +50,10 @@ def _linear(planner: Planner, node: ir.Node, weights: np.ndarray, shift: np.ndar
 
 
 def _gemm(planner: Planner, node: ir.Node) -> None:
-    if ints(node, "transA", ()) or (node.attributes["transA"].as_int() if "transA" in node.attributes else 0):
+    if whole(node, "transA"):
         raise UnsupportedError("it transposes its first input")
     weights = constant(node.inputs[1], "weights")
-    if not ("transB" in node.attributes and node.attributes["transB"].as_int()):
+    if not whole(node, "transB"):
         weights = weights.T
     weights = weights * np.float32(number(node, "alpha", 1.0))
     shift = None
@@ -78,11 +78,11 @@ def _pool(planner: Planner, node: ir.Node) -> None:
     held = planner.last(planner.floats(node.inputs[0]))
     if len(held.shape) != 4:
         raise UnsupportedError(f"windows go over two axes here, not over {list(held.shape)}")
-    whole = node.op_type.startswith("Global") or node.op_type.startswith("Reduce")
-    kernel = held.shape[2:] if whole else ints(node, "kernel_shape", ())
+    all_places = node.op_type.startswith("Global") or node.op_type.startswith("Reduce")
+    kernel = held.shape[2:] if all_places else ints(node, "kernel_shape", ())
     sizes = window(node, held, kernel, filters=held.shape[1], groups=1)
-    counts = "count_include_pad" in node.attributes and node.attributes["count_include_pad"].as_int()
-    if counts and "ceil_mode" in node.attributes and node.attributes["ceil_mode"].as_int():
+    counts = whole(node, "count_include_pad")
+    if counts and whole(node, "ceil_mode"):
         raise UnsupportedError("it counts padding and rounds sizes up")
     pooling = LARGEST if "Max" in node.op_type else MEAN_OF_ALL if counts else MEAN
     result = planner.fresh(made(sizes))
@@ -99,7 +99,7 @@ def _reduce_mean(planner: Planner, node: ir.Node) -> None:
             f"it averages the axes {sorted(axes)} of {len(held.shape)}; here only the places of images"
         )
     _pool(planner, node)
-    if "keepdims" in node.attributes and not node.attributes["keepdims"].as_int():
+    if not whole(node, "keepdims", 1):
         kept = planner.value(node.outputs[0])
         planner.name(node.outputs[0], planner.reshaped(kept, kept.shape[:2]))
 

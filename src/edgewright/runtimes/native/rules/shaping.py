@@ -6,6 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from edgewright.runtimes.native.planner import LIMITED, Draft, Held, Planner, Rule, UnsupportedError, constant
+from edgewright.runtimes.native.rules.windows import whole
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -18,7 +19,7 @@ def _same(planner: Planner, node: ir.Node) -> None:
 def _cast(planner: Planner, node: ir.Node) -> None:
     import onnx_ir as ir
 
-    if node.attributes["to"].as_int() != int(ir.DataType.FLOAT):
+    if whole(node, "to") != int(ir.DataType.FLOAT):
         raise UnsupportedError("it makes other numbers than float32")
     planner.name(node.outputs[0], planner.floats(node.inputs[0]))
 
@@ -26,7 +27,7 @@ def _cast(planner: Planner, node: ir.Node) -> None:
 def _reshape(planner: Planner, node: ir.Node) -> None:
     held = planner.value(node.inputs[0])
     wanted = [int(size) for size in constant(node.inputs[1], "shape")]
-    zero = "allowzero" in node.attributes and node.attributes["allowzero"].as_int()
+    zero = whole(node, "allowzero")
     shape = [held.shape[at] if size == 0 and not zero else size for at, size in enumerate(wanted)]
     if -1 in shape:
         rest = math.prod(size for size in shape if size != -1)
@@ -36,7 +37,7 @@ def _reshape(planner: Planner, node: ir.Node) -> None:
 
 def _flatten(planner: Planner, node: ir.Node) -> None:
     held = planner.value(node.inputs[0])
-    axis = node.attributes["axis"].as_int() if "axis" in node.attributes else 1
+    axis = whole(node, "axis", 1)
     axis %= len(held.shape) + 1 if axis < 0 else len(held.shape) + 2
     shape = (math.prod(held.shape[:axis]), math.prod(held.shape[axis:]))
     planner.name(node.outputs[0], planner.reshaped(held, shape))
@@ -85,7 +86,7 @@ def _transpose(planner: Planner, node: ir.Node) -> None:
 def _concat(planner: Planner, node: ir.Node) -> None:
     parts = [planner.floats(value) for value in node.inputs]
     rank = len(parts[0].shape)
-    axis = node.attributes["axis"].as_int() % rank
+    axis = whole(node, "axis") % rank
     place = (0, 3, 1, 2)[axis] if parts[0].last else axis
     shape = list(parts[0].shape)
     shape[axis] = sum(part.shape[axis] for part in parts)
@@ -104,7 +105,7 @@ def _concat(planner: Planner, node: ir.Node) -> None:
 def _softmax(planner: Planner, node: ir.Node) -> None:
     held = planner.floats(node.inputs[0])
     rank = len(held.shape)
-    axis = (node.attributes["axis"].as_int() if "axis" in node.attributes else -1) % rank
+    axis = whole(node, "axis", -1) % rank
     if axis != (1 if held.last else rank - 1):
         raise UnsupportedError(
             f"it goes along axis {axis} of {rank}; here only along the channels of images, or the last"

@@ -15,6 +15,11 @@ def ints(node: ir.Node, name: str, default: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(node.attributes[name].as_ints()) if name in node.attributes else default
 
 
+def whole(node: ir.Node, name: str, default: int = 0) -> int:
+    """An attribute that is a whole number."""
+    return int(node.attributes[name].as_int()) if name in node.attributes else default
+
+
 def number(node: ir.Node, name: str, default: float) -> float:
     """An attribute that is a number."""
     return float(node.attributes[name].value) if name in node.attributes else default
@@ -30,7 +35,7 @@ def window(node: ir.Node, held: Held, kernel: tuple[int, ...], *, filters: int, 
         raise UnsupportedError(f"windows go over two axes here, not over {list(held.shape)}")
     strides, dilations = ints(node, "strides", (1, 1)), ints(node, "dilations", (1, 1))
     pads = list(_pads(node, held.shape[2:], kernel, strides, dilations))
-    if "ceil_mode" in node.attributes and node.attributes["ceil_mode"].as_int():
+    if whole(node, "ceil_mode"):
         for axis in range(2):
             pads[2 + axis] += _missing(
                 held.shape[2 + axis], kernel[axis], strides[axis], dilations[axis], (pads[axis], pads[2 + axis])
