@@ -67,6 +67,50 @@ class Expand : public Step {
   int64_t sizes_[4], steps_[4], input_, output_;
 };
 
+// Every so-and-so-many values of a tensor of four axes; where a place lies outside of it, a fixed value.
+class Slice : public Step {
+ public:
+  explicit Slice(const Given& given) : fill_(0) {
+    given.expect(20, 1, 1, 1, 0);
+    fill_ = given.number(0);
+    int64_t read = 1, made = 1;
+    for (size_t axis = 0; axis < 4; ++axis) {
+      sizes_[axis] = given.size(axis), made_[axis] = given.size(4 + axis);
+      first_[axis] = given.size(8 + axis, 0) - given.size(12 + axis, 0), steps_[axis] = given.size(16 + axis);
+      read = product(read, sizes_[axis]), made = product(made, made_[axis]);
+    }
+    input_ = given.read(0, product(read, 4)), output_ = given.write(0, product(made, 4));
+  }
+  void run(const Memory& memory) const override {
+    const float* x = at<float>(memory, input_);
+    float* y = at<float>(memory, output_);
+    for (int64_t i = 0; i < made_[0]; ++i)
+      for (int64_t j = 0; j < made_[1]; ++j)
+        for (int64_t k = 0; k < made_[2]; ++k, y += made_[3]) {
+          const int64_t a = place(0, i), b = place(1, j), c = place(2, k);
+          if (a < 0 || b < 0 || c < 0) {
+            std::fill_n(y, made_[3], fill_);
+            continue;
+          }
+          const float* row = x + ((a * sizes_[1] + b) * sizes_[2] + c) * sizes_[3];
+          for (int64_t l = 0; l < made_[3]; ++l) {
+            const int64_t from = place(3, l);
+            y[l] = from < 0 ? fill_ : row[from];
+          }
+        }
+  }
+
+ private:
+  // The place that number `i` of an axis comes from; negative where it lies outside.
+  int64_t place(size_t axis, int64_t i) const {
+    const int64_t from = first_[axis] + i * steps_[axis];
+    return from < sizes_[axis] ? from : -1;
+  }
+
+  int64_t sizes_[4], made_[4], first_[4], steps_[4], input_, output_;
+  float fill_;
+};
+
 // A caller's array to or from the arena: [batch][rows][columns] outside is [batch][columns][rows] inside.
 class Exchange : public Step {
  public:
@@ -268,6 +312,7 @@ std::unique_ptr<Step> make_concat(const Given& given) { return std::make_unique<
 std::unique_ptr<Step> make_softmax(const Given& given) { return std::make_unique<Softmax>(given); }
 std::unique_ptr<Step> make_map(const Given& given) { return std::make_unique<Map>(given); }
 std::unique_ptr<Step> make_expand(const Given& given) { return std::make_unique<Expand>(given); }
+std::unique_ptr<Step> make_slice(const Given& given) { return std::make_unique<Slice>(given); }
 std::unique_ptr<Step> make_pack(const Given& given) { return std::make_unique<Pack>(given); }
 std::unique_ptr<Step> make_binary_conv(const Given& given) { return std::make_unique<BinaryFloats>(given); }
 std::unique_ptr<Step> make_binary_signs(const Given& given) { return std::make_unique<BinarySigns>(given); }

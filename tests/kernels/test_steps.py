@@ -220,6 +220,14 @@ def test_what_moves_or_maps(rows: int, columns: int, seed: int) -> None:
     repeated = Case("expand", [2, rows, 3, columns, 1, 0, 1, 0], seed)
     repeated.reads, repeated.writes = [repeated.floats(rows * columns)], [(6 * rows * columns, np.float32)]
     repeated.check(exact=True)
+    sizes = [2, rows, 3, columns, 3, (rows + 1) // 2, 2, columns + 2, 0, 0, 1, 0, 1, 0, 0, 1, 1, 2, 1, 1]
+    cut = Case("slice", sizes, seed)
+    cut.numbers, cut.reads, cut.writes = (
+        [0.5],
+        [cut.floats(6 * rows * columns)],
+        [(6 * ((rows + 1) // 2) * (columns + 2), np.float32)],
+    )
+    cut.check(exact=True)
     packed = Case("pack", [rows, columns], seed)
     packed.reads, packed.constants = [packed.floats(rows * columns)], [packed.floats(columns)]
     packed.writes = [(rows * packing.bytes_for(columns), np.uint8)]

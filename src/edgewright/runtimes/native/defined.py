@@ -175,6 +175,19 @@ def _expand(s: dict[str, int], numbers: Sequence[float], named: Arrays) -> None:
     _floats(named["out.y"])[...] = np.broadcast_to(_floats(named["in.x"]).reshape(read), made).reshape(-1)
 
 
+def _slice(s: dict[str, int], numbers: Sequence[float], named: Arrays) -> None:
+    size, made, start, before, step = (
+        [s[f"{what}_{axis}"] for axis in range(4)] for what in ("size", "made", "start", "before", "step")
+    )
+    x = _floats(named["in.x"]).reshape(size)
+    y = np.full(made, numbers[0], np.float32)
+    places = [start[axis] - before[axis] + step[axis] * np.arange(made[axis]) for axis in range(4)]
+    inside = [(place >= 0) & (place < size[axis]) for axis, place in enumerate(places)]
+    taken = np.ix_(*(place[known] for place, known in zip(places, inside, strict=True)))
+    y[np.ix_(*inside)] = x[taken]
+    _floats(named["out.y"])[...] = y.reshape(-1)
+
+
 def _pack(s: dict[str, int], numbers: Sequence[float], named: Arrays) -> None:
     x = _floats(named["in.x"]).reshape(s["pixels"], s["channels"])
     named["out.signs"][...] = packing.pack_signs(x, _floats(named.get("const.threshold"))).reshape(-1)
@@ -214,6 +227,7 @@ _KERNELS: dict[str, Callable[[dict[str, int], Sequence[float], Arrays], None]] =
     "map": _map,
     "transpose": _transpose,
     "expand": _expand,
+    "slice": _slice,
     "pack": _pack,
     "binary_conv": _binary_conv,
     "binary_signs": _binary_signs,

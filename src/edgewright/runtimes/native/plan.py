@@ -47,6 +47,10 @@ class Fields(NamedTuple):
     constants: tuple[str, ...]
 
 
+def _axes(what: str) -> tuple[str, ...]:
+    return tuple(f"{what}_{axis}" for axis in range(4))
+
+
 _CONV = (
     *("batch", "height", "width", "channels", "filters", "kernel_h", "kernel_w", "stride_h", "stride_w"),
     *("dilation_h", "dilation_w", "top", "left", "bottom", "right", "groups"),
@@ -64,9 +68,10 @@ KERNELS = {
     "softmax": Fields(("rows", "columns"), (), ("x",), ("y",), ()),
     "map": Fields(("function", "count"), (), ("x",), ("y",), ()),
     "transpose": Fields(("batch", "rows", "columns"), (), ("x",), ("y",), ()),
-    "expand": Fields(
-        ("size_0", "size_1", "size_2", "size_3", "repeats_0", "repeats_1", "repeats_2", "repeats_3"),
-        (),
+    "expand": Fields((*_axes("size"), *_axes("repeats")), (), ("x",), ("y",), ()),
+    "slice": Fields(
+        tuple(name for what in ("size", "made", "start", "before", "step") for name in _axes(what)),
+        ("fill",),
         ("x",),
         ("y",),
         (),

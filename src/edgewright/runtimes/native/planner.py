@@ -69,6 +69,7 @@ class Draft:
         constants: Arrays by name.
         low: The least result.
         high: The largest.
+        fill: What stands in the place of values that are not there.
         stage: How far its work goes.
     """
 
@@ -79,6 +80,7 @@ class Draft:
     constants: dict[str, np.ndarray] = field(default_factory=dict)
     low: float = -math.inf
     high: float = math.inf
+    fill: float = 0.0
     stage: int = SCALED
 
 
@@ -261,7 +263,7 @@ def _step(draft: Draft, index: dict[Held, int], constants: list[np.ndarray]) -> 
     return Step(
         kernel=draft.kernel,
         sizes=tuple(draft.sizes.values()),
-        numbers=(draft.low, draft.high) if fields.numbers else (),
+        numbers=tuple(getattr(draft, name) for name in fields.numbers),
         reads=found(fields.reads, draft.reads),
         writes=found(fields.writes, draft.writes),
         constants=tuple(stored(draft.constants.get(name.rstrip("?"))) for name in fields.constants),

@@ -33,6 +33,8 @@ def by_channel(array: np.ndarray, held: Held) -> np.ndarray:
     Raises:
         UnsupportedError: It makes the tensor larger.
     """
+    if array.ndim > len(held.shape):
+        raise UnsupportedError(f"a constant of {array.ndim} axes meets a tensor of {len(held.shape)}")
     try:
         whole = np.broadcast_to(array.reshape((1,) * (len(held.shape) - array.ndim) + array.shape), held.shape)
     except ValueError:
@@ -56,11 +58,16 @@ def scale_and_shift(
     """x * scale + shift; part of the layer before where the two go by its channels."""
     value = node.inputs[at]
     held = planner.floats(value)
+    for array in (array for array in (scale, shift) if array is not None):
+        try:
+            held = expanded(planner, held, np.broadcast_shapes(held.shape, array.shape))
+        except ValueError:
+            raise UnsupportedError(f"it joins {list(held.shape)} and a constant of {list(array.shape)}") from None
     made = {name: by_channel(array, held) for name, array in (("scale", scale), ("shift", shift)) if array is not None}
     channels = max(len(array) for array in made.values())
     made = {name: np.tile(array, channels // len(array)) for name, array in made.items()}
     step = planner.joinable(value, SCALED)
-    if step is not None and channels == _channels(step):
+    if step is not None and step.writes["y"] == held and channels == _channels(step):
         assert value is not None
         _fold(step, made)
         planner.join(step, value, node.outputs[0], SCALED)
@@ -214,7 +221,7 @@ def expanded(planner: Planner, held: Held, shape: tuple[int, ...]) -> Held:
     """The tensor repeated along its axes of one value until it has this shape."""
     if held.shape == shape:
         return held
-    if len(shape) > 4:
+    if len(shape) > 4 or len(shape) != len(held.shape):
         raise UnsupportedError(f"it repeats values along {len(shape)} axes, not up to 4")
     made = planner.fresh(shape, last=held.last)
     ones = (1,) * (4 - len(shape))

@@ -5,6 +5,9 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+import numpy as np
+
+from edgewright.runtimes.native.plan import KERNELS
 from edgewright.runtimes.native.planner import LIMITED, Draft, Held, Planner, Rule, UnsupportedError, constant
 from edgewright.runtimes.native.rules.windows import whole
 
@@ -102,6 +105,56 @@ def _concat(planner: Planner, node: ir.Node) -> None:
     planner.add(node.outputs[0], Draft("concat", sizes, reads, {"y": result}, stage=LIMITED))
 
 
+def _slice(planner: Planner, node: ir.Node) -> None:
+    held = planner.floats(node.inputs[0])
+    given = [[int(number) for number in constant(value, "range")] for value in node.inputs[1:]]
+    starts, ends = given[:2]
+    axes = given[2] if len(given) > 2 else list(range(len(starts)))
+    steps = given[3] if len(given) > 3 else [1] * len(starts)
+    ranges = [range(size) for size in held.shape]
+    for axis, start, end, step in zip(axes, starts, ends, steps, strict=True):
+        if step < 1:
+            raise UnsupportedError("it goes backwards")
+        ranges[axis] = range(held.shape[axis])[start:end:step]
+    if not all(ranges):
+        raise UnsupportedError("it keeps no values")
+    _cut(planner, node, held, ranges)
+
+
+def _pad(planner: Planner, node: ir.Node) -> None:
+    held = planner.floats(node.inputs[0])
+    mode = node.attributes["mode"].as_string() if "mode" in node.attributes else "constant"
+    pads = [int(number) for number in constant(node.inputs[1], "padding")]
+    rank = len(held.shape)
+    axes = (
+        [int(axis) % rank for axis in constant(node.inputs[3], "axes")] if len(node.inputs) > 3 else list(range(rank))
+    )
+    if mode != "constant" or min(pads, default=0) < 0:
+        raise UnsupportedError(f"it pads by {pads}, mode {mode}; here by a fixed value, and never by less than 0")
+    ranges = [range(size) for size in held.shape]
+    for place, axis in enumerate(axes):
+        ranges[axis] = range(-pads[place], held.shape[axis] + pads[len(axes) + place])
+    fill = constant(node.inputs[2], "value") if len(node.inputs) > 2 and node.inputs[2] is not None else np.zeros(1)
+    _cut(planner, node, held, ranges, fill=float(fill.reshape(-1)[0]))
+
+
+def _cut(planner: Planner, node: ir.Node, held: Held, ranges: list[range], *, fill: float = 0.0) -> None:
+    """A step that takes these places of each axis; `fill` where they lie outside."""
+    if len(held.shape) > 4:
+        raise UnsupportedError(f"it works on {len(held.shape)} axes, here on up to 4")
+    result = planner.fresh(tuple(len(places) for places in ranges), last=held.last)
+    order = (0, 2, 3, 1) if held.last else tuple(range(len(ranges)))
+    places = [*[range(1)] * (4 - len(ranges)), *(ranges[axis] for axis in order)]
+    sizes = [*[1] * (4 - len(ranges)), *held.memory]
+    columns = [
+        (size, len(each), max(each.start, 0), max(-each.start, 0), each.step)
+        for size, each in zip(sizes, places, strict=True)
+    ]
+    values = [number for row in zip(*columns, strict=True) for number in row]
+    named = dict(zip(KERNELS["slice"].sizes, values, strict=True))
+    planner.add(node.outputs[0], Draft("slice", named, {"x": held}, {"y": result}, fill=fill, stage=LIMITED))
+
+
 def _softmax(planner: Planner, node: ir.Node) -> None:
     held = planner.floats(node.inputs[0])
     rank = len(held.shape)
@@ -122,7 +175,9 @@ RULES: dict[str, Rule] = {
     "Dropout": _same,
     "Flatten": _flatten,
     "Identity": _same,
+    "Pad": _pad,
     "Reshape": _reshape,
+    "Slice": _slice,
     "Softmax": _softmax,
     "Squeeze": _squeeze,
     "Transpose": _transpose,
