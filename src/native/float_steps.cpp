@@ -7,7 +7,7 @@ namespace edgewright {
 namespace {
 
 constexpr int64_t kTilesAPart = 16;
-constexpr int64_t kFewChannels = 16;  // up to here a row of a window is read as one run
+constexpr int64_t kFewChannels = 16;  // up to here a window is one run, whose floats lie apart
 constexpr int64_t kLine = 64;
 
 int64_t to_line(int64_t bytes) { return divided_up(bytes, kLine) * kLine; }
@@ -51,12 +51,14 @@ class Conv : public Step {
     blocks_ = divided_up(s.group_filters(), kernels_.filters);
     joined_ = s.groups == 1 && s.channels <= kFewChannels && s.dilation_w == 1;
     padded_ = joined_ && (s.top || s.left || s.bottom || s.right);
-    runs_ = s.kernel_h * (joined_ ? 1 : s.kernel_w);
-    length_ = s.group_channels() * (joined_ ? s.kernel_w : 1);
+    runs_ = joined_ ? 1 : s.kernel_h * s.kernel_w;
+    length_ = s.group_channels() * (joined_ ? s.kernel_h * s.kernel_w : 1);
     row_ = (s.width + (padded_ ? s.left + s.right : 0)) * s.channels;
     padded_bytes_ = padded_ ? to_line(product(s.height + s.top + s.bottom, row_ * 4)) : 0;
     table_bytes_ = to_line(product(runs_, kTilesAPart * kernels_.rows * static_cast<int64_t>(sizeof(float*))));
     order(given.constant<float>(0, product(product(s.filters, s.kernel_h * s.kernel_w), s.group_channels())));
+    for (int64_t i = 0; joined_ && i < s.kernel_h; ++i)
+      for (int64_t k = 0; k < s.kernel_w * s.channels; ++k) offsets_.push_back(i * s.dilation_h * row_ + k);
     zeros_.assign(static_cast<size_t>(length_), 0.0f);  // no more than the weights, which are there
     shift_ = in_blocks(given.constant<float>(1, s.filters, true));
     slope_ = in_blocks(given.constant<float>(2, s.filters, true));
@@ -121,7 +123,7 @@ class Conv : public Step {
     const float* residuals[kMostRows];
     const Finish finish = {nullptr, shift_.empty() ? nullptr : shift_.data() + block * kernels_.filters,
                            slope_.empty() ? nullptr : slope_.data() + block * kernels_.filters, low_, high_};
-    FloatTile tile = {chunk.table, runs_, length_, weights_.data() + block * runs_ * length_ * kernels_.filters, 0,
+    FloatTile tile = {chunk.table, runs_, length_, offsets_.data(), weights_.data() + block * runs_ * length_ * kernels_.filters, 0,
                       std::min<int64_t>(kernels_.filters, s.group_filters() - within), outputs, residual_ < 0 ? nullptr : residuals, finish};
     for (int64_t pixel = chunk.first; pixel < chunk.last; pixel += tile.rows, tile.inputs += runs_ * kernels_.rows) {
       tile.rows = std::min<int64_t>(kernels_.rows, chunk.last - pixel);
@@ -130,7 +132,7 @@ class Conv : public Step {
         outputs[r] = at<float>(memory, output_) + at_filter;
         if (residual_ >= 0) residuals[r] = at<float>(memory, residual_) + at_filter;
       }
-      (tile.rows == 1 ? kernels_.single : kernels_.tile)(tile);
+      (joined_ ? kernels_.tile_apart : tile.rows == 1 ? kernels_.single : kernels_.tile)(tile);
     }
   }
 
@@ -140,7 +142,7 @@ class Conv : public Step {
     const float** table = chunk.table;
     int64_t y = chunk.first / s.output_w(), x = chunk.first % s.output_w();
     for (int64_t pixel = chunk.first; pixel < chunk.last; table += runs_ * kernels_.rows) {
-      const int64_t rows = std::min<int64_t>(kernels_.rows, chunk.last - pixel), width = rows == 1 ? 1 : kernels_.rows;
+      const int64_t rows = std::min<int64_t>(kernels_.rows, chunk.last - pixel), width = rows == 1 && !joined_ ? 1 : kernels_.rows;
       for (int64_t r = 0; r < rows; ++r, ++pixel) {
         point(input, y, x, table + r, width);
         if (++x == s.output_w()) x = 0, ++y;
@@ -154,8 +156,7 @@ class Conv : public Step {
   void point(const float* input, int64_t y, int64_t x, const float** table, int64_t step) const {
     const Shape& s = shape_;
     if (joined_) {
-      const float* from = input + y * s.stride_h * row_ + x * s.stride_w * s.channels;
-      for (int64_t i = 0; i < s.kernel_h; ++i) table[i * step] = from + i * s.dilation_h * row_;
+      table[0] = input + y * s.stride_h * row_ + x * s.stride_w * s.channels;
       return;
     }
     if (runs_ == 1 && s.top == 0 && s.left == 0 && s.bottom == 0 && s.right == 0) {
@@ -195,6 +196,7 @@ class Conv : public Step {
   int64_t input_, residual_, output_, blocks_, runs_, length_, row_, padded_bytes_, table_bytes_;
   bool joined_, padded_;
   float low_, high_;
+  std::vector<int64_t> offsets_;
   std::vector<float> weights_, shift_, slope_, zeros_;
 };
 

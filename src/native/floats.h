@@ -20,6 +20,7 @@ struct Finish {
 struct FloatTile {
   const float* const* inputs;  // [runs][rows of a tile]
   int64_t runs, length;        // floats of a run
+  const int64_t* offsets;      // of tile_apart, which has one run: [length], where its floats lie
   const float* weights;        // [runs * length][filters of a block]
   int64_t rows, filters;       // that exist
   float* const* outputs;           // [rows]
@@ -42,6 +43,7 @@ struct FloatKernels {
   int rows, filters;  // of a tile
   void (*tile)(const FloatTile& tile);    // rows of a tile, of which the last ones may repeat others
   void (*single)(const FloatTile& tile);  // one row
+  void (*tile_apart)(const FloatTile& tile);  // as tile, but a run's floats lie apart
   void (*depthwise)(const Window& window);
   void (*largest)(const Window& window);                 // weights and finish are not read
   void (*summed)(const Window& window, float factor);    // the same, times the factor

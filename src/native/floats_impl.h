@@ -46,21 +46,17 @@ inline float finished(float y, const float* residual, const Finish& how, int64_t
 }
 
 template <int rows>
-void tile_of(const FloatTile& tile) {
-  Vector sums[rows][kVectors] = {};
-  const float* weights = tile.weights;
-  for (int64_t run = 0; run < tile.runs; ++run) {
-    const float* inputs[rows];
-    for (int r = 0; r < rows; ++r) inputs[r] = tile.inputs[run * rows + r];
-    for (int64_t k = 0; k < tile.length; ++k, weights += kTileFilters) {
-      Vector row[kVectors];
-      for (int v = 0; v < kVectors; ++v) row[v] = load(weights + v * kLanes);
-      for (int r = 0; r < rows; ++r) {
-        const Vector x = splat(inputs[r][k]);
-        for (int v = 0; v < kVectors; ++v) sums[r][v] += x * row[v];
-      }
-    }
+inline void accumulate(const float* const (&inputs)[rows], int64_t at, const float* weights, Vector (&sums)[rows][kVectors]) {
+  Vector row[kVectors];
+  for (int v = 0; v < kVectors; ++v) row[v] = load(weights + v * kLanes);
+  for (int r = 0; r < rows; ++r) {
+    const Vector x = splat(inputs[r][at]);
+    for (int v = 0; v < kVectors; ++v) sums[r][v] += x * row[v];
   }
+}
+
+template <int rows>
+inline void finish_tile(const FloatTile& tile, const Vector (&sums)[rows][kVectors]) {
   const bool whole = tile.filters == kTileFilters;
   for (int r = 0; r < rows && r < tile.rows; ++r) {
     float results[kTileFilters], rest[kTileFilters] = {};
@@ -73,6 +69,29 @@ void tile_of(const FloatTile& tile) {
     for (int v = 0; v < kVectors; ++v) store(to + v * kLanes, finished(sums[r][v], residual, tile.finish, v * kLanes));
     if (!whole) std::memcpy(tile.outputs[r], results, static_cast<size_t>(tile.filters) * sizeof(float));
   }
+}
+
+template <int rows>
+void tile_of(const FloatTile& tile) {
+  Vector sums[rows][kVectors] = {};
+  const float* weights = tile.weights;
+  for (int64_t run = 0; run < tile.runs; ++run) {
+    const float* inputs[rows];
+    for (int r = 0; r < rows; ++r) inputs[r] = tile.inputs[run * rows + r];
+    for (int64_t k = 0; k < tile.length; ++k, weights += kTileFilters) accumulate(inputs, k, weights, sums);
+  }
+  finish_tile(tile, sums);
+}
+
+// The same for one run whose floats lie apart: short runs after one another cost more than looking up where they are.
+template <int rows>
+void tile_apart(const FloatTile& tile) {
+  Vector sums[rows][kVectors] = {};
+  const float* weights = tile.weights;
+  const float* inputs[rows];
+  for (int r = 0; r < rows; ++r) inputs[r] = tile.inputs[r];
+  for (int64_t k = 0; k < tile.length; ++k, weights += kTileFilters) accumulate(inputs, tile.offsets[k], weights, sums);
+  finish_tile(tile, sums);
 }
 
 void depthwise(const Window& w) {
@@ -132,7 +151,7 @@ void pointwise(const float* x, const float* residual, int64_t pixels, int64_t ch
   }
 }
 
-constexpr FloatKernels kFloats = {kRows, kTileFilters, tile_of<kRows>, tile_of<1>, depthwise, largest, summed, pointwise};
+constexpr FloatKernels kFloats = {kRows, kTileFilters, tile_of<kRows>, tile_of<1>, tile_apart<kRows>, depthwise, largest, summed, pointwise};
 
 }  // namespace
 }  // namespace edgewright
