@@ -1,6 +1,6 @@
 """A whole binary ResNet-18 on the runtime native, against float ResNet-18 on ONNX Runtime and its int8 form on every runtime.
 
-    python benchmarks/binary_resnet.py [--seconds 20] [--json FILE]
+    python benchmarks/binary_resnet.py [--rounds 60] [--seconds 5] [--json FILE]
 
 The binary network is Bi-Real Net's: a float stem (7x7, 64 filters, stride 2) and head, sixteen binary 3x3 convolutions, each with
 a batch-norm, a shortcut of its own and a PReLU, and shortcuts of stage ends by a mean of 2x2, a float 1x1 convolution and a
@@ -8,7 +8,9 @@ batch-norm. Weights of all networks are random, from a seed: time does not depen
 native are compared with those of ONNX Runtime running the very same binary file (whose binary layers are functions of standard
 operators there), in full and layer by layer. int8 is static, with ranges from random samples, on the runtimes installed.
 
-`edgewright bench` measures: one process for each bundle, interleaved in random order, at 1 and at 2 threads.
+At one thread all networks run in one process, once a round, in random order; the clock is the process's CPU time, which other
+processes do not stretch, a ratio the median of the rounds' own with its 95 % bootstrap interval. At two threads `edgewright
+bench` measures wall time, one process for each bundle.
 
 Source: Liu et al., "Bi-Real Net", 2018, section 3; He et al., "Deep Residual Learning", 2016, table 1.
 """
@@ -18,22 +20,29 @@ from __future__ import annotations
 import argparse
 import json
 import tempfile
+import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
+from binary_conv import ratio
 
 import edgewright as ew
 from edgewright import registry
 from edgewright.contracts import Role, Sample
+from edgewright.environment import Environment
 from edgewright.metrics import rel_l2
 from edgewright.model import Model
 from edgewright.ops import DOMAIN, packing
 from edgewright.ops.functions import attach
 from edgewright.recipe import Recipe, RecipeStep
+from edgewright.runtimes.native.plan import FILE, read
 
+NATIVE = "binary native"
+WARM_UP = 3
 STAGES = ((64, 1), (128, 2), (256, 2), (512, 2))
 INT8 = Recipe(
     "int8",
@@ -164,8 +173,8 @@ def picture(seed: int) -> np.ndarray:
 
 
 def compare(model: Model, bundle: ew.Bundle) -> dict[str, Any]:
-    """How far native is from ONNX Runtime on the same binary network: scores, decisions, and each binary layer alone."""
-    layers = [node for node in model.ir.graph if node.op_type == "BinaryConv"]
+    """How far native is from ONNX Runtime on the same binary network: scores, decisions, and the signs of every layer."""
+    packed = [node.outputs[0].name for node in model.ir.graph if node.op_type == "PackSigns"]
     distances, same = [], 0
     with ew.open(model) as original, ew.open(bundle) as opened:
         for seed in range(4):
@@ -173,57 +182,90 @@ def compare(model: Model, bundle: ew.Bundle) -> dict[str, Any]:
             wanted, got = original.run(x)["scores"], opened.run(x)["scores"]
             distances.append(rel_l2(wanted, got))
             same += int(wanted.argmax() == got.argmax())
-        inner = original.run(x, [node.inputs[0].name for node in layers])
-        shown = opened.run(x, [node.inputs[0].name for node in layers])
-    differ = {name: int(np.unpackbits(array ^ shown[name]).sum()) for name, array in inner.items()}
+        inner, shown = original.run(x, packed), opened.run(x, packed)
+    differ = sum(int(np.unpackbits(array ^ shown[name]).sum()) for name, array in inner.items())
     return {
         "scores_rel_l2": max(distances),
         "same_decisions": f"{same} of 4",
         "signs": sum(array.size * 8 for array in inner.values()),
-        "signs_that_differ": sum(differ.values()),
+        "signs_that_differ": differ,
     }
 
 
-def make(folder: Path) -> dict[str, ew.Bundle]:
-    """Every bundle that is measured; the first is the binary network's."""
+def make(folder: Path, report: dict[str, Any]) -> dict[str, ew.Bundle]:
+    """Every bundle that is measured, by name; the binary one's answers are compared first."""
     binary, original = binary_resnet18(), float_resnet18()
-    made = {"binary native": ew.convert(binary, "native", folder / "binary")}
+    made = {NATIVE: ew.convert(binary, "native", folder / "binary-native")}
+    report["against_onnxruntime"] = compare(binary, made[NATIVE])
+    print("binary on native against the same file on onnxruntime:", report["against_onnxruntime"], flush=True)
     for runtime in ("onnxruntime", "openvino"):
         if runtime not in registry.installed("runtimes"):
             continue
         made[f"float {runtime}"] = ew.convert(original, runtime, folder / f"float-{runtime}")
         small = ew.compress(original, INT8, Drawn(), target=ew.Target(runtime))
         made[f"int8 {runtime}"] = ew.convert(small, runtime, folder / f"int8-{runtime}")
-    found = compare(binary, made["binary native"])
-    print("binary on native against the same file on onnxruntime:", json.dumps(found), flush=True)
     return made
 
 
+def interleaved(bundles: dict[str, ew.Bundle], rounds: int) -> dict[str, np.ndarray]:
+    """Milliseconds of CPU time of each run on one thread; all bundles run once a round, in random order."""
+    rng, x = np.random.default_rng(1), {"image": picture(0)}
+    taken: dict[str, list[float]] = {name: [] for name in bundles}
+    with ExitStack() as stack:
+        opened = {name: stack.enter_context(ew.open(bundle)) for name, bundle in bundles.items()}
+        for number in range(rounds + WARM_UP):
+            for name in rng.permutation(list(bundles)):
+                start = time.process_time()
+                opened[name].run(x)
+                if number >= WARM_UP:
+                    taken[name].append((time.process_time() - start) * 1e3)
+    return {name: np.array(values) for name, values in taken.items()}
+
+
+def steps(bundle: ew.Bundle) -> dict[str, float]:
+    """Milliseconds of native's steps, one thread, summed by what they are."""
+    path = bundle.path / FILE
+    plan = read(path)
+    made = {plan.tensors[next(i for i in s.writes if i is not None)].name: s for s in plan.steps}
+    found: dict[str, float] = {}
+    for name, milliseconds in (
+        registry.get("runtimes", "native").profile(bundle, {"image": picture(0)}, threads=1, runs=20).items()
+    ):
+        step = made.get(name)
+        kind = "input and output" if step is None else "stem" if step.sizes[5:7] == (7, 7) else step.kernel
+        found[kind] = found.get(kind, 0.0) + milliseconds
+    return found
+
+
 def main() -> None:
-    """Print a row for each network and number of threads."""
+    """Print times, ratios at one thread, and medians at several."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seconds", type=float, default=20.0, help="of timed runs of each bundle")
-    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--rounds", type=int, default=60)
+    parser.add_argument(
+        "--seconds", type=float, default=5.0, help="of timed runs of each bundle at two threads; 0: none"
+    )
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    rows = []
+    report: dict[str, Any] = {"environment": Environment.here().to_json()}
     with tempfile.TemporaryDirectory() as folder:
-        bundles = make(Path(folder))
-        names = {bundle.path: name for name, bundle in bundles.items()}
-        size = bundles["binary native"].size_bytes / bundles["float onnxruntime"].size_bytes
-        print(f"bundle: {bundles['binary native'].size_bytes:,} bytes, 1/{1 / size:.1f} of float")
-        plan = ew.BenchPlan(
-            threads=tuple(options.threads), max_seconds=options.seconds, min_seconds=options.seconds / 2
-        )
-        for threads in options.threads:
-            for name, bundle in list(bundles.items())[1:]:
-                pair = (bundles["binary native"], bundle)
-                results = ew.bench(pair, None, ew.BenchPlan(**{**vars(plan), "threads": (threads,)}))
-                one, other = sorted(results, key=lambda result: result.bundle_name != bundles["binary native"].name)
-                rows.append({"threads": threads, "against": name, "native_ms": one.latency_ms, "ms": other.latency_ms})
-                print(rows[-1], names and "", flush=True)
+        bundles = make(Path(folder), report)
+        native, original = bundles[NATIVE], bundles["float onnxruntime"]
+        print(f"size: {native.size_bytes:,} bytes, float {original.size_bytes / native.size_bytes:.1f}x as large")
+        taken = interleaved(bundles, options.rounds)
+        report["ms"] = {name: float(np.median(values)) for name, values in taken.items()}
+        report["faster"] = {name: ratio(taken[name], taken[NATIVE]) for name in bundles if name != NATIVE}
+        print("1 thread, CPU time, ms:", {name: round(value, 2) for name, value in report["ms"].items()})
+        for name, (value, low, high) in report["faster"].items():
+            print(f"    {value:.1f}x ({low:.1f}-{high:.1f}) faster than {name}", flush=True)
+        report["steps_ms"] = steps(native)
+        print("steps, ms:", {name: round(value, 2) for name, value in report["steps_ms"].items()}, flush=True)
+        if options.seconds:
+            plan = ew.BenchPlan(threads=(2,), min_seconds=options.seconds / 2, max_seconds=options.seconds)
+            results = ew.bench(tuple(bundles.values()), None, plan)
+            report["two_threads_ms"] = {result.bundle_name: result.infer.median_ms for result in results}
+            print("2 threads, wall, ms:", {name: round(value, 2) for name, value in report["two_threads_ms"].items()})
     if options.json:
-        options.json.write_text(json.dumps({"rows": rows}, indent=1) + "\n")
+        options.json.write_text(json.dumps(report, indent=1) + "\n")
 
 
 if __name__ == "__main__":

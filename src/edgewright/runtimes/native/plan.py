@@ -34,6 +34,7 @@ _HEAD = struct.Struct("<8sIIQ")
 _LARGEST_DESCRIPTION = 64 * 2**20
 _LARGEST_ARENA = 2**35
 _LARGEST_SIZE = 2**40
+_LARGEST_PADDED = 2**28
 _DTYPES = {"float32": 4, "uint8": 1, "int32": 4}
 
 
@@ -244,6 +245,7 @@ def _parsed(path: Path) -> Plan:
     ends = [tuple(_whole(index, len(tensors) - 1) for index in table[key]) for key in ("inputs", "outputs")]
     plan = Plan(arena_bytes, offsets, tensors, steps, constants, ends[0], ends[1], open_batch)
     _check_order(plan)
+    _check_padding(plan)
     _check_signs(plan)
     return plan
 
@@ -322,6 +324,17 @@ def _check_order(plan: Plan) -> None:
         count += len(writes)
     if count != len(made) or any(tensor.buffer not in made for tensor in plan.tensors):
         raise ValueError("a buffer is made by no step, or by several")
+
+
+def _check_padding(plan: Plan) -> None:
+    """Refuse windows over more padding than memory should hold: no tensor's size bounds it."""
+    for step in plan.steps:
+        sizes = dict(zip(KERNELS[step.kernel].sizes, step.sizes, strict=False))
+        if "top" in sizes:
+            rows = sizes["height"] + sizes["top"] + sizes["bottom"]
+            columns = sizes["width"] + sizes["left"] + sizes["right"]
+            if rows * columns * sizes["channels"] > _LARGEST_PADDED:
+                raise ValueError(f"a step `{step.kernel}` pads to {rows} x {columns} x {sizes['channels']}")
 
 
 def _check_signs(plan: Plan) -> None:

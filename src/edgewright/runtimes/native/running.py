@@ -17,17 +17,18 @@ from edgewright.graph.cut import unknown_tensor
 from edgewright.model import Arrays
 from edgewright.ops.packing import check_packed
 from edgewright.runtimes.native.defined import Defined
-from edgewright.runtimes.native.plan import Plan, Tensor
+from edgewright.runtimes.native.plan import KERNELS, Plan, Step, Tensor
 
-_FEED, _TAKE = "feed", "take"
+_FEED, _TAKE, _PACK = "feed", "take", "pack"
 
 
 @dataclass(frozen=True)
 class Order:
-    """What is done, in order: a step of the plan by its number, an input by name, or an output.
+    """What is done, in order.
 
     Attributes:
-        rows: ("step", number), ("feed", tensor) or ("take", tensor); tensors are indices.
+        rows: ("step", number), ("feed", tensor), ("take", tensor), or ("pack", number) for a step of which only the packing
+            of signs is left to do, its floats being fed. Tensors are indices.
     """
 
     rows: tuple[tuple[str, int], ...]
@@ -51,37 +52,55 @@ def order(plan: Plan, inputs: Sequence[str], outputs: Sequence[str]) -> Order:
         if name not in plan.names:
             raise unknown_tensor(name, plan.names, where="the network")
     makers = plan.makers()
-
-    def maker_of(index: int) -> int:
-        return makers[plan.tensors[index].buffer]
-
-    fed = {maker_of(plan.names[name]): plan.names[name] for name in inputs}
-    needed: set[int] = set()
-    missing: set[str] = set()
-    stack = [maker_of(plan.names[name]) for name in outputs]
-    while stack:
-        maker = stack.pop()
-        if maker in needed or maker in fed:
-            continue
-        if maker < 0:
-            missing.add(plan.tensors[plan.inputs[-1 - maker]].name)
-            continue
-        needed.add(maker)
-        stack.extend(maker_of(index) for index in plan.steps[maker].reads if index is not None)
+    fed, taken = ([plan.names[name] for name in dict.fromkeys(names)] for names in (inputs, outputs))
+    steps, packs = _needed(plan, makers, {_buffer(plan, index) for index in fed}, taken)
+    missing = sorted(plan.tensors[plan.inputs[-1 - number]].name for number in steps if number < 0)
     if missing:
-        names = ", ".join(f"`{name}`" for name in sorted(missing))
+        names = ", ".join(f"`{name}`" for name in missing)
         raise EdgewrightError(
             "E231", f"the cut's {len(inputs)} inputs do not determine its outputs: {names} must be given too"
         )
-    taken = [(maker_of(plan.names[name]), plan.names[name]) for name in dict.fromkeys(outputs)]
     rows: list[tuple[str, int]] = []
-    for maker in (*range(-len(plan.inputs), 0), *range(len(plan.steps))):
-        if maker in fed:
-            rows.append((_FEED, fed[maker]))
-        elif maker in needed:
-            rows.append(("step", maker))
-        rows.extend((_TAKE, tensor) for at, tensor in taken if at == maker)
+    for number in (*range(-len(plan.inputs), 0), *range(len(plan.steps))):
+        rows += [("step", number)] if number in steps else []
+        rows += [(_FEED, index) for index in fed if makers[_buffer(plan, index)] == number]
+        rows += [(_PACK, number)] if number in packs else []
+        rows += [(_TAKE, index) for index in taken if makers[_buffer(plan, index)] == number]
     return Order(tuple(rows))
+
+
+def _buffer(plan: Plan, index: int) -> int:
+    return plan.tensors[index].buffer
+
+
+def _needed(plan: Plan, makers: dict[int, int], fed: set[int], taken: Sequence[int]) -> tuple[set[int], set[int]]:
+    """Numbers of the steps that must run (negative ones are inputs), and of those that only pack what is fed."""
+    steps: set[int] = set()
+    packs: set[int] = set()
+    seen = set(fed)
+    stack = [_buffer(plan, index) for index in taken]
+    while stack:
+        buffer = stack.pop()
+        if buffer in seen:
+            continue
+        seen.add(buffer)
+        number = makers[buffer]
+        step = None if number < 0 else plan.steps[number]
+        if step is not None and step.kernel == "binary_conv" and _buffer(plan, step.writes[0] or 0) in fed:
+            packs.add(number)
+            continue
+        steps.add(number)
+        stack += [_buffer(plan, index) for index in (step.reads if step else ()) if index is not None]
+    return steps, packs
+
+
+def _packing(plan: Plan, step: Step) -> Step:
+    """What packs the signs of a binary layer's floats, without the layer."""
+    channels = dict(zip(KERNELS[step.kernel].sizes, step.sizes, strict=True))["filters"]
+    floats = step.writes[0]
+    assert floats is not None, "a plan's step has all that it must have"
+    pixels = plan.tensors[floats].size_bytes // (4 * channels)
+    return Step("pack", (pixels, channels), (), (floats,), step.writes[1:], step.constants[4:])
 
 
 def _exchange(index: int, tensor: Tensor) -> list[int]:
@@ -120,8 +139,8 @@ class PlanRunner:
             arena_bytes = plan.arena_bytes
             network: Any = Defined(arena_bytes) if module is None else module.Network(arena_bytes, variant, threads)
             for kind, index in self.order.rows:
-                if kind == "step":
-                    step = plan.steps[index]
+                if kind in ("step", _PACK):
+                    step = plan.steps[index] if kind == "step" else _packing(plan, plan.steps[index])
                     what = f"step {index} (`{step.kernel}`)"
                     weights = [None if i is None else _as_bytes(plan.constants[i]) for i in step.constants]
                     spans = [[self._span(i) for i in indices] for indices in (step.reads, step.writes)]
@@ -133,7 +152,7 @@ class PlanRunner:
                 network.add(kind, sizes, [], *(spans[::-1] if kind == _FEED else spans), [])
                 counts[kind] += 1
             network.finish()
-        except (ValueError, IndexError, TypeError, MemoryError, OverflowError) as problem:
+        except (ValueError, IndexError, TypeError, MemoryError, ArithmeticError) as problem:
             raise EdgewrightError("E232", f"`{self._path}` cannot be run: {what}: {problem}") from None
         return network
 
@@ -183,9 +202,12 @@ class PlanRunner:
         outputs = [np.empty(tensor.shape, tensor.dtype) for tensor in self._outputs]
         with self._lock:
             assert self._network is not None, "the runner was closed"
-            self._network.run(
-                [_as_bytes(array) for array in arrays], [_as_bytes(array) for array in outputs], None, self._pool
-            )
+            try:
+                self._network.run(
+                    [_as_bytes(array) for array in arrays], [_as_bytes(array) for array in outputs], None, self._pool
+                )
+            except (ValueError, IndexError, TypeError, MemoryError, ArithmeticError) as problem:  # numpy looks only now
+                raise EdgewrightError("E232", f"`{self._path}` cannot be run: {problem}") from None
         found = {tensor.name: array for tensor, array in zip(self._outputs, outputs, strict=True)}
         return {name: found[name] for name in self._named}
 
