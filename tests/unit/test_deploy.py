@@ -374,6 +374,13 @@ def test_the_unmodified_model_is_always_a_candidate() -> None:
     assert names == ["original-onnxruntime", "float-onnxruntime"]
 
 
+def test_a_runtime_for_some_operators_is_tried_for_these_or_where_a_recipe_names_it() -> None:
+    names = [item.name for item in candidates(recipes=(Recipe("own", "", (), runtimes=("native", "onnxruntime")),))]
+    assert {"own-native", "own-onnxruntime"} == {name for name in names if name.startswith("own")}
+    assert "original-native" not in names
+    assert "original-native" in [item.name for item in candidates(recipes=("float",), domains={"edgewright"})]
+
+
 def test_a_recipe_that_changes_nothing_shares_the_verdict(
     model_from_text: Any, tmp_path: Path, rng: np.random.Generator
 ) -> None:

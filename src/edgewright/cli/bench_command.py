@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 
 @edgewright_command(name="bench", short_help="Bundles measured side by side")
 @click.argument("networks", nargs=-1, required=True, metavar="BUNDLE|MODEL...")
-@click.option("--runtime", "runtimes", default="", metavar="A,B", help="Runtimes for models.  [default: all installed]")
+@click.option(
+    "--runtime", "runtimes", default="", metavar="A,B", help="Runtimes for models.  [default: all that suit them]"
+)
 @click.option("--samples", metavar="PATH", help="Photos or .npz to run on; random inputs otherwise.")
 @click.option("--sweep", metavar="1,2,4", help="Thread counts to measure, instead of --threads.")
 @click.option("--max-seconds", type=float, help="Time limit for each bundle and thread count.  [default: 10]")

@@ -47,7 +47,9 @@ _SHARP = 0.05
     help="`judge`: all samples judge (a folder that was split by hand).",
 )
 @click.option("--spec", metavar="FILE", help="How inputs are prepared and what outputs mean (edgewright spec init).")
-@click.option("--runtime", "runtimes", default="", metavar="A,B", help="Runtimes to try.  [default: all installed]")
+@click.option(
+    "--runtime", "runtimes", default="", metavar="A,B", help="Runtimes to try.  [default: all that suit the network]"
+)
 @click.option(
     "--recipe", "recipes", multiple=True, metavar="NAME|FILE", help="Recipes to try. Repeatable.  [default: all]"
 )
