@@ -105,9 +105,7 @@ def command(
         prefer=tuple(name.strip() for name in prefer.split(",") if name.strip()),
         **served,
     )
-    for name, value, least in (("--watch", watch, 0.05), ("--drain", drain, 0.0)):
-        if value is not None and not least <= value <= 86400:
-            raise EdgewrightError("E103", f"`{name}` is {value}, but must be {least} to 86400 seconds")
+    _check_seconds(("--watch", watch, 0.05), ("--drain", drain, 0.0))
     if terminal.options.dry_run:
         return _dry_run(terminal, folders, options)
     serve(
@@ -131,6 +129,13 @@ def command(
         log=silent if terminal.options.quiet else lines(as_json=terminal.options.as_json),
     )
     return 0
+
+
+def _check_seconds(*given: tuple[str, float | None, float]) -> None:
+    """Refuse options of seconds, (name, value, least), that are out of range."""
+    for name, value, least in given:
+        if value is not None and not least <= value <= 86400:
+            raise EdgewrightError("E103", f"`{name}` is {value}, but must be {least} to 86400 seconds")
 
 
 def _dry_run(terminal: Terminal, folders: tuple[str, ...], options: ModelOptions) -> int:

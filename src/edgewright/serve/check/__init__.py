@@ -9,10 +9,12 @@ is what all other ways to ask are compared with. Nothing is loaded, unloaded or 
 
 from __future__ import annotations
 
+import sys
 from dataclasses import asdict, dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
+from edgewright import registry
 from edgewright.errors import EdgewrightError
 from edgewright.serve.check import over_http
 from edgewright.serve.check.cases import Outcome, Subject, WrongError, run
@@ -59,9 +61,11 @@ def check(url: str, *, grpc: int | None = None, model: str | None = None) -> Rep
         model: Which model to ask; by default the first that the repository index says is ready.
 
     Raises:
-        EdgewrightError: E103 for what is no such address, a server that does not answer, or a model that it does not
-            describe.
+        EdgewrightError: E102 where `grpc` is asked for without the extra `serve`, E103 for what is no such
+            address, a server that does not answer, or a model that it does not describe.
     """
+    if grpc is not None:
+        registry.require(sys.modules["edgewright.serve"], "`serve check --grpc`")
     try:
         parts = urlsplit(url)
         port = parts.port or (443 if parts.scheme == "https" else 80)
