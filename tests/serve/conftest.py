@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 
 import edgewright as ew
+from edgewright.cli import main
 from edgewright.serve import ModelOptions, Server
 
 NETWORKS = {
@@ -120,3 +122,19 @@ class Gate:
 def gate(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Gate]:
     """Hold a model's runs: `gate(server, "same")`."""
     return lambda server, model: Gate(server, model, monkeypatch)
+
+
+@pytest.fixture
+def run(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> Callable[..., tuple[int, str, str]]:
+    """Run `edgewright serve ...` in this process, in an empty folder: (exit code, stdout, stderr)."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["edgewright", "serve", *arguments])
+        with pytest.raises(SystemExit) as stopped:
+            main()
+        return int(stopped.value.code or 0), *capsys.readouterr()
+
+    return call

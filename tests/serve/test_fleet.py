@@ -13,7 +13,6 @@ from typing import Any
 
 import pytest
 
-from edgewright.cli import main
 from edgewright.errors import EdgewrightError
 from edgewright.serve.fleet.envoy import envoy
 from edgewright.serve.fleet.haproxy import haproxy
@@ -302,20 +301,6 @@ def test_values_that_kubernetes_would_refuse_are_refused_here(wrong: dict[str, A
 # --- the commands ---------------------------------------------------------------------------------------------------------
 
 Run = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
-    """Run `edgewright serve ...` in this process, in an empty folder: (exit code, stdout, stderr)."""
-    monkeypatch.chdir(tmp_path)
-
-    def call(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["edgewright", "serve", *arguments])
-        with pytest.raises(SystemExit) as stopped:
-            main()
-        return int(stopped.value.code or 0), *capsys.readouterr()
-
-    return call
 
 
 def test_commands_write_to_stdout_or_a_file_that_is_whole(run: Run, tmp_path: Path) -> None:

@@ -22,7 +22,6 @@ import numpy as np
 import pytest
 
 import edgewright as ew
-from edgewright.cli import main
 
 pytest.importorskip("granian", reason="needs the extra `serve`")
 
@@ -220,20 +219,6 @@ def test_the_triton_client_works_with_its_defaults(process: Process, real: Path)
 
 
 Run = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
-    """Run the command in this process, in an empty folder: (exit code, stdout, stderr)."""
-    monkeypatch.chdir(tmp_path)
-
-    def call(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["edgewright", "serve", *arguments])
-        with pytest.raises(SystemExit) as stopped:
-            main()
-        return int(stopped.value.code or 0), *capsys.readouterr()
-
-    return call
 
 
 @pytest.mark.parametrize(
