@@ -218,6 +218,17 @@ def test_the_triton_client_works_with_its_defaults(process: Process, real: Path)
         np.testing.assert_array_equal(client.infer("scenes", [tensor]).as_numpy("scores"), expected)
 
 
+def test_a_large_body_for_nobody_still_gets_its_answer(process: Process) -> None:
+    body = bytes(24 * 2**20)
+    for path, headers, status in (
+        ("/v2/models/nobody/infer", {}, 404),
+        ("/v2/nothing", {}, 404),
+        ("/v2/models/scenes/infer", {"content_encoding": "br"}, 415),
+    ):
+        for _ in range(3):
+            assert process.ask("POST", path, body, **headers)[0] == status
+
+
 Run = Callable[..., tuple[int, str, str]]
 
 

@@ -27,6 +27,7 @@ from edgewright.serve.http.exchange import (
     Room,
     Scope,
     Transport,
+    discard_body,
     error_response,
     header_length,
     json_response,
@@ -86,6 +87,7 @@ class Application:
                     response = await self._answer(scope, transport, room)
                 except (RefusalError, HttpError) as problem:
                     response = error_response(problem)
+                    await discard_body(scope.headers, transport, room, self._patience, self._limits)
                 except Exception as problem:  # a mistake of ours; the client learns no more than that
                     self._log("error", path=scope.path, problem=repr(problem))
                     response = error_response(HttpError(500, "the server failed"))

@@ -6,6 +6,7 @@ import asyncio
 import time
 import zlib
 from collections.abc import AsyncIterator, Awaitable, Mapping
+from contextlib import suppress
 from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol, Self
 
@@ -111,6 +112,7 @@ class Room:
         self._bodies = bodies
         self._limits = limits
         self.taken = 0
+        self.begun = False  # whether the body is being read, or was
 
     def __enter__(self) -> Self:
         return self
@@ -199,6 +201,7 @@ async def read_body(headers: Headers, transport: Transport, room: Room, patience
     whole = size is not None and size <= _WHOLE_BYTES
     if whole:
         room.take(size or 0)
+    room.begun = True
     try:
         # a small one in one piece, which is quicker
         body = await patience.wait(transport() if whole else _in_parts(transport, room, limits)) if size != 0 else b""
@@ -209,6 +212,24 @@ async def read_body(headers: Headers, transport: Transport, room: Room, patience
     if encoding is None or encoding == "identity":
         return body
     return await asyncio.to_thread(_expanded, body, encoding, room, limits)
+
+
+async def discard_body(headers: Headers, transport: Transport, room: Room, patience: Patience, limits: Limits) -> None:
+    """Read a refused request's body that nobody asked for: a client that is still sending would miss the answer."""
+    if room.begun or (headers.get("content-length") in (None, "0") and headers.get("transfer-encoding") is None):
+        return
+    with suppress(HttpError, TimeoutError, RuntimeError):  # it is answered as far as it listens
+        _announced(headers, limits)
+        await patience.wait(_skipped(transport, limits))
+
+
+async def _skipped(transport: Transport, limits: Limits) -> bytes:
+    total = 0
+    async for part in transport:
+        total += len(part)
+        if total > limits.body_bytes:
+            break
+    return b""
 
 
 def _announced(headers: Headers, limits: Limits) -> int | None:
