@@ -10,6 +10,7 @@ import tomllib
 from pathlib import Path
 
 from edgewright.cli.serve_command import command
+from edgewright.cli.serving import check
 from edgewright.options import build
 from edgewright.serve import ModelOptions
 from edgewright.serve.protocol.datatypes import NUMPY_NAMES
@@ -34,7 +35,7 @@ def test_the_serve_toml_is_valid_and_names_every_option() -> None:
 
 
 def test_options_exist_and_limits_are_those_of_the_code() -> None:
-    known = {name for parameter in command.params for name in parameter.opts}
+    known = {name for each in (command, check.command) for parameter in each.params for name in parameter.opts}
     assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", PAGE)) - {"--data-binary"} <= known
     limits = Limits()
     for text in (f"{limits.body_bytes // MIB} MiB", f"{limits.json_bytes // MIB} MiB", f"{limits.bodies_bytes // MIB} MiB",

@@ -17,7 +17,7 @@ from edgewright.metrics import rel_l2
 
 RUNTIMES = [name for name in registry.installed("runtimes") if name not in ("onnxruntime", "reference")]
 #: These have no form of some operators, and say so.
-PARTIAL = ("ncnn",)
+PARTIAL = ("native", "ncnn")
 #: Quantized: its steps turn rounding differences into whole steps, so fp32 limits do not apply.
 SAMPLE = random.Random(3).sample(
     [name for name in architecture_names() if not name.endswith("_qdq")], 8 if architecture_names() else 0
