@@ -24,6 +24,8 @@ SAMPLE = random.Random(3).sample(
 )
 
 
+# Without a compiler native runs in numpy and says so: the answers are the same.
+@pytest.mark.filterwarnings("ignore:edgewright was installed without its C[+][+] kernels")
 @pytest.mark.parametrize("runtime", RUNTIMES)
 @pytest.mark.parametrize("name", SAMPLE)
 def test_gives_the_originals_answers(
