@@ -138,3 +138,17 @@ def run(
         return int(stopped.value.code or 0), *capsys.readouterr()
 
     return call
+
+
+@pytest.fixture
+def spans() -> Iterator[tuple[Any, Callable[[], list[Any]]]]:
+    """A provider, and the spans that went to it."""
+    pytest.importorskip("opentelemetry.sdk", reason="needs the extra `trace`")
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+    from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+    exporter, provider = InMemorySpanExporter(), TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    yield provider, lambda: list(exporter.get_finished_spans())
+    provider.shutdown()

@@ -10,7 +10,7 @@ import ssl
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -317,20 +317,6 @@ def test_traceparent_is_read_as_the_standard_says(header: str | None, expected: 
 )
 def test_routes_hold_no_names(path: str, expected: str) -> None:
     assert route(path) == expected
-
-
-@pytest.fixture
-def spans() -> Iterator[tuple[Any, Callable[[], list[Any]]]]:
-    """A provider, and the spans that went to it."""
-    pytest.importorskip("opentelemetry.sdk", reason="needs the extra `trace`")
-    from opentelemetry.sdk.trace import TracerProvider
-    from opentelemetry.sdk.trace.export import SimpleSpanProcessor
-    from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-
-    exporter, provider = InMemorySpanExporter(), TracerProvider()
-    provider.add_span_processor(SimpleSpanProcessor(exporter))
-    yield provider, lambda: list(exporter.get_finished_spans())
-    provider.shutdown()
 
 
 def test_a_request_is_a_span_of_the_callers_trace_with_its_time_in_the_queue(

@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 
 from edgewright.serve import ModelOptions, Server
+from edgewright.serve.core.jobs import RefusalError
 from edgewright.serve.core.log import silent
-from edgewright.serve.protocol.limits import Limits
+from edgewright.serve.protocol.limits import Bodies, Limits
 
 grpc = pytest.importorskip("grpc", reason="needs the extra `serve`")
 
@@ -70,8 +71,12 @@ def values_of(response: Any, dtype: Any = np.float32) -> np.ndarray:
 def connect() -> Iterator[Callable[..., Client]]:
     opened: list[Any] = []
 
-    def start(server: Server, limits: Limits | None = None, token: str | None = None) -> Client:
-        context = running(server, limits or Limits(), host="127.0.0.1", port=0, token=token, log=silent, drain_s=5)
+    def start(
+        server: Server, limits: Limits | None = None, token: str | None = None, bodies: Bodies | None = None
+    ) -> Client:
+        context = running(
+            server, limits or Limits(), host="127.0.0.1", port=0, token=token, bodies=bodies, log=silent, drain_s=5
+        )
         client = Client(context.__enter__())
         opened.append((context, client))
         return client
@@ -301,6 +306,45 @@ def test_messages_beyond_the_limit_are_refused(
     assert status(lambda: client.send("ModelInfer", big, **settings)) == "RESOURCE_EXHAUSTED"
     small = request("scale", np.zeros((2**10, 4), np.float32))
     assert len(client.send("ModelInfer", small, **settings).raw_output_contents[0]) == 2**14
+
+
+def test_a_message_that_does_not_come_ends_its_call(whole: Server, connect: Callable[..., Client]) -> None:
+    """Else whoever sends half a message, two hundred times, keeps all threads."""
+    client, held = connect(whole, Limits(body_s=0.2)), threading.Event()
+
+    def never() -> Iterator[bytes]:
+        held.wait(20)
+        yield from ()
+
+    begun = time.monotonic()
+    for name in ("inference.GRPCInferenceService/ModelInfer", "grpc.health.v1.Health/Check"):
+        call = client.channel.stream_unary(f"/{name}")
+        assert status(lambda call=call: call(never(), timeout=20)) == "CANCELLED"  # type: ignore[misc]
+    assert time.monotonic() - begun < 10
+    held.set()
+    empty = client.channel.stream_unary("/inference.GRPCInferenceService/ModelInfer")
+    assert status(lambda: empty(iter(()), timeout=20)) == "INVALID_ARGUMENT"
+
+
+def test_messages_and_bodies_have_one_bound_together(
+    repository: Callable[..., Path], serve: Any, connect: Callable[..., Client], gate: Any
+) -> None:
+    server = serve(repository({"net": "scale"}))
+    limits = Limits(bodies_bytes=3 * 2**14)
+    bodies = Bodies(limits)
+    client, held = connect(server, limits, bodies=bodies), gate(server, "net")
+    large = request("net", np.zeros((2**10, 4), np.float32))
+    calls = [client.prepared("ModelInfer").future(large, timeout=20) for _ in range(2)]
+    _until(lambda: bodies.held > 2**15)
+    assert status(lambda: client.send("ModelInfer", large)) == "RESOURCE_EXHAUSTED"
+    with pytest.raises(RefusalError, match="too many bodies"):  # what HTTP takes its room from
+        bodies.take(2**14)
+    stream = list(client.send("ModelStreamInfer", iter([large])))
+    assert "too many bodies" in stream[0].error_message
+    held.open()
+    assert [call.result().model_name for call in calls] == ["net", "net"]
+    _until(lambda: bodies.held == 0)
+    assert client.send("ModelInfer", large).model_name == "net"
 
 
 def test_load_and_unload_need_the_token(

@@ -15,16 +15,19 @@ import numpy as np
 import pytest
 
 from edgewright.serve import Access, Server
-from edgewright.serve.core.log import silent
+from edgewright.serve.core.log import Log, silent
 from edgewright.serve.fleet.envoy import MODEL_HEADER, envoy
 from edgewright.serve.fleet.nodes import Node, Pool
 from edgewright.serve.protocol.limits import Limits
+from edgewright.serve.tracing import Tracer
 
 grpc = pytest.importorskip("grpc", reason="needs the extra `serve`")
 
 from edgewright.serve.grpc import schema  # noqa: E402
 from edgewright.serve.grpc.running import running  # noqa: E402
 
+TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
+PARENT = f"00-{TRACE}-00f067aa0ba902b7-01"
 TOKEN, ADMIN = "correct-horse-battery-staple", "another-token-of-this-server"
 X = np.arange(4, dtype=np.float32)[None]
 
@@ -33,9 +36,11 @@ X = np.arange(4, dtype=np.float32)[None]
 def listen() -> Iterator[Callable[..., int]]:
     opened: list[Any] = []
 
-    def start(server: Server, access: Access | None = None, token: str | None = None) -> int:
+    def start(
+        server: Server, access: Access | None = None, token: str | None = None, log: Log = silent, **more: Any
+    ) -> int:
         opened.append(
-            running(server, Limits(), host="127.0.0.1", port=0, token=token, access=access, log=silent, drain_s=5)
+            running(server, Limits(), host="127.0.0.1", port=0, token=token, access=access, log=log, drain_s=5, **more)
         )
         return int(opened[-1].__enter__())
 
@@ -137,6 +142,67 @@ def test_parameters_reach_hooks(repository: Any, serve: Any, listen: Callable[..
             call(channel, "ModelInfer", request(fail=1))
         assert caught.value.code() == grpc.StatusCode.INTERNAL
         assert caught.value.details() == "`postprocess` failed: TypeError at line 4 of processor.py"
+
+
+def _refused(work: Callable[[], Any]) -> None:
+    with pytest.raises(grpc.RpcError):
+        work()
+
+
+def test_each_call_is_a_line_whatever_becomes_of_it(net: Server, listen: Callable[..., int]) -> None:
+    lines: list[dict[str, Any]] = []
+
+    def log(event: str, **fields: Any) -> None:
+        if event == "request":
+            lines.append(fields)
+
+    wrong = request()
+    wrong.model_name = "nothing"
+    right = {"authorization": f"Bearer {TOKEN}"}
+    with grpc.insecure_channel(f"127.0.0.1:{listen(net, Access(TOKEN), log=log, log_requests=True)}") as channel:
+        call(channel, "ModelInfer", request(), traceparent=PARENT, **right)
+        _refused(lambda: call(channel, "ModelInfer", request()))
+        _refused(lambda: call(channel, "ModelInfer", wrong, **right))
+        nothing = channel.unary_unary("/inference.GRPCInferenceService/Nothing")
+        _refused(lambda: nothing(b"", timeout=20, metadata=tuple(right.items())))
+        stream = channel.stream_stream("/inference.GRPCInferenceService/ModelStreamInfer")
+        two = iter([request().SerializeToString()] * 2)
+        answers = list(stream(two, timeout=20, metadata=tuple(right.items())))
+    until = time.monotonic() + 20
+    while len(lines) < 5 and time.monotonic() < until:  # the last line comes after the last answer
+        time.sleep(0.01)
+    assert [(line["path"].rpartition("/")[2], line["status"], line.get("trace")) for line in lines] == [
+        ("ModelInfer", "OK", TRACE),
+        ("ModelInfer", "UNAUTHENTICATED", None),
+        ("ModelInfer", "NOT_FOUND", None),
+        ("Nothing", "UNIMPLEMENTED", None),
+        ("ModelStreamInfer", "OK", None),
+    ]
+    assert lines[4]["bytes"] == sum(map(len, answers)) and lines[0]["bytes"] > X.nbytes
+    assert all(line["method"] == "gRPC" and line["seconds"] >= 0 for line in lines)
+    assert lines[0]["client"].startswith("ipv4:127.0.0.1")
+
+
+def test_a_call_is_a_span_of_the_callers_trace_with_its_time_in_the_queue(
+    net: Server, listen: Callable[..., int], spans: Any
+) -> None:
+    provider, finished = spans
+    wrong = request()
+    wrong.model_name = "nothing"
+    with grpc.insecure_channel(f"127.0.0.1:{listen(net, tracer=Tracer(provider))}") as channel:
+        call(channel, "ModelInfer", request(), traceparent=PARENT)
+        _refused(lambda: call(channel, "ModelInfer", wrong))
+    until = time.monotonic() + 20
+    while len(finished()) < 4 and time.monotonic() < until:
+        time.sleep(0.01)
+    queue, run, good, bad = sorted(finished(), key=lambda span: (span.end_time, span.name))
+    name = "inference.GRPCInferenceService/ModelInfer"
+    assert [span.name for span in (queue, run, good, bad)] == ["queue", "run", name, name]
+    assert {f"{span.context.trace_id:032x}" for span in (queue, run, good)} == {TRACE}
+    assert f"{good.parent.span_id:016x}" == "00f067aa0ba902b7" and bad.parent is None
+    assert run.parent.span_id == queue.parent.span_id == good.context.span_id
+    assert [span.attributes["rpc.grpc.status_code"] for span in (good, bad)] == [0, 5]
+    assert good.attributes["rpc.method"] == "ModelInfer" and good.attributes["rpc.system"] == "grpc"
 
 
 def test_envoy_sends_grpc_to_nodes_that_are_healthy(net: Server, listen: Callable[..., int], tmp_path: Path) -> None:

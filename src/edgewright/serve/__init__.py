@@ -11,19 +11,19 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from edgewright.errors import EdgewrightError
 from edgewright.serve.access import Access
 from edgewright.serve.core.log import Log, silent
 from edgewright.serve.core.options import ModelOptions
 from edgewright.serve.core.server import Server
+from edgewright.serve.protocol.limits import MIB, Bodies, Limits
 from edgewright.serve.tracing import Tracer, otlp
 
 if TYPE_CHECKING:
     from edgewright.serve.http.application import Application
     from edgewright.serve.http.guard import Guard
-    from edgewright.serve.protocol.limits import Limits
 
 __all__ = ["EXTRA", "Access", "ModelOptions", "Server", "serve"]
 
@@ -80,13 +80,14 @@ def serve(
     limits, access = _limits(max_body_mib), access or Access()
     _check_doors(host, {"--http": http, "--grpc": grpc}, access, log)
     provider = otlp() if trace else None
+    doors = _Doors(limits, Bodies(limits), access, admin_token, log, log_requests, Tracer(provider) if trace else None)
     reloads = admin_token is not None
     server = Server(folders, options, watch_s=watch_s, reloads=reloads, allow_hooks=allow_hooks, log=log)
     server.start()
-    application = _application(server, limits, access, admin_token, log, log_requests, provider)
+    application = doors.over_http(server)
     stop = _once(lambda: _end(server, drain_s, provider, log))
     try:
-        with _over_grpc(server, limits, access, host, grpc, admin_token, log, drain_s) if grpc else nullcontext():
+        with doors.over_grpc(server, host, grpc, drain_s) if grpc else nullcontext():
             run(application, host=host, port=http, access=access, stop=stop, log=log, drain_s=drain_s)
     finally:
         stop()
@@ -98,25 +99,45 @@ def _end(server: Server, drain_s: float, provider: Any, log: Log) -> None:
         provider.shutdown()  # sends the spans that are left
 
 
-def _application(
-    server: Server,
-    limits: Limits,
-    access: Access,
-    admin_token: str | None,
-    log: Log,
-    log_requests: bool,
-    provider: Any,
-) -> Application | Guard:
-    """What answers over HTTP, behind a guard where one is asked for."""
-    from edgewright.serve.http.application import Application
-    from edgewright.serve.http.guard import Guard
+class _Doors(NamedTuple):
+    """What HTTP and gRPC have in common."""
 
-    application = Application(server, limits, token=admin_token, log=log)
-    if not (access.token or log_requests or provider):
-        return application
-    tracer = Tracer(provider) if provider is not None else None
-    tokens = access.tokens(admin_token)
-    return Guard(application, tokens=tokens, log=log, log_requests=log_requests, tracer=tracer)
+    limits: Limits
+    bodies: Bodies
+    access: Access
+    admin_token: str | None
+    log: Log
+    log_requests: bool
+    tracer: Tracer | None
+
+    def over_http(self, server: Server) -> Application | Guard:
+        """What answers over HTTP, behind a guard where one is asked for."""
+        from edgewright.serve.http.application import Application
+        from edgewright.serve.http.guard import Guard
+
+        application = Application(server, self.limits, bodies=self.bodies, token=self.admin_token, log=self.log)
+        if not (self.access.token or self.log_requests or self.tracer):
+            return application
+        tokens = self.access.tokens(self.admin_token)
+        return Guard(application, tokens=tokens, log=self.log, log_requests=self.log_requests, tracer=self.tracer)
+
+    def over_grpc(self, server: Server, host: str, port: int, drain_s: float) -> AbstractContextManager[int]:
+        """The server over gRPC, within a `with`."""
+        from edgewright.serve.grpc.running import running  # grpcio takes a while to import
+
+        return running(
+            server,
+            self.limits,
+            host=host,
+            port=port,
+            token=self.admin_token,
+            access=self.access,
+            bodies=self.bodies,
+            log=self.log,
+            log_requests=self.log_requests,
+            tracer=self.tracer,
+            drain_s=drain_s,
+        )
 
 
 def _check_doors(host: str, ports: Mapping[str, int | None], access: Access, log: Log) -> None:
@@ -136,27 +157,10 @@ def _check_doors(host: str, ports: Mapping[str, int | None], access: Access, log
 
 
 def _limits(max_body_mib: int) -> Limits:
-    from edgewright.serve.protocol.limits import MIB, Limits
-
     if not 1 <= max_body_mib <= 2**14:
         raise EdgewrightError("E103", f"`max_body_mib` is {max_body_mib}, but must be 1 to {2**14}")
     largest = max_body_mib * MIB
     return Limits(body_bytes=largest, bodies_bytes=max(8 * largest, Limits.bodies_bytes))
-
-
-def _over_grpc(
-    server: Server,
-    limits: Limits,
-    access: Access,
-    host: str,
-    port: int,
-    admin_token: str | None,
-    log: Log,
-    drain_s: float,
-) -> AbstractContextManager[int]:
-    from edgewright.serve.grpc.running import running  # grpcio takes a while to import
-
-    return running(server, limits, host=host, port=port, token=admin_token, access=access, log=log, drain_s=drain_s)
 
 
 def _once(work: Callable[[], None]) -> Callable[[], None]:

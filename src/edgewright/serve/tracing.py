@@ -1,6 +1,6 @@
 """Traces: which request a line or a span belongs to (W3C Trace Context), and spans through OpenTelemetry where it is installed.
 
-Source: w3.org, "Trace Context", 3.2 `traceparent`; opentelemetry.io, semantic conventions for HTTP server spans.
+Source: w3.org, "Trace Context", 3.2 `traceparent`; opentelemetry.io, semantic conventions for HTTP and gRPC server spans.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from typing import Any, Protocol
 from edgewright.errors import EdgewrightError
 
 EXTRA: str | None = "trace"
+#: Of gRPC: UNKNOWN, DEADLINE_EXCEEDED, UNIMPLEMENTED, INTERNAL, UNAVAILABLE, DATA_LOSS. Source: as above.
+_SERVER_ERRORS = (2, 4, 12, 13, 14, 15)
 _TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(-.*)?")
 
 
@@ -30,7 +32,7 @@ class Timed(Protocol):
         """When it left the queue; 0.0 where it never did."""
 
 
-#: Requests to models that the present HTTP request led to; None where nobody asks.
+#: Requests to models that the present request over HTTP or gRPC led to; None where nobody asks.
 RUNS: ContextVar[list[Timed] | None] = ContextVar("runs", default=None)
 
 
@@ -61,20 +63,43 @@ class Tracer:
     @contextmanager
     def request(self, method: str, path: str, headers: Mapping[str, str]) -> Iterator[Any]:
         """A span for one request, a child of the caller's where it names one; give what it yields to `finish`."""
-        with self._tracer.start_as_current_span(
-            f"{method} {route(path)}",
+        about = {"http.request.method": method, "url.path": path[:200], "http.route": route(path)}
+        with self._span(f"{method} {route(path)}", headers, about) as span:
+            yield span
+
+    @contextmanager
+    def call(self, method: str, headers: Mapping[str, str]) -> Iterator[Any]:
+        """The same for a call of gRPC, `/package.Service/Method`; give what it yields to `finish_call`."""
+        service, _, name = method.strip("/")[:200].rpartition("/")
+        about = {"rpc.system": "grpc", "rpc.service": service, "rpc.method": name}
+        with self._span(f"{service}/{name}", headers, about) as span:
+            yield span
+
+    def _span(self, name: str, headers: Mapping[str, str], about: Mapping[str, str]) -> Any:
+        return self._tracer.start_as_current_span(
+            name,
             context=self._propagator.extract(headers),
             kind=self._trace.SpanKind.SERVER,
-            attributes={"http.request.method": method, "url.path": path[:200], "http.route": route(path)},
+            attributes=about,
             record_exception=False,
-        ) as span:
-            yield span
+            set_status_on_exception=False,  # a refusal of gRPC is an exception
+        )
 
     def finish(self, span: Any, status: int, runs: list[Timed]) -> None:
         """Say how a request ended, and add spans for its time in the queue and its run."""
         span.set_attribute("http.response.status_code", status)
         if status >= 500:
             span.set_status(self._trace.StatusCode.ERROR)
+        self._stages(runs)
+
+    def finish_call(self, span: Any, code: int, runs: list[Timed]) -> None:
+        """The same for a call of gRPC, by the number of its status."""
+        span.set_attribute("rpc.grpc.status_code", code)
+        if code in _SERVER_ERRORS:
+            span.set_status(self._trace.StatusCode.ERROR)
+        self._stages(runs)
+
+    def _stages(self, runs: list[Timed]) -> None:
         now, epoch = time.monotonic(), time.time_ns()
 
         def at(clock_s: float) -> int:

@@ -1,15 +1,13 @@
-"""Inference requests out of protobuf messages, and answers into them. Tensors come raw or as values, and go raw."""
+"""Inference requests out of protobuf messages. Tensors come raw or as values."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from edgewright.serve.core.jobs import RefusalError
-from edgewright.serve.core.version import Version
-from edgewright.serve.protocol.datatypes import datatype_of, pack_bytes
+from edgewright.serve.grpc import schema
 from edgewright.serve.protocol.limits import Limits
 from edgewright.serve.protocol.reading import InferRequest, Parameters, assemble, from_raw, from_values
 
@@ -24,6 +22,18 @@ FIELDS = {
     "FP64": "fp64_contents",
     "BYTES": "bytes_contents",
 }
+
+
+def parse(method: schema.Method, data: bytes) -> Any:
+    """A call's request from its bytes.
+
+    Raises:
+        RefusalError: "invalid" where they are none.
+    """
+    try:
+        return method.request.FromString(data)
+    except Exception:  # protobuf's error depends on its version
+        raise RefusalError("invalid", f"the message is no {method.request.DESCRIPTOR.name}") from None
 
 
 def version_of(text: str) -> int | None:
@@ -70,17 +80,6 @@ def parameters(given: Any) -> Parameters:
     if not given:
         return {}
     return {name: getattr(value, value.WhichOneof("parameter_choice") or "", None) for name, value in given.items()}
-
-
-def write_response(message: Any, request: InferRequest, version: Version, outputs: Mapping[str, np.ndarray]) -> Any:
-    """Fill a ModelInferResponse, and return it."""
-    message.model_name, message.model_version, message.id = version.name, str(version.number), request.id
-    for name in request.wanted or [info.name for info in version.bundle.outputs]:
-        array = outputs[name]
-        message.outputs.add(name=name, datatype=datatype_of(array.dtype.name), shape=array.shape)
-        packed = pack_bytes(array.reshape(-1)) if array.dtype.kind in "OUS" else array.tobytes()
-        message.raw_output_contents.append(packed)
-    return message
 
 
 def _values(tensor: Any) -> Any:

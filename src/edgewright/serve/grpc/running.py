@@ -11,9 +11,12 @@ from edgewright.errors import EdgewrightError
 from edgewright.serve.access import Access
 from edgewright.serve.core.log import Log
 from edgewright.serve.core.server import Server
+from edgewright.serve.grpc.arrivals import Arrivals
 from edgewright.serve.grpc.guard import guard
 from edgewright.serve.grpc.service import MOST_STREAMS, Service
-from edgewright.serve.protocol.limits import Limits
+from edgewright.serve.grpc.watching import watch
+from edgewright.serve.protocol.limits import Bodies, Limits
+from edgewright.serve.tracing import Tracer
 
 #: Calls that are answered at one time, streams among them; more are refused at once.
 _CALLS = 128 + MOST_STREAMS
@@ -30,7 +33,10 @@ def running(
     port: int,
     token: str | None,
     access: Access | None = None,
+    bodies: Bodies | None = None,
     log: Log,
+    log_requests: bool = False,
+    tracer: Tracer | None = None,
     drain_s: float = 30.0,
 ) -> Iterator[int]:
     """Serve over gRPC; at the end what was accepted is finished.
@@ -42,7 +48,10 @@ def running(
         port: And port; 0 takes a free one.
         token: Whoever sends it may load and unload models; None lets nobody.
         access: Who may use the server, and TLS.
+        bodies: Where what is held of messages is counted; HTTP may share it.
         log: Told of the start.
+        log_requests: Whether each call is a line of it.
+        tracer: Makes a span of each call.
         drain_s: Seconds that calls may still take at the end.
 
     Yields:
@@ -51,18 +60,12 @@ def running(
     Raises:
         EdgewrightError: E103 for an address that cannot be listened at.
     """
-    import grpc
-
-    options = [
-        ("grpc.max_receive_message_length", limits.body_bytes + _EXTRA_BYTES),
-        ("grpc.max_send_message_length", -1),
-        ("grpc.so_reuseport", 0),  # a port that is taken is an error
-    ]
-    pool = ThreadPoolExecutor(_CALLS, thread_name_prefix="grpc")
     access = access or Access()
-    guards = guard(access.tokens(token))
-    transport = grpc.server(pool, interceptors=guards, options=options, maximum_concurrent_rpcs=_CALLS)
-    transport.add_generic_rpc_handlers(tuple(Service(server, limits, token=token, log=log).handlers()))
+    arrivals = Arrivals(limits.body_s)
+    service = Service(server, limits, bodies or Bodies(limits), arrivals, token=token, log=log)
+    guards = [*watch(log if log_requests else None, tracer), *guard(access.tokens(token))]
+    pool = ThreadPoolExecutor(_CALLS, thread_name_prefix="grpc")
+    transport = _transport(pool, guards, service.handlers(), limits)
     try:
         bound = _listen(transport, f"[{host}]:{port}" if ":" in host else f"{host}:{port}", access)
     except RuntimeError as problem:
@@ -72,10 +75,24 @@ def running(
     transport.start()
     log("listening", address=f"{'grpcs' if access.tls_cert else 'grpc'}://{host}:{bound}")
     try:
-        yield bound
+        with arrivals:
+            yield bound
     finally:
         transport.stop(drain_s).wait()
         pool.shutdown(wait=False)
+
+
+def _transport(pool: ThreadPoolExecutor, guards: list[Any], handlers: list[Any], limits: Limits) -> Any:
+    import grpc
+
+    options = [
+        ("grpc.max_receive_message_length", limits.body_bytes + _EXTRA_BYTES),
+        ("grpc.max_send_message_length", -1),
+        ("grpc.so_reuseport", 0),  # a port that is taken is an error
+    ]
+    transport = grpc.server(pool, interceptors=guards, options=options, maximum_concurrent_rpcs=_CALLS)
+    transport.add_generic_rpc_handlers(tuple(handlers))
+    return transport
 
 
 def _listen(transport: Any, address: str, access: Access) -> int:

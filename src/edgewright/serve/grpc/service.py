@@ -5,16 +5,20 @@ from __future__ import annotations
 import hmac
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from edgewright.errors import EdgewrightError
 from edgewright.serve.core.jobs import Reason, RefusalError
 from edgewright.serve.core.log import Log
-from edgewright.serve.core.server import Server
-from edgewright.serve.grpc import messages, schema
+from edgewright.serve.core.server import Server, Ticket
+from edgewright.serve.grpc import messages, schema, wire
+from edgewright.serve.grpc.arrivals import Arrivals
 from edgewright.serve.protocol import documents
-from edgewright.serve.protocol.limits import Limits
+from edgewright.serve.protocol.limits import Bodies, Limits
+from edgewright.serve.protocol.reading import InferRequest
 from edgewright.serve.protocol.writing import check_wanted
+from edgewright.serve.tracing import RUNS
 
 #: Names of grpc.StatusCode by reason.
 _CODES: dict[Reason, str] = {
@@ -43,9 +47,14 @@ class CallError(Exception):
 class Service:
     """What gRPC's threads call. Nothing that a client sends raises anything but its own call's error."""
 
-    def __init__(self, server: Server, limits: Limits, *, token: str | None, log: Log) -> None:
+    def __init__(
+        self, server: Server, limits: Limits, bodies: Bodies, arrivals: Arrivals, *, token: str | None, log: Log
+    ) -> None:
         self._server = server
         self._limits = limits
+        self._bodies = bodies
+        self._arrivals = arrivals
+        self._reader = wire.Reader(limits)
         self._token = token
         self._log = log
         self._streams = threading.Semaphore(MOST_STREAMS)
@@ -57,27 +66,24 @@ class Service:
         found = []
         for name in ("inference", "health"):
             protocol = schema.load(name)
+            # all as if they took streams, which is the same on the wire: the message is asked for here, and bounded
             calls = {
-                call: (
-                    grpc.stream_stream_rpc_method_handler
-                    if method.takes_stream
-                    else grpc.unary_stream_rpc_method_handler
-                )(self._stream(call, method))
+                call: grpc.stream_stream_rpc_method_handler(self._stream(call, method))
                 if method.gives_stream
-                else grpc.unary_unary_rpc_method_handler(self._unary(call, method))
+                else grpc.stream_unary_rpc_method_handler(self._unary(call, method))
                 for call, method in protocol.methods.items()
             }
             found.append(grpc.method_handlers_generic_handler(protocol.service, calls))
         return found
 
-    def _unary(self, call: str, method: schema.Method) -> Callable[[bytes, Any], bytes]:
-        work: Callable[[Any, Any, Any], Any] = getattr(self, _named(call))
+    def _unary(self, call: str, method: schema.Method) -> Callable[[Iterator[bytes], Any], bytes]:
+        work = self._infer if call == "ModelInfer" else self._filling(call, method)
 
-        def answer(data: bytes, context: Any) -> bytes:
+        def answer(requests: Iterator[bytes], context: Any) -> bytes:
+            data = self._arrivals.first(requests, context)
             try:
-                filled = work(self._read(method, data), method.response(), context)
-                content: bytes = filled.SerializeToString()
-                return content
+                with self._held(data) as message:
+                    return work(message, context)
             except (RefusalError, CallError) as problem:
                 refused = problem
             except Exception as problem:  # a mistake of ours; the client learns no more than that
@@ -89,14 +95,13 @@ class Service:
         return answer
 
     def _stream(self, call: str, method: schema.Method) -> Callable[[Any, Any], Iterator[bytes]]:
-        work: Callable[[Any, schema.Method, Any], Iterator[Any]] = getattr(self, _named(call))
+        work: Callable[[Iterator[bytes], schema.Method, Any], Iterator[bytes]] = getattr(self, _named(call))
 
-        def answers(data: Any, context: Any) -> Iterator[bytes]:
+        def answers(requests: Iterator[bytes], context: Any) -> Iterator[bytes]:
             if not self._streams.acquire(blocking=False):
                 _abort(context, RefusalError("full", f"over capacity: {MOST_STREAMS} streams are open, the limit"))
             try:
-                for message in work(data, method, context):
-                    yield message.SerializeToString()
+                yield from work(requests, method, context)
                 return
             except (RefusalError, CallError) as problem:
                 refused = problem
@@ -106,13 +111,28 @@ class Service:
 
         return answers
 
-    def _read(self, method: schema.Method, data: bytes) -> Any:
+    def _filling(self, call: str, method: schema.Method) -> Callable[[bytes, Any], bytes]:
+        """A call that is read from a message and fills another."""
+        work: Callable[[Any, Any, Any], Any] = getattr(self, _named(call))
+
+        def answer(data: bytes, context: Any) -> bytes:
+            content: bytes = work(messages.parse(method, data), method.response(), context).SerializeToString()
+            return content
+
+        return answer
+
+    @contextmanager
+    def _held(self, data: bytes | None) -> Iterator[bytes]:
+        """A message while it is worked on, counted among all that are held."""
+        if data is None:
+            raise RefusalError("invalid", "the call ended without a message")
         if len(data) > self._limits.body_bytes:  # a compressed message is larger than what came
             raise CallError("RESOURCE_EXHAUSTED", f"a message may have {self._limits.body_bytes} bytes")
+        self._bodies.take(len(data))
         try:
-            return method.request.FromString(data)
-        except Exception:  # protobuf's error depends on its version
-            raise RefusalError("invalid", f"the message is no {method.request.DESCRIPTOR.name}") from None
+            yield data
+        finally:
+            self._bodies.give(len(data))
 
     def _server_live(self, request: Any, response: Any, context: Any) -> Any:
         response.live = True
@@ -148,16 +168,22 @@ class Service:
         versions = [found] if number is not None else repository.versions(request.name)
         return _filled(response, documents.statistics(versions or [found]))
 
-    def _model_infer(self, request: Any, response: Any, context: Any) -> Any:
-        name, number = request.model_name, messages.version_of(request.model_version)
+    def _infer(self, data: bytes, context: Any) -> bytes:
+        name, number, asked = self._reader.read(data)
+        return self._answer(name, number, asked, context)
+
+    def _answer(self, name: str, number: int | None, asked: InferRequest, context: Any) -> bytes:
         version = self._server.repository.get(name, number)
         version.check_room()
-        asked = messages.read_request(request, self._limits)
-        check_wanted(asked, version)
+        if asked.wanted:
+            check_wanted(asked, version)
         left_s = context.time_remaining()
         times = [seconds for seconds in (asked.timeout_s, left_s) if seconds is not None]
+        runs = RUNS.get()
 
-        def watch(ticket: Any) -> None:
+        def watch(ticket: Ticket) -> None:
+            if runs is not None:
+                runs.append(ticket)
             if ticket.waits and not context.add_callback(ticket.cancel):
                 ticket.cancel()  # the call is over already
 
@@ -172,20 +198,19 @@ class Service:
         )
         if used.version is not version:  # replaced meanwhile
             check_wanted(asked, used.version)
-        return messages.write_response(response, asked, used.version, used.outputs)
+        return wire.write(asked, used.version, used.outputs)
 
-    def _model_stream_infer(self, requests: Iterator[bytes], method: schema.Method, context: Any) -> Iterator[Any]:
+    def _model_stream_infer(self, requests: Iterator[bytes], method: schema.Method, context: Any) -> Iterator[bytes]:
         """Requests one after the other; an error is an answer like others, and the stream goes on."""
-        infer = schema.load("inference").methods["ModelInfer"]
         for data in requests:
-            answer, id = method.response(), ""
+            id = ""
             try:
-                request = self._read(infer, data)
-                id = request.id
-                self._model_infer(request, answer.infer_response, context)
+                with self._held(data) as message:
+                    name, number, asked = self._reader.read(message)
+                    id = asked.id
+                    answer = wire.in_stream(self._answer(name, number, asked, context))
             except RefusalError as problem:
-                answer = method.response(error_message=problem.message)
-                answer.infer_response.id = id
+                answer = wire.error_in_stream(problem, id)
             yield answer
 
     def _repository_index(self, request: Any, response: Any, context: Any) -> Any:
@@ -227,9 +252,11 @@ class Service:
         response.status = 1 if self._server.ready else 2
         return response
 
-    def _watch(self, data: bytes, method: schema.Method, context: Any) -> Iterator[Any]:
+    def _watch(self, requests: Iterator[bytes], method: schema.Method, context: Any) -> Iterator[bytes]:
         """The health now, and again whenever it has changed."""
-        request, last, over = self._read(method, data), None, threading.Event()
+        with self._held(self._arrivals.first(requests, context)) as data:
+            request = messages.parse(method, data)
+        last, over = None, threading.Event()
         if not context.add_callback(over.set):
             return
         while not over.is_set():
@@ -238,7 +265,7 @@ class Service:
             except RefusalError:
                 now = method.response(status=3)
             if now != last:
-                yield now
+                yield now.SerializeToString()
             last = now
             over.wait(_LOOK_S)
 

@@ -20,7 +20,6 @@ from edgewright.serve.core.server import Server, Ticket
 from edgewright.serve.http import pages
 from edgewright.serve.http.arrival import Arrival
 from edgewright.serve.http.exchange import (
-    Bodies,
     HttpError,
     Patience,
     Response,
@@ -35,7 +34,7 @@ from edgewright.serve.http.exchange import (
     send,
 )
 from edgewright.serve.protocol import documents
-from edgewright.serve.protocol.limits import Limits
+from edgewright.serve.protocol.limits import Bodies, Limits
 from edgewright.serve.protocol.reading import Reader, decode
 from edgewright.serve.protocol.writing import check_wanted, write_response
 from edgewright.serve.tracing import RUNS
@@ -64,16 +63,25 @@ class Application:
     """
 
     def __init__(
-        self, server: Server, limits: Limits | None = None, *, token: str | None = None, log: Log = silent
+        self,
+        server: Server,
+        limits: Limits | None = None,
+        *,
+        bodies: Bodies | None = None,
+        token: str | None = None,
+        log: Log = silent,
     ) -> None:
-        """An application over `server`; with a `token`, whoever sends it may load and unload models."""
+        """An application over `server`; with a `token`, whoever sends it may load and unload models.
+
+        What is held of bodies is counted in `bodies`, which other transports may share.
+        """
         self.active = 0
         self._server = server
         self._limits = limits or Limits()
         self._token = token
         self._log = log
         self._reader = Reader(self._limits)
-        self._bodies = Bodies()
+        self._bodies = bodies or Bodies(self._limits)
         self._patience = Patience(self._limits.body_s)
         self._pool = ThreadPoolExecutor(2, thread_name_prefix="photos")
         self._photos = 0
@@ -82,7 +90,7 @@ class Application:
         """Answer one request. Nothing a client sends raises beyond here."""
         self.active += 1
         try:
-            with Room(self._bodies, self._limits) as room:
+            with Room(self._bodies) as room:
                 try:
                     response = await self._answer(scope, transport, room)
                 except (RefusalError, HttpError) as problem:

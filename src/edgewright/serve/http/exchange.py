@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol, Self
 
 from edgewright.serve.core.jobs import Reason, RefusalError
-from edgewright.serve.protocol.limits import Limits
+from edgewright.serve.protocol.limits import Bodies, Limits
 from edgewright.serve.protocol.writing import encode
 
 #: Status by reason. 499 is nginx's code for a client that went away; nobody reads it but the log.
@@ -98,19 +98,11 @@ def error_response(problem: RefusalError | HttpError) -> Response:
     return Response(encode({"error": problem.message}), STATUS[problem.reason], headers=headers)
 
 
-class Bodies:
-    """The bytes of all bodies that are held now: many small requests may not take what one large one may not."""
-
-    def __init__(self) -> None:
-        self.held = 0
-
-
 class Room:
     """What one request has taken of the memory for bodies; given back at the end of a `with`."""
 
-    def __init__(self, bodies: Bodies, limits: Limits) -> None:
+    def __init__(self, bodies: Bodies) -> None:
         self._bodies = bodies
-        self._limits = limits
         self.taken = 0
         self.begun = False  # whether the body is being read, or was
 
@@ -118,7 +110,8 @@ class Room:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._bodies.held -= self.taken
+        if self.taken:
+            self._bodies.give(self.taken)
 
     def take(self, size: int) -> None:
         """Take `size` bytes more.
@@ -126,9 +119,7 @@ class Room:
         Raises:
             RefusalError: "full" beyond the limit of all bodies.
         """
-        if self._bodies.held + size > self._limits.bodies_bytes:
-            raise RefusalError("full", "over capacity: too many bodies are held at once", retry_after_s=1)
-        self._bodies.held += size
+        self._bodies.take(size)
         self.taken += size
 
 

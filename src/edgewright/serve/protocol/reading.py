@@ -113,7 +113,7 @@ class Reader:
             self._remember(head, request, len(body) - header_length)
             return request
         inputs = {
-            name: _numbers(body, dtype, shape, header_length + start) for name, dtype, shape, start in plan.tensors
+            name: numbers(body, dtype, shape, header_length + start) for name, dtype, shape, start in plan.tensors
         }
         return plan.request._replace(inputs=inputs)
 
@@ -286,10 +286,10 @@ def _from_binary(tensor: _Tensor, count: int, data: memoryview) -> np.ndarray:
     if dtype.kind == "b":  # bytes beyond 0 and 1 are no booleans to whoever reads them next
         truth: np.ndarray = np.frombuffer(data, np.uint8) != 0
         return truth.reshape(tensor.shape)
-    return _numbers(data, dtype, tuple(tensor.shape), 0)
+    return numbers(data, dtype, tuple(tensor.shape), 0)
 
 
-def _numbers(data: bytes | memoryview, dtype: np.dtype[Any], shape: tuple[int, ...], start: int) -> np.ndarray:
+def numbers(data: bytes | memoryview, dtype: np.dtype[Any], shape: tuple[int, ...], start: int) -> np.ndarray:
     """The array that lies at `start`; a view of the data, where it is aligned."""
     array: np.ndarray = np.ndarray(shape, dtype, data, start)
     # the JSON before it has any length, and kernels may rely on alignment
