@@ -5,7 +5,8 @@
 Half of the cases go over HTTP through a socket of their own, half over gRPC. Each starts from a good request (JSON, binary
 tensors, a photo, repository and metadata calls, every message of the protocol), of which a few places are replaced:
 by nothing, digits, brackets, zero bytes, chance, another part of itself, or sizes that are one off or huge. A case is bad
-where the server answers 5xx (gRPC: INTERNAL or UNKNOWN) or not within 20 seconds; 503 and UNAVAILABLE are bad as well.
+where the server answers 5xx (gRPC: INTERNAL or UNKNOWN) or not within 20 seconds; 503 and UNAVAILABLE are bad as well, and
+so is a connection that is closed without an answer, unless the request was cut short: then nobody could answer it.
 The same seed makes the same cases.
 """
 
@@ -14,6 +15,8 @@ from __future__ import annotations
 import argparse
 import json
 import random
+import re
+import select
 import socket
 import sys
 import tempfile
@@ -31,6 +34,7 @@ import edgewright as ew
 from edgewright.serve.grpc import schema
 
 _WAIT_S = 20.0
+_PATIENCE_S = 2.0  # after which a request that was not answered is taken to lack something
 _KEPT = 20  # bad cases that are printed
 _WORDS = (b"", b"\r\n", b"-1", b"0", b"\xff" * 8, b"4294967296", b"18446744073709551616", b'"', b"{", b"null", b"NaN")
 
@@ -71,21 +75,34 @@ def grpc_seeds() -> list[tuple[str, bytes]]:
     return seeds
 
 
+def is_cut_short(data: bytes) -> bool:
+    """Whether the server must wait for more: the head has no end, or the body is shorter than was announced."""
+    head, end, body = data.partition(b"\r\n\r\n")
+    announced = re.search(rb"\ncontent-length:[ \t]*([0-9]{1,19})[ \t]*(\r|$)", head, re.IGNORECASE)
+    return not end or (announced is not None and int(announced[1]) > len(body))
+
+
 def over_http(port: int) -> Callable[[random.Random], tuple[str, bytes]]:
     seeds = http_seeds()
 
     def ask(chance: random.Random) -> tuple[str, bytes]:
         data = damaged(chance.choice(seeds), chance)
+        # a client that closes its side early has gone, for the server: only one that has sent too little does
+        cut = is_cut_short(data)
         try:
             with socket.create_connection(("127.0.0.1", port), timeout=_WAIT_S) as connection:
                 connection.sendall(data)
-                connection.shutdown(socket.SHUT_WR)
+                if cut or not select.select([connection], [], [], _PATIENCE_S)[0]:
+                    cut = True
+                    connection.shutdown(socket.SHUT_WR)
                 answer = connection.recv(4096)
         except TimeoutError:
             return "hang", data
         except OSError:
-            return "closed", data
-        return answer[9:12].decode("ascii", "replace") if answer.startswith(b"HTTP/") else "closed", data
+            answer = b""
+        if answer.startswith(b"HTTP/"):
+            return answer[9:12].decode("ascii", "replace"), data
+        return "cut short" if cut else "closed", data
 
     return ask
 
@@ -107,7 +124,7 @@ def over_grpc(channel: Any) -> Callable[[random.Random], tuple[str, bytes]]:
 
 
 def is_bad(outcome: str) -> bool:
-    return outcome.startswith("5") or outcome in ("hang", "INTERNAL", "UNKNOWN", "UNAVAILABLE", "DEADLINE_EXCEEDED")
+    return outcome.startswith("5") or outcome in ("hang", "closed", "INTERNAL", "UNKNOWN", "UNAVAILABLE", "DEADLINE_EXCEEDED")
 
 
 def fuzz(cases: int, seed: int) -> dict[str, Any]:
