@@ -200,11 +200,9 @@ class Version:
         if job.key is not None or len(self._sessions) != 1 or len(self._queue) or self._queue.closed:
             return False
         # only where sizes are fixed: a mean over short texts says nothing about a long one
-        if not blocking and not (
-            self._fixed and self.options.threads == 1 and 0.0 < self._quick_s * job.rows <= _INLINE_S
-        ):
-            return False
-        if not self._busy.acquire(blocking=False):
+        quick = self._fixed and self.options.threads == 1 and 0.0 < self._quick_s * job.rows <= _INLINE_S
+        # who waits anyway waits for the end of a short run rather than for two changes of threads
+        if not (quick or blocking) or not self._busy.acquire(timeout=_INLINE_S if quick and blocking else 0.0):
             return False
         try:
             if not self._sessions:

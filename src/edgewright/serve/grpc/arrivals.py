@@ -24,15 +24,15 @@ class Arrivals:
     def __exit__(self, *_: object) -> None:
         self._over.set()
 
-    def first(self, messages: Iterator[bytes], context: Any) -> bytes | None:
-        """The call's message; None where it ends without one.
+    def first(self, messages: Iterator[bytes], context: Any) -> bytes:
+        """The call's message; an empty one where it ends without: nothing is what an empty message consists of.
 
         Raises:
             grpc.RpcError: The call was ended, by the client or for its slowness.
         """
         self._since[context] = time.monotonic()
         try:
-            return next(messages, None)
+            return next(messages, b"")
         finally:
             del self._since[context]
 

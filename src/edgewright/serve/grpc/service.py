@@ -5,7 +5,6 @@ from __future__ import annotations
 import hmac
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any
 
 from edgewright.errors import EdgewrightError
@@ -82,8 +81,11 @@ class Service:
         def answer(requests: Iterator[bytes], context: Any) -> bytes:
             data = self._arrivals.first(requests, context)
             try:
-                with self._held(data) as message:
-                    return work(message, context)
+                self._take(data)
+                try:
+                    return work(data, context)
+                finally:
+                    self._bodies.give(len(data))
             except (RefusalError, CallError) as problem:
                 refused = problem
             except Exception as problem:  # a mistake of ours; the client learns no more than that
@@ -121,18 +123,11 @@ class Service:
 
         return answer
 
-    @contextmanager
-    def _held(self, data: bytes | None) -> Iterator[bytes]:
-        """A message while it is worked on, counted among all that are held."""
-        if data is None:
-            raise RefusalError("invalid", "the call ended without a message")
+    def _take(self, data: bytes) -> None:
+        """Count a message among all that are held; whoever does has to give it back."""
         if len(data) > self._limits.body_bytes:  # a compressed message is larger than what came
             raise CallError("RESOURCE_EXHAUSTED", f"a message may have {self._limits.body_bytes} bytes")
         self._bodies.take(len(data))
-        try:
-            yield data
-        finally:
-            self._bodies.give(len(data))
 
     def _server_live(self, request: Any, response: Any, context: Any) -> Any:
         response.live = True
@@ -205,10 +200,13 @@ class Service:
         for data in requests:
             id = ""
             try:
-                with self._held(data) as message:
-                    name, number, asked = self._reader.read(message)
+                self._take(data)
+                try:
+                    name, number, asked = self._reader.read(data)
                     id = asked.id
                     answer = wire.in_stream(self._answer(name, number, asked, context))
+                finally:
+                    self._bodies.give(len(data))
             except RefusalError as problem:
                 answer = wire.error_in_stream(problem, id)
             yield answer
@@ -254,8 +252,7 @@ class Service:
 
     def _watch(self, requests: Iterator[bytes], method: schema.Method, context: Any) -> Iterator[bytes]:
         """The health now, and again whenever it has changed."""
-        with self._held(self._arrivals.first(requests, context)) as data:
-            request = messages.parse(method, data)
+        request = messages.parse(method, self._arrivals.first(requests, context))
         last, over = None, threading.Event()
         if not context.add_callback(over.set):
             return
