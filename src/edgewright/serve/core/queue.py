@@ -32,9 +32,9 @@ class JobQueue:
         return self._waiting
 
     @property
-    def closed(self) -> bool:
-        """True once no more jobs are taken."""
-        return self._closed
+    def idle(self) -> bool:
+        """True while nothing waits and jobs are taken."""
+        return not (self._waiting or self._closed)
 
     def put(self, job: Job, expected_s: float = 0.0) -> None:
         """Add a job.

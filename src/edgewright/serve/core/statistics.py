@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter, deque
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -35,14 +35,6 @@ class Histogram:
         self.sum_s += float(seconds.sum())
 
 
-class Run(NamedTuple):
-    """One run: rows and requests in it, seconds by stage after the queue, and what each request waited before."""
-
-    rows: int
-    stages_s: tuple[float, float, float]
-    waited_s: tuple[float, ...]
-
-
 class Statistics:
     """Counters of one version; every method may be called from any thread.
 
@@ -52,7 +44,7 @@ class Statistics:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._noted: deque[Run] = deque()
+        self._noted: deque[tuple[int, tuple[float, float, float], tuple[float, ...]]] = deque()
         self._requests = 0
         self._rows = 0
         self._runs = 0
@@ -63,10 +55,10 @@ class Statistics:
         self._latency = Histogram()
         self._stages = {stage: Histogram() for stage in STAGES}
 
-    def ran(self, run: Run) -> None:
-        """One run."""
+    def ran(self, rows: int, stages_s: tuple[float, float, float], waited_s: tuple[float, ...]) -> None:
+        """One run: rows in it, seconds by stage after the queue, and what each request waited before."""
         self._last_s = time.time()
-        self._noted.append(run)
+        self._noted.append((rows, stages_s, waited_s))
         if len(self._noted) >= _NOTED:
             with self._lock:
                 self._count()

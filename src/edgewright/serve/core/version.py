@@ -20,7 +20,7 @@ from edgewright.serve.core.jobs import Answer, Job, RefusalError, Result
 from edgewright.serve.core.opening import Network, Opened
 from edgewright.serve.core.options import ModelOptions
 from edgewright.serve.core.queue import JobQueue, expired
-from edgewright.serve.core.statistics import Run, Statistics
+from edgewright.serve.core.statistics import Statistics
 from edgewright.serve.hooks.running import HookedSession
 
 #: Types and shapes of inputs that are remembered as fitting the network: the same come again and again.
@@ -40,6 +40,7 @@ class Version:
         statistics: What it has done.
         batch: Name of the batch axis where requests may run together, else None.
         why_alone: Why they may not although it was asked for, for the log; "" where they may.
+        notes: What a transport remembers about this version and keeps small; it goes with the version.
     """
 
     def __init__(self, name: str, number: int, opened: Opened, options: ModelOptions, copy: Path | None = None) -> None:
@@ -50,6 +51,7 @@ class Version:
         self._open = opened.open
         self.statistics = Statistics()
         self.why_alone = ""
+        self.notes: dict[Any, Any] = {}
         self._copy = copy  # a private folder that goes with the version
         self._queue = JobQueue(options.queue)
         self._sessions: list[Network] = []
@@ -59,10 +61,7 @@ class Version:
         self._row_s = 0.0  # running mean of the seconds that a row takes; 0.0 before the first
         self._quick_s = 0.0  # the least of late: on a busy machine a short run may take long, and is short all the same
         self.batch = batching.batch_axis(bundle.inputs, bundle.outputs)
-        # on the caller's thread a hook could hold up everybody
-        self._fixed = not bundle.hooks and all(
-            isinstance(size, int) for info in bundle.inputs for size in info.shape[1:]
-        )
+        self._may_be_short = False
 
     def start(self) -> None:
         """Open the sessions, run each once, find out whether rows may be batched, and start the threads.
@@ -74,6 +73,7 @@ class Version:
             for _ in range(self.options.instances):
                 self._sessions.append(self._open())
             self._warm_up()
+            self._may_be_short = self._tells_its_time()
         except BaseException:
             self.stop(finish=False)
             raise
@@ -120,6 +120,38 @@ class Version:
             self.statistics.refuse(refusal.reason)
             raise
         return job
+
+    def run_now(self, inputs: Arrays, form: object) -> Mapping[str, np.ndarray] | None:
+        """Outputs of a short run on the calling thread, where nothing else waits or runs; None where it has to be submitted.
+
+        Args:
+            inputs: By ONNX name.
+            form: Stands for names, types and shapes: who gives the same object again gives inputs of the same.
+
+        Raises:
+            RefusalError: "invalid" or "failed".
+        """
+        rows = len(next(iter(inputs.values()), ())) if self.batch else 1
+        if not self._short(rows) or not self._busy.acquire(blocking=False):
+            return None
+        try:
+            if not self._sessions:
+                return None
+            begun = time.monotonic()
+            if form not in self._fitting:
+                self._check(inputs)
+                self._note_fitting(form)
+            outputs = self._sessions[0].run(inputs, checked=True)
+            took_s = time.monotonic() - begun
+            self._learn(took_s / rows)
+        except Exception as problem:  # a runtime may raise anything
+            refusal = _failure(problem)
+            self.statistics.refuse(refusal.reason, time.monotonic() - begun)
+            raise refusal from None
+        finally:
+            self._busy.release()
+        self.statistics.ran(rows, (0.0, took_s, 0.0), (0.0,))
+        return outputs
 
     def check_room(self) -> None:
         """Refuse at once what `submit` would refuse for want of room, before anything is made of a request.
@@ -176,9 +208,7 @@ class Version:
             signature = None
         if signature is None or signature not in self._fitting:
             self._check(inputs)
-            if len(self._fitting) >= _MOST_SIGNATURES:
-                self._fitting.clear()
-            self._fitting.add(signature)
+            self._note_fitting(signature)
         if self.options.pad:
             inputs, lengths = batching.pad(inputs, self.bundle.inputs, self.options.pad)
         rows = len(next(iter(inputs.values()))) if self.batch else 1
@@ -195,12 +225,29 @@ class Version:
         if any(array.size == 0 for array in inputs.values()):
             raise RefusalError("invalid", "an input holds nothing: one of its sizes is 0")
 
+    def _tells_its_time(self) -> bool:
+        """Whether runs take as long as the last ones, so that short ones may happen on a thread that others wait for."""
+        options, bundle = self.options, self.bundle
+        batched = self.batch is not None and options.max_batch > 1
+        if bundle.hooks or options.pad or batched or options.threads != 1 or options.instances != 1:
+            return False
+        # a mean over short texts says nothing about a long one
+        return all(isinstance(size, int) for info in bundle.inputs for size in info.shape[1:])
+
+    def _note_fitting(self, signature: object) -> None:
+        if len(self._fitting) >= _MOST_SIGNATURES:
+            self._fitting.clear()
+        self._fitting.add(signature)
+
+    def _short(self, rows: int) -> bool:
+        """Whether a run of so many rows is quicker than handing it over, and nothing waits before it."""
+        return self._may_be_short and 0.0 < self._quick_s * rows <= _INLINE_S and self._queue.idle
+
     def _run_inline(self, job: Job, blocking: bool) -> bool:
         """Run the job here and now where that is quicker than handing it over; True where it was."""
-        if job.key is not None or len(self._sessions) != 1 or len(self._queue) or self._queue.closed:
+        if job.key is not None or len(self._sessions) != 1 or not self._queue.idle:
             return False
-        # only where sizes are fixed: a mean over short texts says nothing about a long one
-        quick = self._fixed and self.options.threads == 1 and 0.0 < self._quick_s * job.rows <= _INLINE_S
+        quick = self._short(job.rows)
         # who waits anyway waits for the end of a short run rather than for two changes of threads
         if not (quick or blocking) or not self._busy.acquire(timeout=_INLINE_S if quick and blocking else 0.0):
             return False
@@ -267,7 +314,7 @@ class Version:
             for job, part in zip(jobs, parts, strict=True)
         ]
         stages = (joined - begun, computed - joined, time.monotonic() - computed)
-        self.statistics.ran(Run(rows, stages, tuple([begun - job.queued_at for job in jobs])))
+        self.statistics.ran(rows, stages, tuple([begun - job.queued_at for job in jobs]))
         for job, answer in zip(jobs, answers, strict=True):
             job.finish(Result(answer))
 

@@ -17,7 +17,7 @@ from edgewright.serve.core.jobs import RefusalError, Result
 from edgewright.serve.core.log import Log, silent
 from edgewright.serve.core.metrics import exposition
 from edgewright.serve.core.server import Server, Ticket
-from edgewright.serve.http import pages
+from edgewright.serve.http import pages, quick
 from edgewright.serve.http.arrival import Arrival
 from edgewright.serve.http.exchange import (
     HttpError,
@@ -26,16 +26,19 @@ from edgewright.serve.http.exchange import (
     Room,
     Scope,
     Transport,
+    binary_response,
     discard_body,
     error_response,
     header_length,
     json_response,
     read_body,
+    respond,
     send,
 )
 from edgewright.serve.protocol import documents
+from edgewright.serve.protocol.forms import Forms
 from edgewright.serve.protocol.limits import Bodies, Limits
-from edgewright.serve.protocol.reading import Reader, decode
+from edgewright.serve.protocol.reading import decode
 from edgewright.serve.protocol.writing import check_wanted, write_response
 from edgewright.serve.tracing import RUNS
 
@@ -80,7 +83,7 @@ class Application:
         self._limits = limits or Limits()
         self._token = token
         self._log = log
-        self._reader = Reader(self._limits)
+        self._forms = Forms(self._limits)
         self._bodies = bodies or Bodies(self._limits)
         self._patience = Patience(self._limits.body_s)
         self._pool = ThreadPoolExecutor(2, thread_name_prefix="photos")
@@ -112,11 +115,11 @@ class Application:
         match path:
             case ["metrics"]:
                 _only(scope, "GET")
-                return Response(self._metrics().encode(), kind="text/plain; version=0.0.4; charset=utf-8")
+                return respond(self._metrics().encode(), "text/plain; version=0.0.4; charset=utf-8")
             case [""] | ["docs"]:
                 _only(scope, "GET")
                 names = [version.name for version in self._server.repository.versions()]
-                return Response(pages.page(names).encode(), kind="text/html; charset=utf-8", headers=pages.POLICY)
+                return respond(pages.page(names).encode(), "text/html; charset=utf-8", headers=pages.POLICY)
             case ["openapi.json"]:
                 _only(scope, "GET")
                 return json_response(pages.openapi())
@@ -198,11 +201,15 @@ class Application:
         json_length = header_length(headers)
         body = await read_body(headers, transport, room, self._patience, self._limits)
         version.check_room()
+        if json_length is not None and self._server.ready and RUNS.get() is None:
+            response = quick.answer(version, self._forms, body, json_length)
+            if response is not None:
+                return response
         large = (len(body) if json_length is None else json_length) >= _LARGE_BYTES
         request = (
-            await asyncio.to_thread(self._reader.read, body, json_length)
+            await asyncio.to_thread(self._forms.read, body, json_length)
             if large
-            else self._reader.read(body, json_length)
+            else self._forms.read(body, json_length)
         )
         if request.wanted:
             check_wanted(request, version)
@@ -219,11 +226,7 @@ class Application:
             if values * 4 >= _LARGE_BYTES
             else write_response(request, ticket.version, outputs)
         )
-        if length is None:
-            return Response(content)
-        return Response(
-            content, kind="application/octet-stream", headers={"inference-header-content-length": str(length)}
-        )
+        return binary_response(content, length)
 
     async def _predict(self, scope: Scope, transport: Transport, room: Room, name: str, number: int | None) -> Response:
         # reading photos takes a while to import, and servers may never need it
@@ -241,7 +244,7 @@ class Application:
         result = await self._on_pool(photos.interpret, ticket.version, outputs, photo)
         if "image/png" in (scope.headers.get("accept") or ""):
             picture = await self._on_pool(photos.drawn, ticket.version, result, photo)
-            return Response(picture, kind="image/png")
+            return respond(picture, "image/png")
         return json_response(
             {
                 "model_name": ticket.version.name,

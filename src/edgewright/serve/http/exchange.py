@@ -77,25 +77,36 @@ class HttpError(Exception):
 
 
 class Response(NamedTuple):
-    """What is sent back."""
+    """What is sent back; the first header is its content-type."""
 
-    body: bytes = b""
-    status: int = 200
-    kind: str = "application/json"
-    headers: Mapping[str, str] = MappingProxyType({})
+    body: bytes
+    status: int
+    headers: list[tuple[str, str]]
 
 
-def json_response(document: Any, status: int = 200, **headers: str) -> Response:
+def respond(body: bytes, kind: str, status: int = 200, headers: Mapping[str, str] = MappingProxyType({})) -> Response:
+    """An answer of the content-type `kind`."""
+    return Response(body, status, [("content-type", kind), *headers.items()])
+
+
+def json_response(document: Any, status: int = 200, headers: Mapping[str, str] = MappingProxyType({})) -> Response:
     """A document as JSON."""
-    return Response(encode(document), status, headers=headers)
+    return respond(encode(document), "application/json", status, headers)
+
+
+def binary_response(content: bytes, length: int | None) -> Response:
+    """Tensors, after `length` bytes of JSON; None where all is JSON."""
+    if length is None:
+        return respond(content, "application/json")
+    return respond(content, "application/octet-stream", headers={"inference-header-content-length": str(length)})
 
 
 def error_response(problem: RefusalError | HttpError) -> Response:
     """An error in the protocol's form, `{"error": "..."}`."""
     if isinstance(problem, HttpError):
-        return Response(encode({"error": problem.message}), problem.status, headers=problem.headers)
+        return json_response({"error": problem.message}, problem.status, problem.headers)
     headers = {} if problem.retry_after_s is None else {"retry-after": str(problem.retry_after_s)}
-    return Response(encode({"error": problem.message}), STATUS[problem.reason], headers=headers)
+    return json_response({"error": problem.message}, STATUS[problem.reason], headers)
 
 
 class Room:
@@ -291,13 +302,11 @@ def _accepted(scope: Scope) -> str | None:
 
 async def send(scope: Scope, transport: Transport, response: Response) -> None:
     """Send an answer, compressed where the client takes that."""
-    headers = [("content-type", response.kind), *response.headers.items()]
-    body = response.body
-    encoding = _accepted(scope) if len(body) >= _COMPRESS_FROM and response.kind != "image/png" else None
-    if encoding:
+    body, status, headers = response
+    if len(body) >= _COMPRESS_FROM and headers[0][1] != "image/png" and (encoding := _accepted(scope)):
         body = await asyncio.to_thread(_compressed, body, encoding)
-        headers += [("content-encoding", encoding), ("vary", "accept-encoding")]
-    transport.response_bytes(response.status, headers, b"" if scope.method == "HEAD" else body)
+        headers = [*headers, ("content-encoding", encoding), ("vary", "accept-encoding")]
+    transport.response_bytes(status, headers, b"" if scope.method == "HEAD" else body)
 
 
 def _compressed(body: bytes, encoding: str) -> bytes:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import itertools
 import math
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
@@ -73,62 +72,6 @@ class InferRequest(NamedTuple):
 
 
 _decoder = msgspec.json.Decoder(_Request)
-#: JSON up to this size is remembered, so many of them at most: clients send the same before every binary tensor.
-_REMEMBERED_BYTES, _MOST_REMEMBERED = 4096, 256
-
-
-class _Plan(NamedTuple):
-    """How the binary tensors behind a certain JSON become arrays.
-
-    Attributes:
-        request: What the JSON asks for, without inputs.
-        tensors: By input its numpy type, its shape and its first byte behind the JSON.
-        size: Bytes behind the JSON.
-    """
-
-    request: InferRequest
-    tensors: tuple[tuple[str, np.dtype[Any], tuple[int, ...], int], ...]
-    size: int
-
-
-class Reader:
-    """Reads requests within limits, and remembers the JSON of binary ones: equal JSON is read and checked once."""
-
-    def __init__(self, limits: Limits) -> None:
-        self._limits = limits
-        self._plans: dict[bytes, _Plan] = {}
-
-    def read(self, body: bytes, header_length: int | None) -> InferRequest:
-        """As `read_request`.
-
-        Raises:
-            RefusalError: "invalid" with what is wrong.
-        """
-        if header_length is None or header_length > min(_REMEMBERED_BYTES, len(body)):
-            return read_request(body, header_length, self._limits)
-        head = body[:header_length]
-        plan = self._plans.get(head)
-        if plan is None or len(body) - header_length != plan.size:
-            request = read_request(body, header_length, self._limits)
-            self._remember(head, request, len(body) - header_length)
-            return request
-        inputs = {
-            name: numbers(body, dtype, shape, header_length + start) for name, dtype, shape, start in plan.tensors
-        }
-        return plan.request._replace(inputs=inputs)
-
-    def _remember(self, head: bytes, request: InferRequest, size: int) -> None:
-        """Keep the plan of a request that was read, if all that it holds are numbers in binary."""
-        plain = [
-            (name, array.dtype, array.shape) for name, array in request.inputs.items() if array.dtype.kind in "fiu"
-        ]
-        starts = itertools.accumulate((math.prod(shape) * dtype.itemsize for _, dtype, shape in plain), initial=0)
-        tensors = tuple((*tensor, start) for tensor, start in zip(plain, starts, strict=False))
-        if len(plain) < len(request.inputs) or sum(array.nbytes for array in request.inputs.values()) != size:
-            return
-        if len(self._plans) >= _MOST_REMEMBERED:
-            self._plans.clear()
-        self._plans[head] = _Plan(request._replace(inputs={}), tensors, size)
 
 
 def read_request(body: bytes, header_length: int | None, limits: Limits) -> InferRequest:

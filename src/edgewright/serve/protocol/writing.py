@@ -35,6 +35,11 @@ def check_wanted(request: InferRequest, version: Version) -> None:
             raise RefusalError("invalid", f"output `{name[:100]}` is not known; the network gives {listed}")
 
 
+def wanted_by(request: InferRequest, version: Version) -> Mapping[str, bool]:
+    """Outputs that a request asks for, in their order, and whether each comes in binary."""
+    return request.wanted or dict.fromkeys([info.name for info in version.bundle.outputs], request.binary)
+
+
 def write_response(
     request: InferRequest, version: Version, outputs: Mapping[str, np.ndarray]
 ) -> tuple[int | None, bytes]:
@@ -43,7 +48,7 @@ def write_response(
     Raises:
         RefusalError: "invalid" where texts that are no UTF-8 are asked for in JSON.
     """
-    wanted = request.wanted or dict.fromkeys([info.name for info in version.bundle.outputs], request.binary)
+    wanted = wanted_by(request, version)
     described, binary = [], []
     for name, in_binary in wanted.items():
         array = outputs[name]
