@@ -8,7 +8,7 @@ import zlib
 from collections.abc import AsyncIterator, Awaitable, Mapping
 from contextlib import suppress
 from types import MappingProxyType
-from typing import Any, NamedTuple, Protocol, Self
+from typing import Any, NamedTuple, Protocol
 
 from edgewright.serve.core.jobs import Reason, RefusalError
 from edgewright.serve.protocol.limits import Limits
@@ -117,18 +117,23 @@ class Bodies:
 
 
 class Room:
-    """What one request has taken of the memory for bodies; given back at the end of a `with`."""
+    """What one request has taken of the memory for bodies.
+
+    Attributes:
+        taken: Bytes.
+        begun: Whether the body is being read, or was.
+    """
+
+    __slots__ = ("_bodies", "_limits", "begun", "taken")
 
     def __init__(self, bodies: Bodies, limits: Limits) -> None:
         self._bodies = bodies
         self._limits = limits
         self.taken = 0
-        self.begun = False  # whether the body is being read, or was
+        self.begun = False
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
+    def give_back(self) -> None:
+        """Give back all of it."""
         self._bodies.held -= self.taken
 
     def take(self, size: int) -> None:
