@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from collections import Counter, deque
@@ -133,19 +134,21 @@ class Statistics:
 
     def _count(self) -> None:
         """Count what was noted; the caller holds the lock."""
-        values: list[tuple[float, ...]] = []
-        for _ in range(len(self._noted)):
-            rows, stages_s, waited = self._noted.popleft()
-            entry = self._batches.setdefault(rows, [0, 0])
-            entry[0] += 1
-            entry[1] += int(stages_s[1] * 1e9)
-            self._runs += 1
-            self._rows += rows
-            values += [(waited_s, *stages_s) for waited_s in waited]
-        if not values:
+        runs = [self._noted.popleft() for _ in range(len(self._noted))]
+        if not runs:
             return
-        self._requests += len(values)
-        table = np.array(values)
+        rows, stages, waited = zip(*runs, strict=True)
+        stages_s = np.array(stages)
+        for size, count in Counter(rows).items():
+            entry = self._batches.setdefault(size, [0, 0])
+            entry[0] += count
+            entry[1] += int(stages_s[np.array(rows) == size, 1].sum() * 1e9)
+        self._runs += len(runs)
+        self._rows += sum(rows)
+        requests = list(map(len, waited))
+        self._requests += sum(requests)
+        waited_s = np.fromiter(itertools.chain.from_iterable(waited), np.float64)
+        table = np.column_stack([waited_s, np.repeat(stages_s, requests, axis=0)])
         self._latency.add(table.sum(axis=1))
         for histogram, column in zip(self._stages.values(), table.T, strict=True):
             histogram.add(column)

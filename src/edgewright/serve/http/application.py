@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import hmac
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from types import MappingProxyType
 from typing import Any, TypeVar
 
@@ -45,6 +47,8 @@ from edgewright.serve.tracing import RUNS
 T = TypeVar("T")
 #: JSON of this size and more is read and written on another thread: it would hold up everybody else.
 _LARGE_BYTES = 2**18
+#: Characters of paths that are remembered.
+_LONGEST_PATH = 512
 #: Photos that may wait for a thread.
 _MOST_PHOTOS = 64
 _NOT_OFFERED = ("systemsharedmemory", "cudasharedmemory", "trace", "logging")
@@ -92,18 +96,24 @@ class Application:
     async def __rsgi__(self, scope: Scope, transport: Transport) -> None:
         """Answer one request. Nothing a client sends raises beyond here."""
         self.active += 1
+        room = Room(self._bodies)
         try:
-            with Room(self._bodies) as room:
-                try:
+            try:
+                path = scope.path
+                model = _to_infer(path) if len(path) <= _LONGEST_PATH and scope.method == "POST" else None
+                if model is not None:
+                    response = await self._infer(scope, transport, room, *model)
+                else:
                     response = await self._answer(scope, transport, room)
-                except (RefusalError, HttpError) as problem:
-                    response = error_response(problem)
-                    await discard_body(scope.headers, transport, room, self._patience, self._limits)
-                except Exception as problem:  # a mistake of ours; the client learns no more than that
-                    self._log("error", path=scope.path, problem=repr(problem))
-                    response = error_response(HttpError(500, "the server failed"))
-                await send(scope, transport, response)
+            except (RefusalError, HttpError) as problem:
+                response = error_response(problem)
+                await discard_body(scope.headers, transport, room, self._patience, self._limits)
+            except Exception as problem:  # a mistake of ours; the client learns no more than that
+                self._log("error", path=scope.path, problem=repr(problem))
+                response = error_response(HttpError(500, "the server failed"))
+            await send(scope, transport, response)
         finally:
+            room.give_back()
             self.active -= 1
 
     async def _answer(self, scope: Scope, transport: Transport, room: Room) -> Response:
@@ -160,11 +170,7 @@ class Application:
 
     async def _model(self, scope: Scope, transport: Transport, room: Room, path: list[str]) -> Response:
         """`NAME[/versions/N][/VERB]`."""
-        name, *rest = path
-        number = None
-        if rest and rest[0] == "versions":
-            number = _version(rest[1] if len(rest) > 1 else "")
-            rest = rest[2:]
+        name, number, rest = _version_of(path)
         match rest:
             case ["infer"]:
                 _only(scope, "POST")
@@ -339,7 +345,28 @@ def _only(scope: Scope, method: str) -> None:
         raise HttpError(405, f"{scope.path[:200]!r} takes {method}, not {scope.method[:20]}", allow=", ".join(allowed))
 
 
-def _version(text: str) -> int:
+def _version_of(path: list[str]) -> tuple[str, int | None, list[str]]:
+    """`NAME[/versions/N][/VERB]` apart.
+
+    Raises:
+        HttpError: 400 for a version that is no number.
+    """
+    name, *rest = path
+    if not rest or rest[0] != "versions":
+        return name, None, rest
+    text = rest[1] if len(rest) > 1 else ""
     if not (text.isascii() and text.isdecimal() and 0 < len(text) < 18):
         raise HttpError(400, f"version {text[:40]!r} is no number")
-    return int(text)
+    return name, int(text), rest[2:]
+
+
+@functools.lru_cache(256)  # which is a dictionary in C: quicker than taking the path apart
+def _to_infer(path: str) -> tuple[str, int | None] | None:
+    """Model and version of a path that ends in `/infer`; None for all others, wrong ones among them."""
+    parts = path.strip("/").split("/")
+    if parts[:2] != ["v2", "models"] or len(parts) < 4:
+        return None
+    with suppress(HttpError):
+        name, number, rest = _version_of(parts[2:])
+        return (name, number) if rest == ["infer"] else None
+    return None

@@ -8,7 +8,7 @@ import zlib
 from collections.abc import AsyncIterator, Awaitable, Mapping
 from contextlib import suppress
 from types import MappingProxyType
-from typing import Any, NamedTuple, Protocol, Self
+from typing import Any, NamedTuple, Protocol
 
 from edgewright.serve.core.jobs import Reason, RefusalError
 from edgewright.serve.protocol.limits import Bodies, Limits
@@ -110,17 +110,22 @@ def error_response(problem: RefusalError | HttpError) -> Response:
 
 
 class Room:
-    """What one request has taken of the memory for bodies; given back at the end of a `with`."""
+    """What one request has taken of the memory for bodies.
+
+    Attributes:
+        taken: Bytes.
+        begun: Whether the body is being read, or was.
+    """
+
+    __slots__ = ("_bodies", "begun", "taken")
 
     def __init__(self, bodies: Bodies) -> None:
         self._bodies = bodies
         self.taken = 0
-        self.begun = False  # whether the body is being read, or was
+        self.begun = False
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
+    def give_back(self) -> None:
+        """Give back all of it."""
         if self.taken:
             self._bodies.give(self.taken)
 
