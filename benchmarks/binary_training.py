@@ -14,8 +14,9 @@ node by node, what is not binary by the numpy reference):
     layers      binary layers whose results differ from the float graph's, given its own inputs; must be 0
     ties        of the first `--judged` pictures, those on which ONNX Runtime's float graph and the kernels see some sign
                 differently: sums of float layers round in another order, and lie that close to a threshold
-    signs       signs of these pictures that differ although what is compared is farther than 1e-5 from its threshold, in the
-                first layer with a difference (behind it, inputs differ); must be 0
+    first       signs that differ in the first layer of a picture where any does: all layers before saw the same signs
+    signs       those of them that differ although what is compared is farther than 1e-5 from its threshold; must be 0
+    behind      signs that differ in later layers of these pictures, whose inputs are no longer the same, at any distance
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ METHODS = ("irnet", "sign-ste")
 CLOSE = 1e-5
 BATCH = 50
 FORMATS = {"top-1": "{:.4f}", "minutes": "{:.1f}"}
-HEAD = ("seed", "method", "top-1", "decisions", "layers", "ties", "signs", "pictures", "minutes")
+HEAD = ("seed", "method", "top-1", "decisions", "layers", "ties", "first", "signs", "behind", "pictures", "minutes")
 
 
 # --- kernels ----------------------------------------------------------------------------------------------------------
@@ -131,12 +132,12 @@ def inexact(model: Model, lowered: Lowered, photos: Any, count: int) -> int:
     return len(wrong)
 
 
-def differing(model: Model, lowered: Lowered, photos: Any, count: int) -> tuple[int, int]:
-    """(pictures with a sign that differs, signs among the first of each that differ though they are no tie)."""
+def differing(model: Model, lowered: Lowered, photos: Any, count: int) -> dict[str, int]:
+    """Pictures with a sign that differs, and such signs: the first ones, those of them that are no tie, and those behind."""
     signs = _signs(lowered)
     sources = {name: _compared(model, name) for name in signs.values()}
     asked = tuple(dict.fromkeys([*signs.values(), *(name for name, _ in sources.values())]))
-    seen, far = 0, 0
+    found = dict.fromkeys(("ties", "first", "signs", "behind"), 0)
     with ew.open(model, runtime="onnxruntime", threads=1) as fast:
         for x in batches(photos, count):
             ours, theirs = lowered.run({"image": x}), fast.run({"image": x}, outputs=asked)
@@ -144,11 +145,14 @@ def differing(model: Model, lowered: Lowered, photos: Any, count: int) -> tuple[
             for bits, name in signs.items():
                 own = np.moveaxis(packing.unpack_signs(ours[bits], theirs[name].shape[1]), -1, 1)
                 source, threshold = sources[name]
-                other = (own != theirs[name]) & same[:, None, None, None]
-                far += int((other & (np.abs(theirs[source] - threshold) > CLOSE)).sum())
-                same &= ~other.any((1, 2, 3))
-            seen += int((~same).sum())
-    return seen, far
+                other = own != theirs[name]
+                first = other & same[:, None, None, None]
+                found["first"] += int(first.sum())
+                found["signs"] += int((first & (np.abs(theirs[source] - threshold) > CLOSE)).sum())
+                found["behind"] += int((other & ~first).sum())
+                same &= ~first.any((1, 2, 3))
+            found["ties"] += int((~same).sum())
+    return found
 
 
 def _signs(lowered: Lowered) -> dict[str, str]:
@@ -197,12 +201,12 @@ def row(seed: int, method: str, options: argparse.Namespace, until: float) -> di
     small.save(out / "lowered.onnx")
     lowered = Lowered(small, BATCH)
     judged = min(options.judged, len(test))
-    ties, flipped = differing(model, lowered, test.photos, judged)
     names = ("network", "epochs", "batch", "rate", "pictures")
     return {
         "seed": seed, "method": method, "top-1": float((said == test.labels.numpy()).mean()), "pictures": len(test),
         "decisions": decisions(lowered, said, test.photos),
-        "layers": inexact(model, lowered, test.photos, judged), "ties": ties, "signs": flipped, "judged": judged,
+        "layers": inexact(model, lowered, test.photos, judged), **differing(model, lowered, test.photos, judged),
+        "judged": judged,
         "minutes": training.seconds / 60, "variant": kernels.variants()[0],
         "plan": {name: getattr(options, name) for name in names},
         "environment": Environment.here().to_json(),
@@ -213,7 +217,7 @@ def show(rows: list[dict[str, Any]]) -> bool:
     """Print the table; True where everything that must be 0 is, and IR-Net is ahead in every pair that is complete."""
     print("| " + " | ".join(HEAD) + " |\n|" + "---|" * len(HEAD))
     for one in rows:
-        print("| " + " | ".join(FORMATS.get(name, "{}").format(one[name]) for name in HEAD) + " |")
+        print("| " + " | ".join(FORMATS.get(name, "{}").format(one.get(name, "")) for name in HEAD) + " |")
     scores = {(one["seed"], one["method"]): one["top-1"] for one in rows}
     seeds = {one["seed"] for one in rows}
     both = [[scores[seed, method] for method in METHODS if (seed, method) in scores] for seed in seeds]

@@ -24,7 +24,7 @@ from typing import Any
 
 from edgewright.channel_map import Kept, decode
 from edgewright.errors import EdgewrightError, EdgewrightWarning
-from edgewright.model import Step, TensorInfo
+from edgewright.model import EXACT, Step, TensorInfo
 from edgewright.spec import Spec
 from edgewright.target import EXACT_INT8, any_of, host_features, unmet
 
@@ -107,8 +107,8 @@ class Bundle:
 
     @property
     def lossy(self) -> bool:
-        """True where a step was lossy or the arithmetic is narrower than fp32."""
-        return self.precision != "fp32" or any(step.lossy for step in self.history)
+        """True where a step was lossy or the arithmetic is less exact than fp32."""
+        return self.precision not in EXACT or any(step.lossy for step in self.history)
 
     @property
     def samples_used(self) -> frozenset[str]:

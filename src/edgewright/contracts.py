@@ -236,6 +236,13 @@ class Traits:
     saturates: bool = False
     proposed_for: tuple[str, ...] = ()
 
+    def arithmetic(self, precision: str) -> str | None:
+        """In which arithmetic networks of this precision run here; None where they do not.
+
+        Binary layers have bodies of standard operators, which every runtime runs in float32.
+        """
+        return precision if precision in self.precisions else "fp32" if precision == "binary" else None
+
 
 @dataclass(frozen=True)
 class Problem:

@@ -69,7 +69,7 @@ def convert_for_session(model: Model, runtime: str, folder: Path) -> Bundle:
 
 
 def _check_support(model: Model, runtime: str, plugin: Any) -> None:
-    if model.precision not in plugin.TRAITS.precisions:
+    if plugin.TRAITS.arithmetic(model.precision) is None:
         raise EdgewrightError(
             "E210",
             f"`{runtime}` does not run {model.precision} networks such as `{model.name}`; it runs: "
@@ -114,7 +114,7 @@ def _describe(
         name=name,
         runtime=target.runtime,
         runtime_version=plugin.version(),
-        precision=conversion.precision or model.precision,
+        precision=conversion.precision or plugin.TRAITS.arithmetic(model.precision) or model.precision,
         spec=model.spec,
         inputs=model.inputs,
         outputs=model.outputs,

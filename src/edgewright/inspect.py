@@ -278,7 +278,7 @@ def _support(model: Model) -> dict[str, tuple[str, ...]]:
         absent = registry.missing(plugin.EXTRA)
         if absent:
             found[name] = (f'not installed: pip install "edgewright[{plugin.EXTRA}]"',)
-        elif model.precision not in plugin.TRAITS.precisions:
+        elif plugin.TRAITS.arithmetic(model.precision) is None:
             found[name] = (f"does not run {model.precision}; it runs {', '.join(plugin.TRAITS.precisions)}",)
         else:
             found[name] = tuple(

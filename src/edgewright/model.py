@@ -34,6 +34,8 @@ _INTEGER = (
 )
 #: Domain of edgewright's own operators, each with a function body of standard operators.
 DOMAIN = "edgewright"
+#: Arithmetic whose results float32 rounding alone may change: products of signs are exact.
+EXACT = frozenset({"fp32", "binary"})
 HISTORY_KEY = "edgewright.history"
 #: Above this size weights go to a file beside the .onnx: protobuf ends at 2 GiB.
 EXTERNAL_DATA_BYTES = 1_500_000_000
@@ -126,14 +128,20 @@ class Model:
 
     @functools.cached_property
     def precision(self) -> str:
-        """Narrowest arithmetic in the graph: "int8", "fp16" or "fp32". Integers that are only stored are none."""
+        """Narrowest arithmetic in the graph: "int8", "fp16", "binary" beside float32, or "fp32". Integers that are only
+        stored are none.
+        """
         import onnx_ir as ir
 
         for graph in self._graphs():
             if any(node.op_type in _INTEGER for node in graph):
                 return "int8"
         types = {v.dtype for graph in self._graphs() for v in graph.initializers.values()}
-        return "fp16" if ir.DataType.FLOAT16 in types else "fp32"
+        if ir.DataType.FLOAT16 in types:
+            return "fp16"
+        nodes = (node for graph in self._graphs() for node in graph)
+        binary = any(node.domain == DOMAIN and node.op_type.startswith("Binary") for node in nodes)
+        return "binary" if binary else "fp32"
 
     @property
     def domains(self) -> frozenset[str]:

@@ -19,7 +19,7 @@ from edgewright import metrics, registry, session
 from edgewright.bundle import Bundle
 from edgewright.contracts import Sample, SampleSource
 from edgewright.errors import EdgewrightError
-from edgewright.model import Arrays, Model
+from edgewright.model import EXACT, Arrays, Model
 
 #: rel-L2 that float32 rounding alone may reach in one layer. A batch-norm epsilon of 1e-4 for 1e-5 makes 2.8e-5.
 FP32_REL_L2 = 1e-5
@@ -70,15 +70,15 @@ class Limits:
     @property
     def exact(self) -> bool:
         """True where float32 rounding is the only excuse."""
-        return self.precision == "fp32"
+        return self.precision in EXACT
 
 
 def limits(bundle: Bundle) -> Limits:
     """What the bundle's arithmetic and history allow."""
     kind = bundle.precision
-    if kind == "fp32":
+    if kind in EXACT:
         if not bundle.lossy:
-            return Limits("fp32", FP32_REL_L2, FP32_REL_L2)
+            return Limits(kind, FP32_REL_L2, FP32_REL_L2)
         kind = "lossy"
     elif kind == "int8" and any(step.config.get("per_channel") is False for step in bundle.history):
         kind = "int8 per tensor"

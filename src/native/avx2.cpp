@@ -78,6 +78,7 @@ void count(const Tile& tile, uint16_t* counts) {
           for (int r = 0; r < registers; ++r) {
             const __m256i bits = _mm256_shuffle_epi8(differ, weights[j * registers + r]);
             found[i][r] = j ? _mm256_add_epi8(found[i][r], bits) : bits;
+            asm("" : "+x"(found[i][r]));  // in this order: reordered, the sums no longer fit the registers
           }
         }
       for (int i = 0; i < pairs; ++i)

@@ -3,6 +3,29 @@
 #include <stdexcept>
 
 namespace edgewright {
+namespace {
+
+constexpr int kLooks = 1000;  // about 20 to 50 microseconds
+
+void pause() {
+#if defined(__x86_64__) || defined(_M_X64)
+  __builtin_ia32_pause();
+#elif defined(__aarch64__)
+  asm volatile("yield");
+#endif
+}
+
+// Whether `come` turns true while one looks, without going to sleep.
+template <class Come>
+bool comes(Come&& come) {
+  for (int look = 0; look < kLooks; ++look) {
+    if (come()) return true;
+    pause();
+  }
+  return false;
+}
+
+}  // namespace
 
 Pool::Pool(int threads) {
   if (threads < 1 || threads > 1024) throw std::invalid_argument("threads lie within 1 and 1024");
@@ -30,6 +53,7 @@ void Pool::share(Job job, int64_t parts) {
   }
   wake_.notify_all();
   take(0);
+  if (comes([this] { return busy_ == 0; })) return;
   std::unique_lock lock(mutex_);
   done_.wait(lock, [this] { return busy_ == 0; });
 }
@@ -39,16 +63,18 @@ void Pool::take(int thread) {
 }
 
 void Pool::wait_for_work(int thread) {
-  uint64_t seen = 0;
-  std::unique_lock lock(mutex_);
-  for (;;) {
-    wake_.wait(lock, [&] { return ending_ || round_ != seen; });
+  for (uint64_t seen = 0;; ++seen) {
+    const auto called = [&] { return ending_ || round_ != seen; };
+    if (!comes(called)) {
+      std::unique_lock lock(mutex_);
+      wake_.wait(lock, called);
+    }
     if (ending_) return;
-    seen = round_;
-    lock.unlock();
     take(thread);
-    lock.lock();
-    if (--busy_ == 0) done_.notify_one();
+    if (--busy_ == 0) {
+      std::lock_guard lock(mutex_);  // the caller is either still to look, or asleep
+      done_.notify_one();
+    }
   }
 }
 

@@ -1,4 +1,5 @@
-// A few threads that wait for work; nothing is allocated while they run.
+// A few threads that wait for work, at first awake: networks hand out work every few microseconds, and waking a thread takes
+// longer than a small step. Nothing is allocated while they run.
 #pragma once
 
 #include <atomic>
@@ -49,9 +50,9 @@ class Pool {
   Job job_ = {};
   int64_t parts_ = 0;
   std::atomic<int64_t> next_{0};
-  int busy_ = 0;
-  uint64_t round_ = 0;
-  bool ending_ = false;
+  std::atomic<int> busy_{0};         // workers that have not finished the round
+  std::atomic<uint64_t> round_{0};
+  std::atomic<bool> ending_{false};  // written under the mutex, as is the round
   std::vector<std::thread> workers_;
 };
 

@@ -22,6 +22,7 @@ from edgewright.convert import convert
 from edgewright.errors import EdgewrightError, EdgewrightWarning
 from edgewright.metrics import rel_l2
 from edgewright.model import Model
+from edgewright.original import limits
 from edgewright.runtimes.native.memory import Life, arrange
 from edgewright.runtimes.native.plan import FILE, read
 
@@ -337,6 +338,16 @@ def rewritten(path: Path, change: Callable[[Any], Any]) -> tuple[bytes, bytes]:
     start = -(-(24 + length) // 64) * 64
     padded = text + bytes(-(24 + len(text)) % 64)
     return good, good[:12] + len(text).to_bytes(4, "little") + good[16:24] + padded + good[start:]
+
+
+def test_arithmetic_is_called_what_it_is(network: Model, tmp_path: Path) -> None:
+    """Binary where there are kernels, float32 where bodies run; both exact, so that numbers judge, not agreement."""
+    assert network.precision == "binary"
+    made = {name: convert(network, name, tmp_path / name) for name in ("native", "onnxruntime")}
+    assert {name: bundle.precision for name, bundle in made.items()} == {"native": "binary", "onnxruntime": "fp32"}
+    assert not any(bundle.lossy for bundle in made.values())
+    assert limits(made["native"]).exact
+    assert limits(made["native"]).cumulative == limits(made["onnxruntime"]).cumulative
 
 
 def test_it_is_proposed_for_binary_networks_alone(network: Model, model_from_text: Make) -> None:

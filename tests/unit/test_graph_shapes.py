@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import onnx_ir as ir
+import pytest
+from tests.binary_nets import BIREAL, binary_model
 
+import edgewright as ew
 from edgewright.graph.dataflow import add_initializer
 from edgewright.graph.shapes import infer, static_shape
 
@@ -96,3 +99,39 @@ def test_infer_goes_on_after_a_group_normalization() -> None:
     infer(model)
     assert static_shape(model.graph[0].outputs[0]) == (1, 4, 5, 5)
     assert model.graph[0].op_type == "GroupNormalization"
+
+
+def test_infer_knows_shapes_behind_binary_layers() -> None:
+    """What inference says is what the bodies make, by rank and size; without the layers' rule nothing is known there."""
+    model = binary_model(BIREAL)
+    copy = model.clone_ir()
+    infer(copy)
+    values = {str(value.name): value for node in copy.graph for value in node.outputs}
+    with ew.open(model, runtime="onnxruntime", threads=1) as session:
+        made = session.run({"x": np.zeros((3, 3, 20, 17), np.float32)}, outputs=tuple(values))
+    for name, array in made.items():
+        value = values[name]
+        assert value.dtype is not None
+        assert value.dtype.numpy() == array.dtype
+        sizes = tuple(size if isinstance(size, int) else 3 for size in value.shape or ())
+        assert sizes == array.shape, name
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        "edgewright.BinaryConv (x)",
+        "edgewright.BinaryConv <strides = 1> (x, w)",
+        "edgewright.BinaryLinear (x, w)",
+        "edgewright.PackSigns (x)",
+        "edgewright.Unheard (x, w)",
+    ],
+)
+def test_infer_leaves_malformed_binary_layers(call: str) -> None:
+    head = '<ir_version: 10, opset_import: ["" : 21, "edgewright" : 1]>'
+    model = ir.from_onnx_text(
+        f"{head} g (uint8[1,4,4,8] x, uint8[5,3,3,8] w, float[1] z) => (float y) {{ a = {call}  s = edgewright.PackSigns(a, z) "
+        "b = edgewright.BinaryLinear <channels = 3> (s, z)  y = Identity(b) }"
+    )
+    infer(model)
+    assert static_shape(model.graph[-1].outputs[0]) in (None, ())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ torch = pytest.importorskip("torch", reason="the extra `train` is not installed"
 from tests.unit.test_pass_distil import Drawn, network, stats  # noqa: E402
 
 import edgewright as ew  # noqa: E402
+from edgewright.cli.short_options import expand  # noqa: E402
 from edgewright.errors import EdgewrightError  # noqa: E402
 from edgewright.graph.dataflow import add_initializer, constant_array  # noqa: E402
 from edgewright.model import Model  # noqa: E402
@@ -127,6 +130,39 @@ def stats_of_training(model: Model) -> Any:
     return model.history[-2].stats
 
 
+def test_select_samples_judge_binary_weights_while_they_are_float() -> None:
+    """What is kept is the best of networks that could ship: in a training that ends float, the last judgement is of signs."""
+    small = binary(steps=8, float_part=0.9, last="binarize")
+    point = small.history[-1].stats["curve"][-1]
+    with (
+        ew.open(small, runtime="reference", threads=1) as session,
+        ew.open(network(), runtime="reference", threads=1) as first,
+    ):
+        same = [
+            session.run(s.arrays)["y"].argmax() == first.run(s.arrays)["y"].argmax() for s in Drawn().role("select")
+        ]
+    kept = next(p for p in small.history[-1].stats["curve"] if p["step"] == small.history[-1].stats["kept_step"])
+    assert point["agreement"] is not None
+    assert np.mean(same) == pytest.approx(kept["agreement"])
+
+
+def test_relus_behind_binary_layers_learn_slopes() -> None:
+    with_slopes, without = binary(last="binarize"), binary(last="binarize", prelu=False)
+    assert operators(with_slopes)["PRelu"] == 1
+    assert operators(without)["PRelu"] == 0
+    assert operators(with_slopes)["Relu"] == operators(without)["Relu"] - 1
+    node = next(node for node in with_slopes.ir.graph if node.op_type == "PRelu")
+    slope = constant_array(node.inputs[1])
+    assert slope is not None
+    assert slope.any()
+
+
+def test_samples_that_are_not_finite_are_named() -> None:
+    with pytest.raises(EdgewrightError, match=r"cannot learn from `x`: .* for sample `s0`") as caught:
+        binary(samples=Drawn(spoiled=True))
+    assert caught.value.code == "E212"
+
+
 @pytest.mark.parametrize(
     ("options", "code", "words"),
     [
@@ -135,6 +171,7 @@ def stats_of_training(model: Model) -> Any:
         ({"least_products": 1000}, "E212", "fewer than 1000 terms"),
         ({"least_products": 0}, "E103", "least_products"),
         ({"ede_least": 0.0}, "E103", "EDE"),
+        ({"float_part": 1.0}, "E103", "float_part"),
         ({"batch_statistics": False}, "E103", "batch_statistics"),
         ({"rate": 0.0}, "E103", "binarize.rate"),
     ],
@@ -173,3 +210,28 @@ def test_a_real_network_of_many_layers(data: Path) -> None:
     assert small.history[-1].stats["lowered"] == {"BinaryConv": 25, "BinaryConvSigns": 1, "PackSigns": 25}
     sizes = small.history[-1].stats["weight_bytes"]
     assert sizes["after"] < sizes["before"] / 30
+
+
+def test_an_option_of_two_passes_belongs_to_the_one_that_the_recipe_runs() -> None:
+    given = ["--recipe", "binary", "--minutes", "5"]
+    assert expand(given, {"--recipe"}) == ["--recipe", "binary", "--set", "binarize.minutes=5"]
+    assert expand(["--recipe=binary", "--rate=0.1"], {"--recipe"}) == ["--recipe=binary", "--set", "binarize.rate=0.1"]
+    for recipe in ("float", "unheard"):
+        with pytest.raises(EdgewrightError, match="could belong to: binarize, distil"):
+            expand(["--recipe", recipe, "--minutes", "5"], {"--recipe"})
+
+
+def test_the_command_says_that_a_result_is_another_network(tmp_path: Path) -> None:
+    network().save(tmp_path / "net.onnx")
+    (tmp_path / "arrays").mkdir()
+    for sample in Drawn():
+        np.savez(tmp_path / "arrays" / f"{sample.id}.npz", **sample.arrays)
+    given = ["compress", "net.onnx", "--recipe", "binary", "--samples", "arrays", "--steps", "1", "--out", "small.onnx"]
+    command = [sys.executable, "-m", "edgewright", *given, "--set", "binarize.least_products=16"]
+    for least, warns in (("0.98", True), ("0.01", False)):
+        done = subprocess.run(
+            [*command, "--min-agreement", least], cwd=tmp_path, capture_output=True, text=True, check=True
+        )
+        said = " ".join(done.stderr.split())
+        assert ("select samples it agrees with the original in" in said) is warns
+        assert ("it cannot stand in for the original" in said) is warns

@@ -11,8 +11,10 @@ from edgewright.cli.tables import size
 from edgewright.errors import EdgewrightError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from edgewright.bench.stopwatch import Stopwatch
-    from edgewright.model import Model
+    from edgewright.model import Model, Step
     from edgewright.recipe import Recipe
     from edgewright.samples import Samples
     from edgewright.target import Target
@@ -87,6 +89,7 @@ def command(
 
     terminal.emit(document, lambda console: _show(terminal, network, small))
     terminal.say(f"saved: {path}")
+    _warn(terminal, small.history[len(network.history) :], min_agreement)
     terminal.next(
         f"edgewright convert {quoted(path, '--runtime', runtime, '--out', f'bundles/{chosen.name}-{runtime}')}"
     )
@@ -110,6 +113,16 @@ def _show(terminal: Terminal, network: Model, small: Model) -> None:
         terminal.console.print(f"{step.name}: {facts or 'done'}", markup=False)
     before, after = size(network.weight_bytes()), size(small.weight_bytes())
     terminal.console.print(f"weights: {before} -> {after}", markup=False)
+
+
+def _warn(terminal: Terminal, steps: Sequence[Step], min_agreement: float) -> None:
+    """Say plainly where training ended short of what was asked: the file was written all the same."""
+    told = [step.stats for step in steps if isinstance(step.stats.get("after"), float) and step.stats.get("select")]
+    if told and told[-1]["after"] < min_agreement:
+        terminal.say(
+            f"warning: on {told[-1]['select']} select samples it agrees with the original in {told[-1]['after']:.1%}, and "
+            f"{min_agreement:.0%} was asked for: as it is, it cannot stand in for the original"
+        )
 
 
 def _check_sets(terminal: Terminal, recipe: Recipe) -> None:

@@ -1,12 +1,13 @@
 """Short names of plugin options: `--weights FILE` where one plugin has an option `weights`.
 
-Where several have it, the one is meant that loads the network which the command names.
+Where several have it, the one is meant that loads the network which the command names, or that its recipe runs.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 
 from edgewright import registry
 from edgewright.errors import EdgewrightError
@@ -29,8 +30,8 @@ def short_options() -> dict[str, tuple[str, ...]]:
 
 
 def expand(args: list[str], known: set[str]) -> list[str]:
-    """`args` with every unknown long option that one plugin has, or that is meant for the network's own importer, turned
-    into `--set PLUGIN.KEY=VALUE`.
+    """`args` with every unknown long option that one plugin has, or that is meant for the network's own importer or a pass
+    of the recipe, turned into `--set PLUGIN.KEY=VALUE`.
 
     Raises:
         EdgewrightError: E103 where several plugins have it, or its value is missing.
@@ -58,10 +59,24 @@ def expand(args: list[str], known: set[str]) -> list[str]:
 
 
 def _meant(plugins: tuple[str, ...], args: list[str]) -> tuple[str, ...]:
-    """Of several plugins that have an option, the one that loads a network named in `args`; all where there is none."""
-    loaders = {_loader(arg) for arg in args if not arg.startswith("-")} if len(plugins) > 1 else set()
-    meant = tuple(plugin for plugin in plugins if plugin in loaders)
+    """Of several plugins that have an option, the one that the command is about; all where there is none, or more."""
+    if len(plugins) == 1:
+        return plugins
+    named = {_loader(arg) for arg in args if not arg.startswith("-")} | _passes(args)
+    meant = tuple(plugin for plugin in plugins if plugin in named)
     return meant if len(meant) == 1 else plugins
+
+
+def _passes(args: list[str]) -> set[str]:
+    """The passes of the recipe that `args` name."""
+    from edgewright.recipe import Recipe
+
+    joined = [arg.removeprefix("--recipe=") for arg in args if arg.startswith("--recipe=")]
+    apart = [value for option, value in itertools.pairwise(args) if option == "--recipe"]
+    try:
+        return {step.name for name in (*joined, *apart) for step in Recipe.named(name).steps}
+    except EdgewrightError:  # the command says so itself
+        return set()
 
 
 def _loader(source: str) -> str | None:

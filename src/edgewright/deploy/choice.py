@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from edgewright.bench.pairs import Ratio, fastest, ratio
+from edgewright.model import EXACT
 from edgewright.records import BenchResult, Candidate
 
 #: The recipe that changes nothing; its candidates are what the user came with.
@@ -90,7 +91,7 @@ def _as_fast(found: Ratio) -> bool:
 
 
 def _rough(item: Candidate) -> bool:
-    return item.precision != "fp32"
+    return item.precision not in EXACT
 
 
 def _tenths(result: BenchResult) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from edgewright.errors import EdgewrightError
+from edgewright.graph.binary_shapes import stand_in
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -29,7 +30,8 @@ def infer(ir_model: ir.Model, *, keep_known: bool = False) -> None:
     """Give every value of the graph and its subgraphs the type and shape that follow from the graph's inputs.
 
     What was there before is dropped first, because a pass may have changed it. Operators without a schema, of which
-    inference knows nothing, keep what they had. Declared shapes of the main graph's inputs and outputs stay.
+    inference knows nothing, keep what they had; binary layers are known. Declared shapes of the main graph's inputs and
+    outputs stay.
 
     Args:
         ir_model: Changed in place.
@@ -97,6 +99,7 @@ def _skeleton(ir_model: ir.Model) -> ir.Model:
     import onnx_ir as ir
 
     copy = ir_model.clone()
+    stand_in(copy)
     declared = set(copy.graph.outputs)
     for graph in tuple(copy.graphs()):
         for node in graph:

@@ -39,7 +39,7 @@ def distil(
     """Train `student`, in place, to say what `teacher` says on the calibrate samples; returns JSON-ready statistics.
 
     Shapes must be inferred in both; `teacher` is not changed. `schedule` is given the student before each step, and which
-    part of the training is done, 0..1.
+    part of the training is done, 0..1; before the select samples judge it, 1: as it will ship.
 
     Raises:
         EdgewrightError: E212 for a graph that cannot be trained, E301 without calibrate samples, E305 for labels, E501

@@ -47,7 +47,7 @@ class Trainer:
         options: How to train.
         augment: Whether photos are cropped and mirrored.
         progress: Told of each step.
-        schedule: Told before each step which part of the training is done, 0..1.
+        schedule: Told before each step which part of the training is done, 0..1, and 1 before the student is judged.
         state: Where it stands.
     """
 
@@ -155,6 +155,8 @@ class Trainer:
         state.arrays = {name: array for name, array in state.arrays.items() if name.startswith("best/")}
         state.arrays |= {f"now/{name}": array for name, array in now.items()}
         if self.judge is not None:
+            if self.schedule is not None:
+                self.schedule(1.0)
             self.student.network.eval()
             judgement = self.judge(self.student, self.teacher)
             point |= {"agreement": judgement.agreement, "select_loss": judgement.loss}

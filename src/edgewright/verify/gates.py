@@ -14,7 +14,7 @@ import numpy as np
 
 from edgewright import metrics, original, session
 from edgewright.bundle import Bundle
-from edgewright.model import Model
+from edgewright.model import EXACT, Model
 from edgewright.records import Decision, Gate
 from edgewright.verify.seen import Seen
 
@@ -27,7 +27,7 @@ def original_gate(model: Model, noise: Mapping[str, original.Noise]) -> Iterator
     if not noise:
         return
     worst = max(noise.values(), key=lambda item: item.rel_l2 if item.max_abs > original.ROUNDING_ABS else 0.0)
-    limit = original.ORIGINAL_REL_L2 if model.precision == "fp32" else original.QUANTIZED_REL_L2
+    limit = original.ORIGINAL_REL_L2 if model.precision in EXACT else original.QUANTIZED_REL_L2
     equal = worst.rel_l2 <= limit or worst.max_abs <= original.ROUNDING_ABS
     text = (
         f"two exact evaluations of `{model.name}`, by {session.exact_runtime()} and by {original.reference_runtime()}, "

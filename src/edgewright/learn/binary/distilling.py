@@ -1,4 +1,7 @@
-"""Distillation of a network whose layers are becoming binary: EDE's slope follows the training."""
+"""Distillation of a network whose layers are becoming binary: first activations, then weights; EDE's slope follows.
+
+Two stages: Martinez et al. 2020, "Training Binary Neural Networks with Real-to-Binary Convolutions", section 4.2.
+"""
 
 from __future__ import annotations
 
@@ -16,15 +19,24 @@ if TYPE_CHECKING:
 
 
 def distil_binary(
-    student: ir.Model, teacher: ir.Model, options: Training, context: Context, *, ede: str, schedule: EdeSchedule
+    student: ir.Model,
+    teacher: ir.Model,
+    options: Training,
+    context: Context,
+    *,
+    stage: str,
+    schedule: EdeSchedule,
+    float_part: float,
 ) -> dict[str, Any]:
-    """As `distil`, for a student with layers of `operators`, whose t and k are the constant called `ede`.
+    """As `distil`, for a student with layers of `operators`, whose stage is the constant called `stage`.
+
+    Weights are float in the first `float_part` of the training. The select samples always judge binary ones.
 
     Raises:
         EdgewrightError: as `distil`.
     """
 
-    def steepen(network: Network, part: float) -> None:
-        network.set_constant(ede, schedule.at(min(part, 1.0)))
+    def move_on(network: Network, part: float) -> None:
+        network.set_constant(stage, (*schedule.at(min(part, 1.0)), float(part >= float_part)))
 
-    return distil(student, teacher, options, context, steepen)
+    return distil(student, teacher, options, context, move_on)

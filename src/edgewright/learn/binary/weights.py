@@ -57,8 +57,7 @@ def binarize(
     flat = weight.flatten(1)
     offset = None
     if kind == "libra":
-        centred = flat - flat.mean(1, keepdim=True)
-        flat = centred / centred.std(1, keepdim=True).clamp(min=_LEAST)
+        flat = standardized(flat)
         scale = torch.exp2(torch.log2(flat.abs().mean(1).clamp(min=_LEAST)).round()).detach()
     elif kind == "adabin":
         offset = flat.mean(1)
@@ -70,6 +69,13 @@ def binarize(
     else:
         scale = flat.new_ones(len(flat))
     return Binarized(sign(flat, estimator, t=t, k=k).view_as(weight), scale, offset)
+
+
+def standardized(flat: Tensor) -> Tensor:
+    """Filters f32[M, K] with mean 0 and spread 1 each: what Libra-PB takes the signs of."""
+    centred = flat - flat.mean(1, keepdim=True)
+    made: Tensor = centred / centred.std(1, keepdim=True).clamp(min=_LEAST)
+    return made
 
 
 def _rows(vector: Tensor, like: Tensor) -> Tensor:

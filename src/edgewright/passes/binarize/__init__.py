@@ -1,11 +1,13 @@
 """Binarize: the layers of a float network become binary ones, trained to say what the original says, without labels.
 
 The first and the last layer stay float. Every other one compares what it reads with a threshold for each channel, multiplies
-signs by Libra-PB's weights, and is followed by a batch norm and, where sizes allow, by a shortcut around it. Thresholds
-and norms begin with the statistics of the original on the calibrate samples, weights with the original's; then all are
-distilled with EDE (IR-Net). What comes out is the form that `lower_binary` knows.
+signs by Libra-PB's weights, and is followed by a batch norm and, where sizes allow, by a shortcut around it; the Relu after
+it learns a slope. Thresholds and norms begin with the statistics of the original on the calibrate samples, weights with the
+original's; then all are distilled with EDE (IR-Net), activations binary from the start, weights later. What comes out is
+the form that `lower_binary` knows.
 
-Sources: Qin et al. 2020, "Forward and Backward Information Retention"; Liu et al. 2018, "Bi-Real Net", section 3.1.
+Sources: Qin et al. 2020, "Forward and Backward Information Retention"; Liu et al. 2018, "Bi-Real Net", section 3.1; Martinez
+et al. 2020, "Real-to-Binary Convolutions", section 4.2; Liu et al. 2020, "ReActNet", section 3.3.
 """
 
 from __future__ import annotations
@@ -39,6 +41,8 @@ class Config(Training):
         float_layers: Names of layers, or of the tensors that they make, that stay float.
         least_products: Layers with fewer products in a dot product stay float, 1 or more.
         shortcuts: Lead what a layer reads around it, where that has the size of what it makes.
+        prelu: Let each Relu behind a binary layer learn a slope for negative values.
+        float_part: Part of the training in which weights are still float and activations binary, 0 or more, below 1.
         ede_least: EDE's t at first, above 0.
         ede_most: EDE's t at the end.
     """
@@ -54,6 +58,8 @@ class Config(Training):
     float_layers: tuple[str, ...] = ()
     least_products: int = 64
     shortcuts: bool = True
+    prelu: bool = True
+    float_part: float = 0.4
     ede_least: float = 0.1
     ede_most: float = 10.0
 
@@ -64,6 +70,10 @@ class Config(Training):
                 "E103",
                 f"option `binarize.least_products` is {self.least_products}, EDE goes from {self.ede_least} to "
                 f"{self.ede_most}; at least 1, and above 0 and not falling",
+            )
+        if not 0 <= self.float_part < 1:
+            raise EdgewrightError(
+                "E103", f"option `binarize.float_part` is {self.float_part}, but must be at least 0 and below 1"
             )
         if not self.batch_statistics:
             raise EdgewrightError(
@@ -92,10 +102,11 @@ def apply(ir_model: ir.Model, config: Config, context: Context) -> dict[str, Any
         raise EdgewrightError("E212", f"no layer of the network can be binary: {listed}")
     statistics = measured(ir_model, layers, context, shortcuts=config.shortcuts)
     names = [shown(layer) for layer in layers]
-    ede = insert(ir_model, layers, statistics, config.ede_least)
+    stage = insert(ir_model, layers, statistics, prelu=config.prelu)
     infer(ir_model)
+    schedule = EdeSchedule(config.ede_least, config.ede_most)
     stats = distil_binary(
-        ir_model, teacher, config, context, ede=ede, schedule=EdeSchedule(config.ede_least, config.ede_most)
+        ir_model, teacher, config, context, stage=stage, schedule=schedule, float_part=config.float_part
     )
-    settle(ir_model, ede)
+    settle(ir_model, stage)
     return {"binary": names, "float": by_reason(left), **stats}

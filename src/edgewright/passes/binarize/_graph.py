@@ -43,17 +43,36 @@ class _Writer:
         return output
 
 
-def insert(ir_model: ir.Model, layers: Sequence[ir.Node], statistics: Sequence[Statistics], least: float) -> str:
-    """Make the layers binary ones that can be trained; returns the name of the constant that holds EDE's t and k."""
+def insert(ir_model: ir.Model, layers: Sequence[ir.Node], statistics: Sequence[Statistics], *, prelu: bool) -> str:
+    """Make the layers binary ones that can be trained; returns the name of the constant that holds their stage.
+
+    With `prelu` each Relu behind one of them, or behind a sum with one, learns a slope for negative values, 0 at first: a
+    binary layer has few values, and what a Relu cuts off of them is lost to the shortcut that leads around the next.
+    """
     writer = _Writer(ir_model)
-    ede = writer.constant("binarize:ede", np.array([least, max(1 / least, 1)], np.float32))
+    stage = writer.constant("binarize:stage", np.ones(3, np.float32))
     ir_model.graph.opset_imports[DOMAIN] = 1
-    for layer, found in zip(layers, statistics, strict=True):
-        _insert_one(writer, layer, found, ede)
-    return str(ede.name)
+    ends = [_insert_one(writer, layer, found, stage) for layer, found in zip(layers, statistics, strict=True)]
+    for end, found in zip(ends, statistics, strict=True) if prelu else ():
+        _learn_slopes(writer, end, len(found.made.mean))
+    return str(stage.name)
 
 
-def _insert_one(writer: _Writer, layer: ir.Node, found: Statistics, ede: ir.Value) -> None:
+def _learn_slopes(writer: _Writer, end: ir.Value, channels: int) -> None:
+    readers = [use.node for use in end.uses()]
+    sums = [node.outputs[0] for node in readers if is_standard(node, "Add")]
+    for node in (*readers, *(use.node for value in sums for use in value.uses())):
+        if not is_standard(node, "Relu"):
+            continue
+        places = 0 if end.shape is None else end.shape.rank() - 2
+        slope = writer.constant(f"{node.outputs[0].name}:slope", np.zeros((channels, *[1] * places), np.float32))
+        node.op_type = "PRelu"
+        node.resize_inputs(2)
+        node.replace_input_with(1, slope)
+
+
+def _insert_one(writer: _Writer, layer: ir.Node, found: Statistics, stage: ir.Value) -> ir.Value:
+    """Returns what the layer and all that belongs to it make."""
     import onnx_ir as ir
 
     source, weight, result = layer.inputs[0], layer.inputs[1], layer.outputs[0]
@@ -63,7 +82,7 @@ def _insert_one(writer: _Writer, layer: ir.Node, found: Statistics, ede: ir.Valu
     assert array is not None
     threshold = writer.constant(f"{name}:threshold", found.read.mean)
     spread = writer.constant(f"{name}:spread", found.read.spread)
-    signs = writer.node(layer, _SIGNS, source, threshold, spread, ede, name=f"{name}:signs", domain=DOMAIN)
+    signs = writer.node(layer, _SIGNS, source, threshold, spread, stage, name=f"{name}:signs", domain=DOMAIN)
     _typed(signs, source)
     if is_standard(layer, "Gemm") and not layer.attributes.get_int(
         "transB", 0
@@ -72,7 +91,7 @@ def _insert_one(writer: _Writer, layer: ir.Node, found: Statistics, ede: ir.Valu
         array = np.ascontiguousarray(array.T)
     # The layer's own copy: others may share the constant.
     own = writer.constant(f"{name}:weight", array)
-    values = writer.node(layer, _WEIGHTS, own, ede, name=f"{name}:values", domain=DOMAIN)
+    values = writer.node(layer, _WEIGHTS, own, stage, name=f"{name}:values", domain=DOMAIN)
     _typed(values, own)
     layer.replace_input_with(0, _padded(writer, layer, signs, found))
     layer.replace_input_with(1, values)
@@ -81,7 +100,7 @@ def _insert_one(writer: _Writer, layer: ir.Node, found: Statistics, ede: ir.Valu
         bias = layer.inputs[2]
         layer.resize_inputs(2)
         drop_unused(bias)
-    _normed(writer, layer, source, found)
+    return _normed(writer, layer, source, found)
 
 
 def _padded(writer: _Writer, layer: ir.Node, signs: ir.Value, found: Statistics) -> ir.Value:
@@ -105,7 +124,7 @@ def _padded(writer: _Writer, layer: ir.Node, signs: ir.Value, found: Statistics)
     )
 
 
-def _normed(writer: _Writer, layer: ir.Node, source: ir.Value, found: Statistics) -> None:
+def _normed(writer: _Writer, layer: ir.Node, source: ir.Value, found: Statistics) -> ir.Value:
     """A batch norm behind the layer, and the shortcut; the last of them makes what the layer made."""
     import onnx_ir as ir
 
@@ -133,13 +152,14 @@ def _normed(writer: _Writer, layer: ir.Node, source: ir.Value, found: Statistics
     if found.shortcut:
         nodes.append(ir.node("Add", [norm, source], outputs=[end], name=writer.names.fresh_node(f"{name}:shortcut")))
     writer.graph.insert_after(layer, nodes)
+    return end
 
 
 def _typed(value: ir.Value, like: ir.Value) -> None:
     value.type, value.shape = like.type, like.shape
 
 
-def settle(ir_model: ir.Model, ede: str) -> None:
+def settle(ir_model: ir.Model, stage: str) -> None:
     """Standard operators in place of those that were trained: the same values, without gradients."""
     from edgewright.learn.binary.operators import values
 
@@ -162,7 +182,7 @@ def settle(ir_model: ir.Model, ede: str) -> None:
             made.name = name
         for value in constants:
             drop_unused(value)
-    drop_unused(ir_model.graph.initializers.get(ede))
+    drop_unused(ir_model.graph.initializers.get(stage))
     ir_model.graph.opset_imports.pop(DOMAIN, None)
 
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from edgewright.contracts import Context
 from edgewright.errors import EdgewrightError
+from edgewright.graph.observing import require_finite
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -65,7 +66,7 @@ def measured(ir_model: ir.Model, layers: Sequence[ir.Node], context: Context, *,
     """The statistics of each layer, in their order.
 
     Raises:
-        EdgewrightError: E301 without calibrate samples.
+        EdgewrightError: E301 without calibrate samples, E212 where one is not finite, or what a layer makes of it.
     """
     assert context.samples is not None
     samples = context.samples.role("calibrate")
@@ -78,7 +79,11 @@ def measured(ir_model: ir.Model, layers: Sequence[ir.Node], context: Context, *,
         if number >= _MOST_SAMPLES:
             break
         context.progress.update("binarize", number, min(len(samples), _MOST_SAMPLES))
+        for name, array in sample.arrays.items():
+            require_finite(name, array, sample, step="binarize")
         tensors = run(sample.arrays)
+        for name, array in tensors.items():
+            require_finite(name, array, sample, step="binarize")
         for one, (read, made) in zip(found, pairs, strict=True):
             one.read.add(tensors[read])
             one.made.add(tensors[made] - tensors[read] if one.shortcut else tensors[made])

@@ -138,7 +138,7 @@ def _meetings(one: ir.Graph, more: ir.Graph) -> tuple[Problem, ...]:
         for value in node.outputs:
             shape, grown = static_shape(value), others.get(value.name)
             if shape is None or grown is None:
-                continue  # behind edgewright's own operators, which inference does not know; their rules keep the batch
+                continue  # inference knows nothing of it
             if not shape or grown != (shape[0] * _OTHER, *shape[1:]):
                 problems.append(
                     Problem(node.name or value.name or "", node.op_type, "it mixes samples of an open batch")
