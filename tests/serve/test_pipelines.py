@@ -378,7 +378,9 @@ def test_a_hook_of_a_part_that_hangs_costs_its_caller_the_time_and_nobody_else(
     from edgewright.serve.hooks.adding import add_processor
 
     folder = chained(shelf, tmp_path)
-    (tmp_path / "p.py").write_text("import time\ndef preprocess(x, **kw):\n    time.sleep(float(x.max()))\n    return x\n")
+    (tmp_path / "p.py").write_text(
+        "import time\ndef preprocess(x, **kw):\n    time.sleep(float(x.max()))\n    return x\n"
+    )
     add_processor(folder / "chain" / "double", tmp_path / "p.py")
     server = serve(folder, allow_hooks=True, options=ModelOptions(hook_s=0.3))
     with pytest.raises(RefusalError) as caught:
