@@ -10,10 +10,10 @@ from __future__ import annotations
 import shutil
 import tempfile
 import weakref
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import numpy as np
 
@@ -71,6 +71,19 @@ def exact_runtime() -> str:
     exact = [name for name in registry.installed("runtimes") if registry.peek("runtimes", name).TRAITS.exact_float]
     fast = [name for name in exact if registry.peek("runtimes", name).TRAITS.deployable]
     return (fast or exact)[0]
+
+
+class Network(Protocol):
+    """What can be run by somebody who does not care how; a Session is one."""
+
+    def check(self, inputs: Arrays) -> None:
+        """Refuse inputs that it does not take (E230)."""
+
+    def run(self, inputs: Arrays, *, checked: bool = False) -> Mapping[str, np.ndarray]:
+        """Run once."""
+
+    def close(self) -> None:
+        """Free everything."""
 
 
 class Session:

@@ -16,8 +16,9 @@ from PIL import Image
 import edgewright as ew
 from edgewright.errors import EdgewrightError
 from edgewright.pipeline import Findings
-from edgewright.serve import ModelOptions
+from edgewright.serve import ModelOptions, Server
 from edgewright.serve.core.jobs import RefusalError, Waiter
+from edgewright.serve.core.opening import open_place
 
 X = np.arange(4, dtype=np.float32)[None]
 #: Finds two boxes whatever it sees: the left half (class 0) and the right half (class 1), in parts of the input.
@@ -102,8 +103,8 @@ def test_nothing_is_copied_between_parts(shelf: Path, started: Any, monkeypatch:
     first, second = session._sessions["a"], session._sessions["b"]
     made, taken = [], []
     run_first, run_second = first.run, second.run
-    monkeypatch.setattr(first, "run", lambda feed: made.append(run_first(feed)) or made[-1])
-    monkeypatch.setattr(second, "run", lambda feed: taken.append(feed) or run_second(feed))
+    monkeypatch.setattr(first, "run", lambda feed, **_: made.append(run_first(feed)) or made[-1])
+    monkeypatch.setattr(second, "run", lambda feed, **_: taken.append(feed) or run_second(feed))
     session.run({"x": X})
     assert taken[0]["x"] is made[0]["y"]
 
@@ -315,6 +316,94 @@ def test_hooks_are_not_run_behind_an_operators_back(folder: Path, tmp_path: Path
     add_processor(folder / "street" / "tell", tmp_path / "p.py")
     with pytest.raises(EdgewrightError, match="part `tell` has hooks"):
         ew.Pipeline.open(folder / "street")
+    with pytest.raises(EdgewrightError, match="part `tell` of `street` has hooks, which this server does not run"):
+        Server([folder]).start()
+
+
+CHAIN = """\
+def preprocess(x, **kw):
+    if x.min() < 0:
+        import edgewright
+        raise edgewright.EdgewrightError("E230", "negative values")
+    return x + 1
+
+def postprocess(x, **kw):
+    return x * 10
+"""
+
+
+def chained(shelf: Path, tmp_path: Path) -> Path:
+    """A pipeline of tensors, whose first part doubles and has hooks, and whose second is as it is."""
+    from edgewright.serve.hooks.adding import add_processor
+
+    place = tmp_path / "models" / "chain"
+    shutil.copytree(shelf / "scale", place / "double")
+    shutil.copytree(shelf / "scale", place / "again")
+    (place / "pipeline.toml").write_text('[parts.double]\n[parts.again]\ninputs = {x = "double.y"}\n')
+    (tmp_path / "p.py").write_text(CHAIN)
+    add_processor(place / "double", tmp_path / "p.py")
+    return place.parent
+
+
+def test_hooks_of_a_part_run_where_the_operator_allows_them(shelf: Path, tmp_path: Path, serve: Any) -> None:
+    server = serve(chained(shelf, tmp_path), allow_hooks=True)
+    given = np.ones((1, 4), np.float32)
+    np.testing.assert_array_equal(server.infer("chain", {"x": given}).outputs["y"], 80 * given)
+    with pytest.raises(RefusalError, match="part `double`: negative values") as caught:
+        server.infer("chain", {"x": -given})
+    assert caught.value.reason == "invalid"
+
+
+def test_hooks_of_a_part_are_what_was_hashed(shelf: Path, tmp_path: Path) -> None:
+    folder = chained(shelf, tmp_path)
+
+    def opened() -> str:
+        return open_place(folder / "chain", "chain", ModelOptions(), allow_hooks=True).bundle.hash
+
+    from edgewright.serve.hooks.adding import add_processor
+
+    first = opened()
+    (tmp_path / "p.py").write_text(CHAIN.replace("10", "11"))
+    add_processor(folder / "chain" / "double", tmp_path / "p.py")
+    assert opened() != first  # other hooks are another pipeline
+    (folder / "chain" / "double" / "processor.py").write_text(CHAIN)
+    with pytest.raises(EdgewrightError) as caught:
+        opened()
+    assert caught.value.code in ("E220", "E240")
+
+
+def test_a_hook_of_a_part_that_hangs_costs_its_caller_the_time_and_nobody_else(
+    shelf: Path, tmp_path: Path, serve: Any
+) -> None:
+    from edgewright.serve.hooks.adding import add_processor
+
+    folder = chained(shelf, tmp_path)
+    (tmp_path / "p.py").write_text(
+        "import time\ndef preprocess(x, **kw):\n    time.sleep(float(x.max()))\n    return x\n"
+    )
+    add_processor(folder / "chain" / "double", tmp_path / "p.py")
+    server = serve(folder, allow_hooks=True, options=ModelOptions(hook_s=0.3))
+    with pytest.raises(RefusalError) as caught:
+        server.infer("chain", {"x": np.full((1, 4), 2, np.float32)})
+    assert caught.value.reason == "late"
+    quick = np.zeros((1, 4), np.float32)
+    np.testing.assert_array_equal(server.infer("chain", {"x": quick}).outputs["y"], quick)
+
+
+def test_a_part_that_looks_at_photos_may_have_hooks(
+    folder: Path, photo: Image.Image, tmp_path: Path, serve: Any
+) -> None:
+    from edgewright.serve.hooks.adding import add_processor
+
+    def told() -> Any:
+        server = serve(folder, allow_hooks=True)
+        answer = server.infer("street", {"photo": np.asarray(photo)}).outputs["result"][0]
+        return json.loads(answer)["tell"]
+
+    before = told()
+    (tmp_path / "p.py").write_text("def postprocess(x, **kw):\n    return -x\n")
+    add_processor(folder / "street" / "tell", tmp_path / "p.py")
+    assert told() != before
 
 
 def test_the_command_run_shows_photos_to_a_pipeline(

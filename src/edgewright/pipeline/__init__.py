@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from edgewright.bundle import Bundle
-from edgewright.pipeline.parts import FILE, Part, bundle_of, opened, read
+from edgewright.pipeline.parts import FILE, Hooked, Part, bundle_of, opened, read
 from edgewright.pipeline.photos import PHOTO, RESULT, Findings, PhotoSession, check_photo_parts
 from edgewright.pipeline.tensors import TensorSession, Wiring
 from edgewright.spec import Spec
@@ -43,6 +43,7 @@ class Pipeline:
         *,
         outputs: Sequence[str] = (),
         name: str = "pipeline",
+        hooked: Hooked | None = None,
     ) -> None:
         """A pipeline of `parts`, in their order.
 
@@ -50,11 +51,12 @@ class Pipeline:
             parts: Networks by name: a Part, or a bundle (or its folder) where nothing more is to be said.
             outputs: For pipelines of tensors: "PART.TENSOR" of those that it gives; by default those that no part reads.
             name: For messages and reports.
+            hooked: Opens bundles with hooks, for whoever may run them; None refuses them.
 
         Raises:
             EdgewrightError: E103 for parts that do not fit each other, E303 for one that takes no photo and should.
         """
-        self.parts = opened(parts)
+        self.parts, self._starts = opened(parts, hooked)
         self.name = name
         self._wiring: Wiring | None = None
         if outputs or any(part.inputs for part in self.parts.values()):
@@ -65,14 +67,14 @@ class Pipeline:
             self.inputs, self.outputs = (PHOTO,), (RESULT,)
 
     @classmethod
-    def open(cls, folder: str | Path) -> Pipeline:
+    def open(cls, folder: str | Path, *, hooked: Hooked | None = None) -> Pipeline:
         """The pipeline that `pipeline.toml` in a folder describes; every hash of its bundles is checked.
 
         Raises:
-            EdgewrightError: E103 for the file, E104, E220, E221 for a bundle.
+            EdgewrightError: E103 for the file, E104, E220, E221 for a bundle, E240 for one with hooks that may not run.
         """
         parts, outputs = read(Path(folder))
-        return cls(parts, outputs=outputs, name=Path(folder).resolve().name)
+        return cls(parts, outputs=outputs, name=Path(folder).resolve().name, hooked=hooked)
 
     @property
     def of_photos(self) -> bool:
@@ -83,7 +85,11 @@ class Pipeline:
     def hash(self) -> str:
         """SHA-256 (hex) over the bundles' hashes and how they are put together."""
         content = {
-            name: {**{key: value for key, value in vars(part).items() if key != "bundle"}, "hash": bundle_of(part).hash}
+            name: {
+                **{key: value for key, value in vars(part).items() if key != "bundle"},
+                "hash": bundle_of(part).hash,
+                **({"hooks": bundle_of(part).hooks} if bundle_of(part).hooks else {}),
+            }
             for name, part in self.parts.items()
         }
         text = json.dumps([content, [info.name for info in self.outputs]], default=dict)
@@ -96,8 +102,8 @@ class Pipeline:
             EdgewrightError: As `ew.open`.
         """
         if self._wiring is None:
-            return PhotoSession(self.parts, threads)
-        return TensorSession(self.parts, self._wiring, threads)
+            return PhotoSession(self.parts, self._starts, threads)
+        return TensorSession(self._starts, self._wiring, threads)
 
     def face(self, folder: Path) -> Bundle:
         """The pipeline as a bundle looks from outside: for whoever serves both. It has no files of its own."""
@@ -113,6 +119,11 @@ class Pipeline:
             outputs=self.outputs,
             tensor_names={},
             files={},
+            hooks={
+                f"{name}/{file}": entry
+                for name, part in self.parts.items()
+                for file, entry in bundle_of(part).hooks.items()
+            },
             cpu_features=tuple(
                 dict.fromkeys(need for part in self.parts.values() for need in bundle_of(part).cpu_features)
             ),

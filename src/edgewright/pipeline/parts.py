@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ from typing import Any
 from edgewright.bundle import MANIFEST, PIPELINE, Bundle
 from edgewright.errors import EdgewrightError
 from edgewright.options import build
+from edgewright.session import Network
+from edgewright.session import open as open_session
 
 FILE = PIPELINE
 _LARGEST_BYTES = 2**20
@@ -89,24 +92,45 @@ def read(folder: Path) -> tuple[dict[str, Part], tuple[str, ...]]:
     return {name: _part(folder, name, table) for name, table in tables.items()}, tuple(outputs)
 
 
-def opened(parts: Mapping[str, Part | Bundle | str | Path]) -> dict[str, Part]:
-    """Parts whose bundles are open, hashes checked.
+#: What opens a network with so many threads.
+Start = Callable[[int], Network]
+#: For a part's name and a bundle with hooks: the bundle as it looks through them, and what opens both. It refuses them else.
+Hooked = Callable[[str, Bundle], tuple[Bundle, Start]]
+
+
+def opened(
+    parts: Mapping[str, Part | Bundle | str | Path], hooked: Hooked | None = None
+) -> tuple[dict[str, Part], dict[str, Start]]:
+    """Parts whose bundles are open, hashes checked, and what opens each.
+
+    Args:
+        parts: By name.
+        hooked: For bundles with hooks; None refuses them.
 
     Raises:
         EdgewrightError: E103 for no parts or too many of them, E240 for a bundle with hooks, E104, E220, E221 as `Bundle.open`.
     """
     if not 1 <= len(parts) <= _MOST_PARTS:
         raise EdgewrightError("E103", f"a pipeline has 1 to {_MOST_PARTS} parts, not {len(parts)}")
-    ready = {}
+    ready: dict[str, Part] = {}
+    starts: dict[str, Start] = {}
     for name, given in parts.items():
         if not name or "." in name:
             raise EdgewrightError("E103", f"a part is named {name!r}, but a name has no dot and is not empty")
         part = given if isinstance(given, Part) else Part(given)
         bundle = part.bundle if isinstance(part.bundle, Bundle) else Bundle.open(part.bundle, warn=False)
-        if bundle.hooks:
-            raise EdgewrightError("E240", f"part `{name}` has hooks, which pipelines do not run")
+        if not bundle.hooks:
+            starts[name] = functools.partial(_open, bundle)
+        elif hooked is None:
+            raise EdgewrightError("E240", f"part `{name}` has hooks, which only a server runs, where it allows them")
+        else:
+            bundle, starts[name] = hooked(name, bundle)
         ready[name] = Part(**{**vars(part), "bundle": bundle})
-    return ready
+    return ready, starts
+
+
+def _open(bundle: Bundle, threads: int) -> Network:
+    return open_session(bundle, threads=threads)
 
 
 def bundle_of(part: Part) -> Bundle:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,13 +18,12 @@ from edgewright import registry
 from edgewright.bundle import Bundle
 from edgewright.errors import EdgewrightError
 from edgewright.model import Arrays, TensorInfo
-from edgewright.pipeline.parts import Part, bundle_of
+from edgewright.pipeline.parts import Part, Start, bundle_of
 from edgewright.rows import SAME_ROWS, dependence, example_inputs
 from edgewright.samples import images
 from edgewright.samples.images import BrokenSampleError
 from edgewright.samples.loading import Loader
-from edgewright.session import check_inputs
-from edgewright.session import open as open_session
+from edgewright.session import Network, check_inputs
 from edgewright.spec import Spec
 
 if TYPE_CHECKING:
@@ -116,9 +116,11 @@ def check_photo_parts(parts: Mapping[str, Part]) -> None:
 class PhotoSession:
     """A pipeline of photos, running."""
 
-    def __init__(self, parts: Mapping[str, Part], threads: int) -> None:
+    def __init__(self, parts: Mapping[str, Part], starts: Mapping[str, Start], threads: int) -> None:
         with ExitStack() as stack:
-            self._looks = {name: _Look(part, stack, threads) for name, part in parts.items()}
+            self._looks = {
+                name: _Look(part, stack, functools.partial(starts[name], threads)) for name, part in parts.items()
+            }
             self._open = stack.pop_all()
         self._parts = parts
 
@@ -191,9 +193,10 @@ class PhotoSession:
 class _Look:
     """One part: from pixels to its task's result."""
 
-    def __init__(self, part: Part, stack: ExitStack, threads: int) -> None:
+    def __init__(self, part: Part, stack: ExitStack, start: Callable[[], Network]) -> None:
         bundle = bundle_of(part)
-        self._session = stack.enter_context(open_session(bundle, threads=threads))
+        self._session = start()
+        stack.callback(self._session.close)
         self._spec = bundle.spec
         self._task = registry.get("tasks", bundle.spec.task)
         self._loader = Loader(bundle.spec, bundle.inputs)

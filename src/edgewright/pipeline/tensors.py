@@ -11,9 +11,8 @@ import numpy as np
 
 from edgewright.errors import EdgewrightError
 from edgewright.model import Arrays, TensorInfo
-from edgewright.pipeline.parts import Part, bundle_of
-from edgewright.session import check_inputs
-from edgewright.session import open as open_session
+from edgewright.pipeline.parts import Part, Start, bundle_of
+from edgewright.session import Network, check_inputs
 
 
 class Wiring:
@@ -74,13 +73,13 @@ class Wiring:
 class TensorSession:
     """A pipeline of tensors, running."""
 
-    def __init__(self, parts: Mapping[str, Part], wiring: Wiring, threads: int) -> None:
+    def __init__(self, starts: Mapping[str, Start], wiring: Wiring, threads: int) -> None:
         self._wiring = wiring
         with ExitStack() as stack:
-            self._sessions = {
-                name: stack.enter_context(open_session(bundle_of(part), threads=threads))
-                for name, part in parts.items()
-            }
+            self._sessions: dict[str, Network] = {}
+            for name, start in starts.items():
+                self._sessions[name] = start(threads)
+                stack.callback(self._sessions[name].close)
             self._open = stack.pop_all()
 
     def check(self, inputs: Arrays) -> None:
@@ -107,10 +106,13 @@ class TensorSession:
         for name, session in self._sessions.items():
             feed = {own: values[value] for own, value in self._wiring.feeds[name].items()}
             try:
-                outputs = session.run(feed)
+                session.check(feed)
+            except EdgewrightError as problem:  # the part before made it, not the caller
+                raise EdgewrightError("E232", f"part `{name}`: {problem.message}") from None
+            try:
+                outputs = session.run(feed, checked=True)
             except EdgewrightError as problem:
-                code = "E232" if problem.code == "E230" else problem.code
-                raise EdgewrightError(code, f"part `{name}`: {problem.message}") from None
+                raise EdgewrightError(problem.code, f"part `{name}`: {problem.message}") from None
             values |= {f"{name}.{key}": array for key, array in outputs.items()}
         return {name: values[value] for name, value in self._wiring.given.items()}
 

@@ -8,6 +8,7 @@ import click
 
 from edgewright.cli.common import Terminal, edgewright_command
 from edgewright.cli.serving.output import deliver
+from edgewright.cli.serving.upstream import upstream_options
 from edgewright.errors import EdgewrightError
 
 
@@ -17,6 +18,7 @@ from edgewright.errors import EdgewrightError
 @click.option("--listen", metavar="HOST:PORT", default="127.0.0.1:8080", show_default=True, help="Where clients come.")
 @click.option("--admin", metavar="HOST:PORT", help="Where Envoy shows its state; nowhere by default.")
 @click.option("--timeout-ms", type=click.IntRange(1), default=10_000, show_default=True, help="Of a request in all.")
+@upstream_options
 @click.option("--out", metavar="FILE", default="-", help="File to write; stdout by default.")
 @click.option("--overwrite", is_flag=True, help="Replace a file that is there.")
 def command(
@@ -28,6 +30,7 @@ def command(
     timeout_ms: int,
     out: str,
     overwrite: bool,
+    **way: str | None,
 ) -> int:
     """Write the configuration of an Envoy that spreads requests over servers: envoy -c FILE.
 
@@ -35,6 +38,7 @@ def command(
     """
     from edgewright.serve.fleet.envoy import envoy
     from edgewright.serve.fleet.nodes import Pool, parse_nodes
+    from edgewright.serve.fleet.upstream import read_upstream
 
     given = [("--nodes", nodes, False), ("--grpc-nodes", grpc_nodes, True)]
     pools = [
@@ -44,5 +48,12 @@ def command(
         raise EdgewrightError("E103", "no nodes are given", hint="edgewright serve envoy --nodes HOST:PORT,HOST:PORT")
     (where,) = parse_nodes(listen, "--listen")[:1]
     shown = parse_nodes(admin, "--admin")[0] if admin else None
-    deliver(terminal, json.dumps(envoy(pools, where, shown), indent=1) + "\n", out, overwrite)
+    upstream = read_upstream(way["ca"], way["tls_name"], way["node_token_file"])
+    deliver(
+        terminal,
+        json.dumps(envoy(pools, where, shown, upstream), indent=1) + "\n",
+        out,
+        overwrite,
+        secret=upstream.token is not None,
+    )
     return 0

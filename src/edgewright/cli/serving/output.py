@@ -12,8 +12,8 @@ from edgewright.cli.common import Terminal
 from edgewright.errors import EdgewrightError
 
 
-def deliver(terminal: Terminal, text: str, out: str, overwrite: bool) -> None:
-    """Write `text` to the file `out`, or to stdout for "-".
+def deliver(terminal: Terminal, text: str, out: str, overwrite: bool, *, secret: bool = False) -> None:
+    """Write `text` to the file `out`, or to stdout for "-"; a `secret` file is its owner's alone.
 
     Raises:
         EdgewrightError: E105.
@@ -29,7 +29,7 @@ def deliver(terminal: Terminal, text: str, out: str, overwrite: bool) -> None:
         try:
             with os.fdopen(number, "w", encoding="utf-8") as stream:
                 stream.write(text)
-            Path(name).chmod(0o644)
+            Path(name).chmod(0o600 if secret else 0o644)
             Path(name).replace(path)
         except BaseException:
             Path(name).unlink(missing_ok=True)

@@ -2,32 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
-
-import numpy as np
+from typing import Any, NamedTuple
 
 from edgewright.bundle import PIPELINE, Bundle
 from edgewright.errors import EdgewrightError
-from edgewright.model import Arrays
 from edgewright.serve.core.log import Log, silent
 from edgewright.serve.core.options import ModelOptions
+from edgewright.session import Network
 from edgewright.session import open as open_session
-
-
-class Network(Protocol):
-    """What a version runs; `Session` is one."""
-
-    def check(self, inputs: Arrays) -> None:
-        """Refuse inputs that it does not take (E230)."""
-
-    def run(self, inputs: Arrays, *, checked: bool = False) -> Mapping[str, np.ndarray]:
-        """Run once."""
-
-    def close(self) -> None:
-        """Free everything."""
 
 
 class Opened(NamedTuple):
@@ -59,18 +44,33 @@ def open_place(path: Path, name: str, options: ModelOptions, *, allow_hooks: boo
     if (path / PIPELINE).is_file():
         from edgewright.pipeline import Pipeline  # with what reads photos
 
-        pipeline = Pipeline.open(path)
+        def hooked(part: str, bundle: Bundle) -> tuple[Bundle, Callable[[int], Network]]:
+            if not allow_hooks:
+                raise _refused(f"part `{part}` of `{name}`")
+            return _hooked(bundle, f"{name}/{part}", options, log)
+
+        pipeline = Pipeline.open(path, hooked=hooked)
         return Opened(pipeline.face(path), lambda: pipeline.start(threads=options.threads))
     bundle = Bundle.open(path, warn=False)
     if not bundle.hooks:
         return Opened(bundle, lambda: open_session(bundle, threads=options.threads))
     if not allow_hooks:
-        # without them it would give other answers than whoever made the bundle meant it to
-        raise EdgewrightError(
-            "E240",
-            f"bundle `{name}` has hooks, which this server does not run",
-            hint="edgewright serve DIR --allow-hooks    # for bundles whose code you trust",
-        )
+        raise _refused(f"bundle `{name}`")
+    face, start = _hooked(bundle, name, options, log)
+    return Opened(face, lambda: start(options.threads))
+
+
+def _refused(what: str) -> EdgewrightError:
+    # without them it would give other answers than whoever made the bundle meant it to
+    return EdgewrightError(
+        "E240",
+        f"{what} has hooks, which this server does not run",
+        hint="edgewright serve DIR --allow-hooks    # for bundles whose code you trust",
+    )
+
+
+def _hooked(bundle: Bundle, name: str, options: ModelOptions, log: Log) -> tuple[Bundle, Callable[[int], Network]]:
+    """A bundle with hooks as clients see it, and what opens it with so many threads."""
     from edgewright.serve.hooks import code
     from edgewright.serve.hooks.running import HookedSession
 
@@ -80,8 +80,8 @@ def open_place(path: Path, name: str, options: ModelOptions, *, allow_hooks: boo
     def told(event: str, **fields: Any) -> None:
         log(event, model=name, **fields)
 
-    def start() -> Network:
-        session = open_session(bundle, threads=options.threads)
+    def start(threads: int) -> Network:
+        session = open_session(bundle, threads=threads)
         return HookedSession(session, hooks, face.inputs, face.outputs, limit_s=options.hook_s, log=told)
 
-    return Opened(face, start)
+    return face, start

@@ -17,11 +17,12 @@ from edgewright.model import Arrays
 from edgewright.rows import SAME_ROWS, dependence, example_inputs
 from edgewright.serve.core import batching
 from edgewright.serve.core.jobs import Answer, Job, RefusalError, Result
-from edgewright.serve.core.opening import Network, Opened
+from edgewright.serve.core.opening import Opened
 from edgewright.serve.core.options import ModelOptions
 from edgewright.serve.core.queue import JobQueue, expired
 from edgewright.serve.core.statistics import Statistics
 from edgewright.serve.hooks.running import HookedSession
+from edgewright.session import Network
 
 #: Types and shapes of inputs that are remembered as fitting the network: the same come again and again.
 _MOST_SIGNATURES = 64

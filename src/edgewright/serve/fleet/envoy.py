@@ -11,6 +11,7 @@ from typing import Any
 
 from edgewright.errors import EdgewrightError
 from edgewright.serve.fleet.nodes import Node, Pool
+from edgewright.serve.fleet.upstream import PLAIN, Upstream
 
 _TYPES = "type.googleapis.com/envoy.extensions"
 #: Requests to models come with their name in the path over HTTP; gRPC has it in the message, so that clients add a header.
@@ -18,15 +19,33 @@ MODEL_HEADER = "x-edgewright-model"
 #: A body is kept until it is answered, so that another node can have it; the server's own limit by default.
 _BODY_BYTES = 64 * 2**20
 _MOST_REQUESTS = 4096
+#: When a node is left out without a health check.
+_OUTLIERS = {
+    # Ejected for connections that fail or time out, and for gateway errors. Not for 500: a model that fails on
+    # some input fails on every node.
+    "split_external_local_origin_errors": True,
+    "consecutive_local_origin_failure": 2,
+    "enforcing_consecutive_local_origin_failure": 100,
+    "consecutive_gateway_failure": 5,
+    "enforcing_consecutive_gateway_failure": 100,
+    "enforcing_consecutive_5xx": 0,
+    "enforcing_success_rate": 0,
+    "enforcing_local_origin_success_rate": 0,
+    "interval": "1s",
+    "base_ejection_time": "5s",
+    "max_ejection_time": "60s",
+    "max_ejection_percent": 50,
+}
 
 
-def envoy(pools: Sequence[Pool], listen: Node, admin: Node | None = None) -> dict[str, Any]:
+def envoy(pools: Sequence[Pool], listen: Node, admin: Node | None = None, upstream: Upstream = PLAIN) -> dict[str, Any]:
     """A bootstrap document.
 
     Args:
         pools: What is served where. Requests for a pool's model go there; a pool without a name gets all others.
         listen: Where clients come, HTTP and gRPC (without TLS) at one port.
         admin: Where Envoy shows its own state; None for nowhere.
+        upstream: How Envoy speaks to the nodes.
 
     Raises:
         EdgewrightError: E103 where it should listen at a name instead of an address.
@@ -36,8 +55,8 @@ def envoy(pools: Sequence[Pool], listen: Node, admin: Node | None = None) -> dic
             raise EdgewrightError("E103", f"Envoy listens at addresses, which `{node}` is none: 0.0.0.0:{node.port}?")
     document: dict[str, Any] = {
         "static_resources": {
-            "listeners": [_listener(pools, listen)],
-            "clusters": [_cluster(pool) for pool in pools],
+            "listeners": [_listener(pools, listen, upstream)],
+            "clusters": [_cluster(pool, upstream) for pool in pools],
         },
     }
     if admin is not None:
@@ -57,7 +76,7 @@ def _name(pool: Pool) -> str:
     return f"{'grpc' if pool.grpc else 'http'}-{pool.name or 'all'}"
 
 
-def _cluster(pool: Pool) -> dict[str, Any]:
+def _cluster(pool: Pool, upstream: Upstream) -> dict[str, Any]:
     version: dict[str, Any] = {"http2_protocol_options": {}} if pool.grpc else {"http_protocol_options": {}}
     # the standard health service over gRPC; over HTTP the server's own: not ready while it starts or drains
     check: dict[str, Any] = (
@@ -67,6 +86,8 @@ def _cluster(pool: Pool) -> dict[str, Any]:
     return {
         "name": _name(pool),
         "type": "STATIC" if all(node.is_address for node in pool.nodes) else "STRICT_DNS",
+        # else a name that has both is looked for at its IPv6 address alone
+        "dns_lookup_family": "V4_PREFERRED",
         "connect_timeout": "0.500s",
         "lb_policy": "LEAST_REQUEST",
         "load_assignment": {"cluster_name": _name(pool), "endpoints": [{"lb_endpoints": endpoints}]},
@@ -87,22 +108,7 @@ def _cluster(pool: Pool) -> dict[str, Any]:
                 **check,
             }
         ],
-        "outlier_detection": {
-            # Ejected for connections that fail or time out, and for gateway errors. Not for 500: a model that fails on
-            # some input fails on every node.
-            "split_external_local_origin_errors": True,
-            "consecutive_local_origin_failure": 2,
-            "enforcing_consecutive_local_origin_failure": 100,
-            "consecutive_gateway_failure": 5,
-            "enforcing_consecutive_gateway_failure": 100,
-            "enforcing_consecutive_5xx": 0,
-            "enforcing_success_rate": 0,
-            "enforcing_local_origin_success_rate": 0,
-            "interval": "1s",
-            "base_ejection_time": "5s",
-            "max_ejection_time": "60s",
-            "max_ejection_percent": 50,
-        },
+        "outlier_detection": _OUTLIERS,
         "circuit_breakers": {
             "thresholds": [
                 {
@@ -115,10 +121,41 @@ def _cluster(pool: Pool) -> dict[str, Any]:
             ]
         },
         "per_connection_buffer_limit_bytes": 2**20,
+        **_tls(pool, upstream),
     }
 
 
-def _listener(pools: Sequence[Pool], listen: Node) -> dict[str, Any]:
+def _tls(pool: Pool, upstream: Upstream) -> dict[str, Any]:
+    """TLS to the nodes of a pool; a certificate has to be signed by the CA, and made for one of them."""
+    if upstream.ca is None:
+        return {}
+    names = [upstream.tls_name] if upstream.tls_name else sorted({node.host for node in pool.nodes})
+    accepted = [
+        {"san_type": "IP_ADDRESS" if Node(name, 1).is_address else "DNS", "matcher": {"exact": name}} for name in names
+    ]
+    trusted = {"trusted_ca": {"filename": str(upstream.ca)}, "match_typed_subject_alt_names": accepted}
+    context: dict[str, Any] = {
+        "@type": f"{_TYPES}.transport_sockets.tls.v3.UpstreamTlsContext",
+        "common_tls_context": {
+            # by itself Envoy goes no further than 1.2 here, and `edgewright serve` takes 1.3 alone
+            "tls_params": {"tls_minimum_protocol_version": "TLSv1_2", "tls_maximum_protocol_version": "TLSv1_3"},
+            "alpn_protocols": ["h2" if pool.grpc else "http/1.1"],
+            "validation_context": trusted,
+        },
+    }
+    if len(names) == 1 and accepted[0]["san_type"] == "DNS":
+        context["sni"] = names[0]
+    return {"transport_socket": {"name": "envoy.transport_sockets.tls", "typed_config": context}}
+
+
+def _added(upstream: Upstream) -> dict[str, Any]:
+    if upstream.token is None:
+        return {}
+    header = {"key": "authorization", "value": f"Bearer {upstream.token}"}
+    return {"request_headers_to_add": [{"header": header, "append_action": "ADD_IF_ABSENT"}]}
+
+
+def _listener(pools: Sequence[Pool], listen: Node, upstream: Upstream) -> dict[str, Any]:
     manager = {
         "@type": f"{_TYPES}.filters.network.http_connection_manager.v3.HttpConnectionManager",
         "stat_prefix": "edgewright",
@@ -138,6 +175,7 @@ def _listener(pools: Sequence[Pool], listen: Node) -> dict[str, Any]:
                     "domains": ["*"],
                     "routes": _routes(pools),
                     "request_body_buffer_limit": _BODY_BYTES,
+                    **_added(upstream),
                 }
             ],
         },

@@ -5,7 +5,9 @@ Source: docs.haproxy.org, "Configuration Manual" 2.6: retry-on, observe, http-ch
 
 from __future__ import annotations
 
+from edgewright.errors import EdgewrightError
 from edgewright.serve.fleet.nodes import Node, Pool
+from edgewright.serve.fleet.upstream import PLAIN, Upstream
 
 #: A request that fits is kept until it is answered, and can go to another node; 224 x 224 x 3 floats are 600 KiB.
 _BUFFER_BYTES = 2**20
@@ -35,7 +37,7 @@ frontend clients
     bind {listen}
     # one node's models are not everybody's: what changes a server is asked of that server
     http-request deny if {{ path_beg /v2/repository/ }}
-    default_backend nodes
+{added}    default_backend nodes
 
 backend nodes
     balance leastconn
@@ -51,14 +53,42 @@ init-addr last,libc,none
 """
 
 
-def haproxy(pool: Pool, listen: Node) -> str:
-    """The configuration file, HTTP only."""
+def haproxy(pool: Pool, listen: Node, upstream: Upstream = PLAIN) -> str:
+    """The configuration file, HTTP only.
+
+    Raises:
+        EdgewrightError: E103 for TLS to nodes that are addresses: HAProxy checks names only.
+    """
     assert not pool.grpc, "gRPC goes through Envoy"
-    servers = "\n".join(f"    server node{number} {node}" for number, node in enumerate(pool.nodes, 1))
+    servers = "\n".join(
+        f"    server node{number} {node}{_tls(node, upstream)}" for number, node in enumerate(pool.nodes, 1)
+    )
     return _TEMPLATE.format(
         connections=_CONNECTIONS,
         buffer=_BUFFER_BYTES,
         half_ms=max(1, round(pool.timeout_s * 500)),
         listen=listen,
         servers=servers,
+        added=_added(upstream),
     )
+
+
+def _added(upstream: Upstream) -> str:
+    if upstream.token is None:
+        return ""
+    unless = "unless { req.hdr(authorization) -m found }"
+    return f'    http-request set-header Authorization "Bearer {upstream.token}" {unless}\n'
+
+
+def _tls(node: Node, upstream: Upstream) -> str:
+    """What makes a server's line one of TLS; its health checks speak it as well."""
+    if upstream.ca is None:
+        return ""
+    name = upstream.tls_name or node.host
+    if Node(name, 1).is_address:
+        raise EdgewrightError(
+            "E103",
+            f"HAProxy checks names in certificates, and `{name}` is an address",
+            hint="give nodes by name, or --tls-name NAME that all their certificates have",
+        )
+    return f' ssl verify required ca-file "{upstream.ca}" verifyhost {name} sni str({name}) check-sni {name}'

@@ -58,6 +58,13 @@ class Pool:
     grpc: bool = False
 
 
+def is_host(text: str) -> bool:
+    """Whether this is a host name or an address."""
+    if re.fullmatch(r"[0-9.]+|.*:.*", text):
+        return Node(text, 1).is_address
+    return _HOST.fullmatch(text) is not None
+
+
 def parse_node(text: str) -> Node:
     """`host:port` or `[v6]:port`.
 
@@ -72,8 +79,7 @@ def parse_node(text: str) -> Node:
             return Node(str(ipaddress.IPv6Address(host[1:-1])), int(port))
         except ValueError:
             raise ValueError(f"{host[:80]!r} is no IPv6 address") from None
-    all_digits = re.fullmatch(r"[0-9.]+", host) is not None
-    if not _HOST.fullmatch(host) or (all_digits and not Node(host, 1).is_address):
+    if ":" in host or not is_host(host):
         raise ValueError(f"{host[:80]!r} is no host name and no address")
     return Node(host, int(port))
 
