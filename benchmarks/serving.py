@@ -6,7 +6,8 @@
 overhead   Requests a second and latency of an identity network (1 x 64 floats) and a convolutional one (1 x 3 x 224 x 224):
            ours, a bare handler on the same HTTP library that does the same copies and nothing else (`serving_bare.py`), and
            ONNX Runtime in a loop without any server. Servers run on core 0, the load on core 1; servers take turns in every
-           round, and a ratio is the median over rounds. With the Python of a venv that has them, MLServer and LitServe too.
+           round, and a ratio is the median over rounds; those of requests per core-second (the server's processor time) also
+           hold on a machine that has other work. With the Python of a venv that has them, MLServer and LitServe too.
            Also: seconds from the start of the process to the first answer, and memory.
 grpc       The same over gRPC: ours, and a bare grpcio server that does the same copies (`serving_bare_grpc.py`).
 batching   Four products with 1024 x 1024 matrices under 32 clients, with and without batches.
@@ -199,7 +200,9 @@ def overhead(folder: Path, peers: dict[str, str], rounds: int, seconds: float) -
                 for _ in range(rounds):
                     for name in random.sample(list(servers), len(servers)):
                         server, before = servers[name], servers[name].cpu_s
-                        load = closed_loop(server.port, _request(name, model), clients=clients, seconds=seconds)
+                        request = _request(name, model)
+                        # no warm-up: it would count as time of the core, but not as requests
+                        load = closed_loop(server.port, request, clients=clients, seconds=seconds, warm_up_s=0)
                         cell[name].append((load, server.cpu_s - before))
                     raw.append(in_process(folder, model, seconds))
                 found[f"{model}, {clients} clients"] = _table(cell, raw)
@@ -235,20 +238,27 @@ def _request(server: str, model: str) -> bytes:
 
 def _table(cell: dict[str, list[tuple[Load, float]]], raw: list[float] | None = None) -> dict[str, Any]:
     rates = {name: [load.rate() for load, _ in loads] for name, loads in cell.items()}
+    by_core = {name: [load.count(200) / (cpu or 1) for load, cpu in loads] for name, loads in cell.items()}
     rows: dict[str, Any] = {"in process": {"per_second": statistics.median(raw)}} if raw else {}
     for name, loads in cell.items():
         failed = sum(load.count(status) for load, _ in loads for status in load.latencies_s if status != 200)
         rows[name] = {
             "per_second": statistics.median(rates[name]),
-            "per_core_second": statistics.median(load.count(200) / (cpu or 1) for load, cpu in loads),
+            "per_core_second": statistics.median(by_core[name]),
             "p50_ms": statistics.median(load.quantile_ms(0.5) for load, _ in loads),
             "p99_ms": statistics.median(load.quantile_ms(0.99) for load, _ in loads),
-            "of_bare": statistics.median(a / b for a, b in zip(rates[name], rates["bare"], strict=True)),
+            "of_bare": _ratio(rates[name], rates["bare"]),
+            "of_bare_per_core_second": _ratio(by_core[name], by_core["bare"]),
             "failed": failed,
         }
         if raw:
-            rows[name]["of_in_process"] = statistics.median(a / b for a, b in zip(rates[name], raw, strict=True))
+            rows[name]["of_in_process"] = _ratio(rates[name], raw)
     return rows
+
+
+def _ratio(found: Sequence[float], others: Sequence[float]) -> float:
+    """Median over rounds: what disturbs a round disturbs both."""
+    return statistics.median(a / b for a, b in zip(found, others, strict=True))
 
 
 def batching(folder: Path, rounds: int, seconds: float) -> dict[str, Any]:

@@ -15,6 +15,7 @@ import pytest
 from edgewright.serve import ModelOptions, Server
 from edgewright.serve.http import quick
 from edgewright.serve.http.application import Application
+from edgewright.serve.http.guard import Guard
 from edgewright.serve.protocol import forms
 from edgewright.serve.protocol.forms import Form, Forms
 from edgewright.serve.protocol.limits import Limits
@@ -148,6 +149,19 @@ def test_a_known_request_goes_the_short_way(short: Server, monkeypatch: pytest.M
     short.drain(10)
     monkeypatch.undo()
     assert ask(application, "scale", head_of(X), X.tobytes())[0] == 503
+
+
+def test_a_token_is_asked_for_and_the_way_stays_short(short: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    guard: Any = Guard(Application(short), tokens=("correct-horse-battery-staple",))
+    head = head_of(X)
+    for given, status in (("Bearer correct-horse-battery-staple", 200), ("Bearer wrong", 401)):
+        for _ in range(2):
+            request = Request("/v2/models/same/infer", head + X.tobytes(), len(head))
+            request.headers["authorization"] = given
+            asyncio.run(guard.__rsgi__(request, request))
+            assert request.answer is not None
+            assert request.answer[0] == status
+            monkeypatch.setattr(short, "submit", lambda *_, **__: pytest.fail("it was submitted"))
 
 
 @pytest.mark.parametrize("why", ["a run takes long", "it is batched", "another run is on", "its time is limited"])

@@ -50,7 +50,8 @@ class Guard:
         begun = time.monotonic()
         seen = _Seen(transport)
         runs: list[Timed] = []
-        RUNS.set(runs)
+        if self._tracer:
+            RUNS.set(runs)
         parent = scope.headers.get("traceparent")
         headers = {"traceparent": parent} if parent else {}
         span_of = self._tracer.request(scope.method, scope.path, headers) if self._tracer else nullcontext()
