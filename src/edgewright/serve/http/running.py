@@ -7,6 +7,7 @@ piece, where uvicorn writes head and body apart and bounds neither.
 from __future__ import annotations
 
 import asyncio
+import gc
 import signal
 import socket
 from collections.abc import Callable
@@ -80,6 +81,9 @@ async def _serve(
 ) -> None:
     server = _granian(application, host, port, access)
     asked = asyncio.Event()
+    # what is here by now stays: looking through all of it for garbage again and again would hold up requests
+    gc.collect()
+    gc.freeze()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, asked.set)
