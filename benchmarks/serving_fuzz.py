@@ -124,7 +124,14 @@ def over_grpc(channel: Any) -> Callable[[random.Random], tuple[str, bytes]]:
 
 
 def is_bad(outcome: str) -> bool:
-    return outcome.startswith("5") or outcome in ("hang", "closed", "INTERNAL", "UNKNOWN", "UNAVAILABLE", "DEADLINE_EXCEEDED")
+    return outcome.startswith("5") or outcome in (
+        "hang",
+        "closed",
+        "INTERNAL",
+        "UNKNOWN",
+        "UNAVAILABLE",
+        "DEADLINE_EXCEEDED",
+    )
 
 
 def fuzz(cases: int, seed: int) -> dict[str, Any]:

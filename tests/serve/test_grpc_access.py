@@ -14,11 +14,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgewright.serve import Access, Server
+from edgewright.serve import Access, Server, _Doors
 from edgewright.serve.core.log import Log, silent
 from edgewright.serve.fleet.envoy import MODEL_HEADER, envoy
 from edgewright.serve.fleet.nodes import Node, Pool
-from edgewright.serve.protocol.limits import Limits
+from edgewright.serve.http.guard import Guard
+from edgewright.serve.protocol.limits import Bodies, Limits
 from edgewright.serve.tracing import Tracer
 
 grpc = pytest.importorskip("grpc", reason="needs the extra `serve`")
@@ -181,6 +182,25 @@ def test_each_call_is_a_line_whatever_becomes_of_it(net: Server, listen: Callabl
     assert lines[4]["bytes"] == sum(map(len, answers)) and lines[0]["bytes"] > X.nbytes
     assert all(line["method"] == "gRPC" and line["seconds"] >= 0 for line in lines)
     assert lines[0]["client"].startswith("ipv4:127.0.0.1")
+
+
+def test_http_and_grpc_share_the_room_and_the_log(net: Server) -> None:
+    pytest.importorskip("granian", reason="needs the extra `serve`")
+    lines: list[str] = []
+    limits = Limits()
+    bodies = Bodies(limits)
+    doors = _Doors(limits, bodies, Access(), None, lambda event, **_: lines.append(event), True, None)
+    with doors.over_grpc(net, "127.0.0.1", 0, 5) as port, grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+        bodies.take(limits.bodies_bytes)
+        with pytest.raises(grpc.RpcError) as caught:
+            call(channel, "ModelInfer", request())
+        assert caught.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+        bodies.give(limits.bodies_bytes)
+        call(channel, "ModelInfer", request())
+    assert lines.count("request") == 2
+    guard = doors.over_http(net)
+    assert isinstance(guard, Guard)
+    assert guard._application._bodies is bodies
 
 
 def test_a_call_is_a_span_of_the_callers_trace_with_its_time_in_the_queue(

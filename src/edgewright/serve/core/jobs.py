@@ -95,6 +95,6 @@ class Waiter:
 
     def wait(self, timeout_s: float | None = None) -> Answer | None:
         """The answer; None where none came in time."""
-        if self._answer is None and self._arrived.acquire(timeout=-1 if timeout_s is None else timeout_s):
+        if self._answer is None and self._arrived.acquire(timeout=-1 if timeout_s is None else max(0.0, timeout_s)):
             self._arrived.release()
         return self._answer
