@@ -122,6 +122,10 @@ class Version:
             raise
         return job
 
+    def short(self, rows: int = 1) -> bool:
+        """Whether a run of so many rows is quicker than handing it over, and nothing waits before it."""
+        return self._may_be_short and 0.0 < self._quick_s * rows <= _INLINE_S and self._queue.idle
+
     def run_now(self, inputs: Arrays, form: object) -> Mapping[str, np.ndarray] | None:
         """Outputs of a short run on the calling thread, where nothing else waits or runs; None where it has to be submitted.
 
@@ -133,7 +137,7 @@ class Version:
             RefusalError: "invalid" or "failed".
         """
         rows = len(next(iter(inputs.values()), ())) if self.batch else 1
-        if not self._short(rows) or not self._busy.acquire(blocking=False):
+        if not self.short(rows) or not self._busy.acquire(blocking=False):
             return None
         try:
             if not self._sessions:
@@ -240,15 +244,11 @@ class Version:
             self._fitting.clear()
         self._fitting.add(signature)
 
-    def _short(self, rows: int) -> bool:
-        """Whether a run of so many rows is quicker than handing it over, and nothing waits before it."""
-        return self._may_be_short and 0.0 < self._quick_s * rows <= _INLINE_S and self._queue.idle
-
     def _run_inline(self, job: Job, blocking: bool) -> bool:
         """Run the job here and now where that is quicker than handing it over; True where it was."""
         if job.key is not None or len(self._sessions) != 1 or not self._queue.idle:
             return False
-        quick = self._short(job.rows)
+        quick = self.short(job.rows)
         # who waits anyway waits for the end of a short run rather than for two changes of threads
         if not (quick or blocking) or not self._busy.acquire(timeout=_INLINE_S if quick and blocking else 0.0):
             return False
