@@ -28,10 +28,10 @@ EXAMPLE = Path(__file__).resolve().parents[1] / "examples" / "cifar10_resnet"
 #: Options of `binarize` over its own.
 WAYS: dict[str, dict[str, Any]] = {
     "none": {"steps": 1, "rate": 1e-9, "warmup": 0.0},
-    "one stage, relu": {"float_part": 0.0, "prelu": False},
-    "one stage": {"float_part": 0.0},
-    "relu": {"prelu": False},
     "default": {},
+    "two stages": {"float_part": 0.4},
+    "slopes": {"prelu": True},
+    "two stages, slopes": {"float_part": 0.4, "prelu": True},
     "outputs alone": {"features": 0.0},
 }
 HEAD = ("way", "agrees", "top-1", "select before", "select after", "steps", "CPU minutes")

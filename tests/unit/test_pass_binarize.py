@@ -147,7 +147,7 @@ def test_select_samples_judge_binary_weights_while_they_are_float() -> None:
 
 
 def test_relus_behind_binary_layers_learn_slopes() -> None:
-    with_slopes, without = binary(last="binarize"), binary(last="binarize", prelu=False)
+    with_slopes, without = binary(last="binarize", prelu=True), binary(last="binarize")
     assert operators(with_slopes)["PRelu"] == 1
     assert operators(without)["PRelu"] == 0
     assert operators(with_slopes)["Relu"] == operators(without)["Relu"] - 1

@@ -58,8 +58,8 @@ class Config(Training):
     float_layers: tuple[str, ...] = ()
     least_products: int = 64
     shortcuts: bool = True
-    prelu: bool = True
-    float_part: float = 0.4
+    prelu: bool = False
+    float_part: float = 0.0
     ede_least: float = 0.1
     ede_most: float = 10.0
 
