@@ -1,6 +1,7 @@
 """What serving costs beside the network, and what holds under load. Run on a quiet machine with two cores or more:
 
     python benchmarks/serving.py [--quick] [--only overhead,grpc,batching,overload,reloads] [--json FILE]
+        [--rounds 9] [--seconds 4] [--reloads 1000]
         [--mlserver PYTHON] [--litserve PYTHON]
 
 overhead   Requests a second and latency of an identity network (1 x 64 floats) and a convolutional one (1 x 3 x 224 x 224):
@@ -335,12 +336,15 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--only", default="overhead,grpc,batching,overload,reloads")
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--seconds", type=float, default=4.0, help="Of load, in each round of each server.")
+    parser.add_argument("--reloads", type=int, default=1000)
     parser.add_argument("--mlserver", metavar="PYTHON")
     parser.add_argument("--litserve", metavar="PYTHON")
     parser.add_argument("--json", metavar="FILE")
     options = parser.parse_args()
     os.sched_setaffinity(0, {LOAD_CORE % os.cpu_count()})
-    rounds, seconds = (1, 0.5) if options.quick else (9, 4.0)
+    rounds, seconds = (1, 0.5) if options.quick else (options.rounds, options.seconds)
     peers = {name: python for name in ("mlserver", "litserve") if (python := getattr(options, name))}
     with tempfile.TemporaryDirectory(prefix="edgewright-serving-") as name:
         folder = Path(name) / "bundles"
@@ -350,7 +354,7 @@ def main() -> int:
             "grpc": lambda: over_grpc(folder, rounds, seconds),
             "batching": lambda: batching(folder, rounds, seconds),
             "overload": lambda: overload(folder, 3.0 if options.quick else 60.0),
-            "reloads": lambda: reloads(folder, 5 if options.quick else 1000, Path(name)),
+            "reloads": lambda: reloads(folder, 5 if options.quick else options.reloads, Path(name)),
         }
         found = {}
         for part in options.only.split(","):
