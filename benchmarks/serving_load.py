@@ -6,6 +6,7 @@ import json
 import selectors
 import socket
 import time
+from collections import deque
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -108,7 +109,7 @@ def closed_loop(port: int, request: bytes, *, clients: int, seconds: float, warm
 def open_loop(port: int, request: bytes, *, rate: float, clients: int, seconds: float) -> Load:
     """Requests at a fixed rate; those for which no connection is free are left out."""
     selector = selectors.DefaultSelector()
-    free = [_Connection(port) for _ in range(clients)]
+    free = deque(_Connection(port) for _ in range(clients))  # in turn: servers close connections that are never used
     everything = list(free)
     for connection in free:
         selector.register(connection.socket, selectors.EVENT_READ, connection)
@@ -116,7 +117,7 @@ def open_loop(port: int, request: bytes, *, rate: float, clients: int, seconds: 
     while (now := time.perf_counter()) - begun < seconds:
         due = int((now - begun) * rate)
         while sent < due and free:
-            free.pop().send(request)
+            free.popleft().send(request)
             sent += 1
         sent = due
         for key, _ in selector.select(0.0005):
