@@ -193,8 +193,8 @@ def test_what_is_not_short_is_submitted(serve: Any, shelf: Path, monkeypatch: py
 class _Held:
     """A lock that is never free at once."""
 
-    def acquire(self, blocking: bool = True) -> bool:
-        return blocking
+    def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
+        return blocking and timeout < 0
 
     def release(self) -> None:
         pass
