@@ -80,14 +80,14 @@ def test_operators_of_a_graph_measure_in_units_of_the_spread(tolerance: Toleranc
 
     x = torch.tensor([[[[3.0]], [[1.0]]]], requires_grad=True)
     threshold, spread = torch.tensor([1.0, 1.0], requires_grad=True), torch.tensor([4.0, 1.0])
-    made = learnt_signs(x, threshold, spread, torch.tensor([0.5, 2.0]))
+    made = learnt_signs(x, threshold, spread, torch.tensor([0.5, 2.0, 1.0]))
     assert made.flatten().tolist() == [1, 1]  # the second is a tie
     made.sum().backward()
     wanted = [2 * 0.5 * (1 - math.tanh(0.5 * u) ** 2) / unit for u, unit in ((0.5, 4), (0, 1))]
     np.testing.assert_allclose(x.grad.flatten(), wanted, rtol=tolerance["float32"]["rtol"])
     np.testing.assert_allclose(threshold.grad, np.negative(wanted), rtol=tolerance["float32"]["rtol"])
     weight = torch.randn(3, 2, 2, 2)
-    np.testing.assert_array_equal(learnt_weights(weight, torch.ones(2)), values(weight.numpy()))
+    np.testing.assert_array_equal(learnt_weights(weight, torch.ones(3)), values(weight.numpy()))
 
 
 # --- weights ----------------------------------------------------------------------------------------------------------
