@@ -261,8 +261,7 @@ def test_tls_and_token_over_a_real_socket(secure: tuple[int, list[str]], certifi
     assert not any(TOKEN in line for line in lines)
 
 
-def test_a_server_with_tls_answers_nothing_in_the_clear(secure: tuple[int, list[str]], certificate: Path) -> None:
-    assert over_tls(secure[0], certificate, "GET", "/v2/health/live")[0] == 200  # it listens by now
+def test_a_server_with_tls_answers_nothing_in_the_clear(secure: tuple[int, list[str]]) -> None:
     connection = http.client.HTTPConnection("127.0.0.1", secure[0], timeout=10)
     connection.request("GET", "/v2/health/live")
     with pytest.raises((http.client.HTTPException, OSError)):

@@ -89,6 +89,7 @@ async def _serve(
         loop.add_signal_handler(number, asked.set)
     serving = loop.create_task(server.serve())
     waiting = loop.create_task(asked.wait())
+    await _listens(host, port, serving, waiting)
     address = f"{'https' if access.tls_cert else 'http'}://{host}:{port}"
     log("listening", address=address, docs=f"{address}/docs")
     await asyncio.wait([serving, waiting], return_when=asyncio.FIRST_COMPLETED)
@@ -102,6 +103,18 @@ async def _serve(
     waiting.cancel()
     await serving
     log("stopped")
+
+
+async def _listens(host: str, port: int, *ends: asyncio.Task[Any]) -> None:
+    """Return once connections are accepted, which granian does not tell, or one of the `ends` has come."""
+    while not any(end.done() for end in ends):
+        try:
+            _, writer = await asyncio.open_connection(host, port)
+        except OSError:
+            await asyncio.sleep(0.005)
+        else:
+            writer.close()
+            return
 
 
 def _granian(application: Application | Guard, host: str, port: int, access: Access) -> Any:
