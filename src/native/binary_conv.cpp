@@ -179,8 +179,7 @@ void BinaryConv::fill_row(const uint64_t* image, int64_t group, int64_t row, uin
 }
 
 void BinaryConv::emit(const SignsOut& out, const Counted& tile) const {
-  const int64_t filters = std::min<int64_t>(kBlock, shape_.group_filters() - tile.block * kBlock);
-  const int64_t first = tile.group * shape_.group_filters() + tile.block * kBlock, shift = first % kWordBits;
+  const int64_t filters = tile.filters, first = tile.first, shift = first % kWordBits;
   const size_t at = static_cast<size_t>(tile.group * blocks_ + tile.block);
   const uint64_t flip = flips_[at], all = filters < kBlock ? (uint64_t{1} << filters) - 1 : ~uint64_t{0};
   const int64_t per_pixel = shape_.output_words();
@@ -200,8 +199,7 @@ void BinaryConv::emit(const SignsOut& out, const Counted& tile) const {
 }
 
 void BinaryConv::emit(const FloatsOut& out, const Counted& tile) const {
-  const int64_t filters = std::min<int64_t>(kBlock, shape_.group_filters() - tile.block * kBlock);
-  const int64_t first = tile.group * shape_.group_filters() + tile.block * kBlock;
+  const int64_t filters = tile.filters, first = tile.first;
   Affine how = {shape_.bits(), scale_.data() + first, shift_.data() + first, nullptr, slope_.empty() ? nullptr : slope_.data() + first, low_, high_,
                 out.thresholds ? out.thresholds + first : nullptr};
   for (int64_t i = 0; i < tile.size; ++i) {
@@ -214,8 +212,7 @@ void BinaryConv::emit(const FloatsOut& out, const Counted& tile) const {
 }
 
 void BinaryConv::emit(const DotsOut& out, const Counted& tile) const {
-  const int64_t filters = std::min<int64_t>(kBlock, shape_.group_filters() - tile.block * kBlock);
-  const int64_t first = tile.group * shape_.group_filters() + tile.block * kBlock;
+  const int64_t filters = tile.filters, first = tile.first;
   const int32_t bits = static_cast<int32_t>(shape_.bits());
   for (int64_t i = 0; i < tile.size; ++i) {
     if (tile.pixels[i] == kNoPixel) continue;
@@ -237,6 +234,8 @@ void BinaryConv::run_tiles(const void* map, const Out& out, int64_t image, int64
   Tile tile = {{}, runs_.data(), static_cast<int64_t>(runs_.size()), weights_.as<uint8_t>() + (group * blocks_ + block) * block_bytes_};
   Counted counted = {};
   counted.group = group, counted.block = block, counted.size = variant_.units * variant_.span;
+  counted.filters = std::min<int64_t>(kBlock, s.group_filters() - block * kBlock);
+  counted.first = group * s.group_filters() + block * kBlock;
   int64_t y = first / units_a_row_, x = first % units_a_row_;
   for (int64_t unit = first; unit < last;) {
     int64_t* pixels = counted.pixels;

@@ -45,6 +45,7 @@ struct DotsOut {
 // What a tile gives: for each of `size` output pixels (or kNoPixel) the counts of a block of 64 filters.
 struct Counted {
   int64_t group, block, size;
+  int64_t first, filters;  // the block's
   int64_t pixels[kMostUnits * kMostSpan];
   alignas(64) uint16_t counts[kMostUnits * kMostSpan * kBlock];
 };
