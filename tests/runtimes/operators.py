@@ -119,7 +119,7 @@ REFUSALS = {"E210", "E211", "E212"}
 _LAYERS = {2: "Gemm", 3: "MatMul", 4: "Conv"}
 _CALIBRATION = 4
 #: The pass without what makes int8 more accurate: both sides evaluate the same quantized graph.
-_QUICK = Recipe(
+QUICK = Recipe(
     "matrix",
     steps=(
         RecipeStep(
@@ -183,7 +183,7 @@ def inputs_for(model: Model, batch: int, seed: int) -> dict[str, np.ndarray]:
     }
 
 
-class _Drawn:
+class Drawn:
     """Seeded arrays as calibrate samples."""
 
     def __init__(self, model: Model) -> None:
@@ -200,7 +200,7 @@ class _Drawn:
     def groups(self) -> tuple[str, ...]:
         return tuple(f"{index:064x}" for index in range(_CALIBRATION))
 
-    def role(self, *roles: Role) -> _Drawn:
+    def role(self, *roles: Role) -> Drawn:
         return self
 
 
@@ -215,7 +215,7 @@ def make(name: str, runtime: str, precision: str, folder: Path) -> Made:
         raise EdgewrightError("E210", f"it runs no {precision}")
     model = operator_model(name, "float16" if precision == "fp16" else "float32", layer=precision == "int8")
     if precision == "int8":
-        model = compress(model, _QUICK, _Drawn(model), target=target)
+        model = compress(model, QUICK, Drawn(model), target=target)
     return Made(model, convert(model, runtime, folder))
 
 

@@ -10,10 +10,13 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
+from tests.runtimes.operators import QUICK, Drawn, inputs_for
 
 from edgewright import registry, session
 from edgewright.bundle import Bundle
+from edgewright.compress import compress
 from edgewright.contracts import Cut
 from edgewright.convert import convert
 from edgewright.errors import EdgewrightError
@@ -334,3 +337,40 @@ def test_errors_are_told_once(
         opened.run({"x": np.ones((2, 2), np.float32)})
     assert caught.value.code == "E232"
     assert capfd.readouterr() == ("", "")
+
+
+ACTIVATIONS = {"relu": "Relu(c)", "leaky": "LeakyRelu<alpha = 0.1>(c)", "prelu": "PRelu(c, w1)"}
+FACTORS = {"neg": "Neg(a)", "mul": "Mul(a, w2)", "div": "Div(a, w2)", "sub": "Sub(zero, a)", "twice": "Mul(b, w2)"}
+
+
+@pytest.mark.parametrize("factor", FACTORS)
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_factors_behind_an_activation_of_int8_layers_keep_their_side(
+    activation: str, factor: str, tmp_path: Path, tolerance: dict[str, dict[str, float]]
+) -> None:
+    """OpenVINO multiplies before the activation, which is another function where a factor is negative."""
+    import onnx_ir as ir
+    from onnx import numpy_helper, parser
+
+    kept = {"b": "b = Mul(a, w3)"} if factor == "twice" else {}
+    body = f"c = Conv(x, w0) a = {ACTIVATIONS[activation]} {kept.get('b', '')} y = {FACTORS[factor]}"
+    proto = parser.parse_model(f"{HEADER} net (float[1,8,9,9] x) => (float[1,8,9,9] y) {{ {body} }}")
+    rng = np.random.default_rng(0)
+    signs = np.where(np.arange(8) % 2, 1, -1).reshape(8, 1, 1)
+    weights = {
+        "w0": rng.standard_normal((8, 8, 1, 1)),
+        "w1": rng.uniform(0.1, 0.3, (8, 1, 1)),
+        "w2": signs * rng.uniform(0.5, 1.5, (8, 1, 1)),
+        "w3": rng.uniform(0.5, 1.5, (8, 1, 1)),
+        "zero": np.zeros(()),
+    }
+    used = [name for name in weights if f"{name})" in body or f"({name}," in body]
+    proto.graph.initializer.extend(numpy_helper.from_array(weights[name].astype(np.float32), name) for name in used)
+    model = Model(ir.from_proto(onnx.shape_inference.infer_shapes(proto)), name="net")
+    small = compress(model, QUICK, Drawn(model), target=Target("openvino"))
+    bundle = convert(small, "openvino", tmp_path / "net")
+    feeds = inputs_for(model, 1, seed=1)
+    with session.open(small, runtime="reference") as exact, session.open(bundle) as opened:
+        error = rel_l2(exact.run(feeds)["y"], opened.run(feeds)["y"])
+    assert bundle.precision == "int8"
+    assert -20 * np.log10(max(error, 1e-12)) >= tolerance["int8"]["sqnr_db"]

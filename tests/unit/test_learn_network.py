@@ -74,12 +74,14 @@ def test_whole_networks_give_the_numbers_of_the_runtime(
     feeds = architectures.example_inputs(proto)
     onnx.save(proto, tmp_path / "net.onnx")
     model = load(tmp_path / "net.onnx")
-    # ONNX Runtime fuses integers and rounds a few of them the other way.
-    runtime = "reference" if name.endswith("qdq") else "onnxruntime"
-    with session.open(model, runtime=runtime, threads=1) as opened:
+    # ONNX Runtime fuses integers and rounds a few of them the other way. So may torch, whose sums have another order on each
+    # kind of CPU: one of them on the edge of a step is enough for all that follows.
+    quantized = name.endswith("qdq")
+    with session.open(model, runtime="reference" if quantized else "onnxruntime", threads=1) as opened:
         expected = opened.run(feeds)
     got = _run(Network(model.ir), feeds, list(expected))
-    assert max(rel_l2(expected[key], got[key]) for key in expected) <= tolerance["float32"]["rel_l2"]
+    most = 10 ** (-tolerance["int8"]["sqnr_db"] / 20) if quantized else tolerance["float32"]["rel_l2"]
+    assert max(rel_l2(expected[key], got[key]) for key in expected) <= most
 
 
 def test_gradients_of_a_whole_network_are_those_of_finite_differences(small: Model, rng: np.random.Generator) -> None:

@@ -27,7 +27,7 @@ from edgewright.errors import EdgewrightError
 from edgewright.graph.serialize import as_source
 from edgewright.model import Arrays, Model
 from edgewright.runtimes.openvino.failures import failure, first_reason, frontend_problems
-from edgewright.runtimes.openvino.network import fragment, inlined, label, name_operations, surviving
+from edgewright.runtimes.openvino.network import fragment, inlined, keep_signs_behind, label, name_operations, surviving
 from edgewright.runtimes.openvino.runner import CompiledRunner
 from edgewright.target import Target, weight_bits
 
@@ -123,6 +123,8 @@ def convert(model: Model, folder: Path, options: Options, target: Target) -> Con
             network = core.read_model(source)
         except RuntimeError as problem:
             raise failure("reading", problem) from None
+    if model.precision == "int8":
+        keep_signs_behind(network)
     name_operations(network)
     network.set_friendly_name("network")
     network.set_rt_info(precision, _PRECISION_KEY)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from edgewright.contracts import Cut
 from edgewright.errors import EdgewrightError
 from edgewright.graph.cut import unknown_tensor
@@ -40,6 +42,56 @@ def name_operations(network: Any) -> None:
         operation.set_friendly_name(name)
         for body in _bodies(operation):
             name_operations(body)
+
+
+def keep_signs_behind(network: Any) -> None:
+    """Keep OpenVINO from taking negative factors to the wrong side of a ReLU; for networks with int8 layers.
+
+    Behind an int8 layer its CPU plugin (2026.4 and before) multiplies with the constants that follow a ReLU or PReLU before
+    it, which is right for positive ones alone: a factor of -1 gives relu(-x). Where something is added to the product it
+    does not, so the smallest float is added, which changes no number above 1e-31.
+    """
+    import openvino
+
+    for operation in network.get_ordered_ops():
+        if not (_negates(operation) and _scales_a_relu(operation)):
+            continue
+        port = operation.output(0)
+        names, readers = port.get_names(), port.get_target_inputs()
+        smallest = openvino.opset13.constant(np.finfo(np.float32).tiny, port.get_element_type())
+        added = openvino.opset13.add(port, smallest).output(0)
+        for reader in readers:
+            reader.replace_source_output(added)
+        port.set_names(set())
+        added.set_names(names)
+
+
+def _factor(operation: Any) -> Any:
+    """What an operation multiplies its other input by, None where that is no constant: a sign is all that counts."""
+    kind = operation.get_type_name()
+    if kind == "Negative":
+        return np.float32(-1)
+    values = [source.get_node() for source in operation.input_values()]
+    constants = [node.get_data() for node in values if node.get_type_name() == "Constant"]
+    if len(constants) != 1:
+        return None
+    if kind == "Subtract":  # 0 - x
+        return np.float32(-1) if values[0].get_type_name() == "Constant" and not constants[0].any() else None
+    divides = kind == "Divide" and values[1].get_type_name() == "Constant"
+    return constants[0] if kind == "Multiply" or divides else None
+
+
+def _negates(operation: Any) -> bool:
+    factor = _factor(operation)
+    return factor is not None and bool((factor < 0).any())
+
+
+def _scales_a_relu(operation: Any) -> bool:
+    """True where its data is a ReLU's result, or such a one times constants."""
+    while _factor(operation) is not None:
+        sources = [source.get_node() for source in operation.input_values()]
+        operation = next(node for node in sources if node.get_type_name() != "Constant")
+    return operation.get_type_name() in ("Relu", "PRelu")
 
 
 def _bodies(operation: Any) -> list[Any]:
