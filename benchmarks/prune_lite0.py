@@ -3,9 +3,10 @@
     python benchmarks/prune_lite0.py [--removed 0.25] [--variants l1,loss,...] [--bench] [--json OUT]
 
 Of the photos in class order every fourth calibrates, the next one selects (pruning tries the whole network on these),
-and the other half judges. Removed are channels of the blocks' expansions, in `trunk+refit` also those that the blocks hand on
-to one another, and what counts is the share of the expanding blocks' multiply-adds that is gone. A row is one way of pruning: same top-1 class as the original, top-1 with labels, distance
-of the logits, seconds, and peak memory of the process so far. `--bench` also measures ONNX Runtime on one thread,
+and the other half judges. Removed are channels of the blocks' expansions, in `trunk+refit` also those that the blocks hand
+on to one another, and what counts is the share of the expanding blocks' multiply-adds that is gone. A row is one way of
+pruning: same top-1 class as the original, top-1 with labels, distance of the logits, seconds, and peak memory of the
+process so far. `--bench` also measures ONNX Runtime on one thread,
 original against pruned.
 
 Target: agreement of at least 0.85 with 25 % removed.
