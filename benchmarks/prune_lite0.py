@@ -3,10 +3,9 @@
     python benchmarks/prune_lite0.py [--removed 0.25] [--variants l1,loss,...] [--bench] [--json OUT]
 
 Of the photos in class order every fourth calibrates, the next one selects (pruning tries the whole network on these),
-and the other half judges. Removed are channels of the blocks' expansions, in `trunk+refit` also those that the blocks hand
-on to one another, and what counts is the share of the expanding blocks' multiply-adds that is gone. A row is one way of
-pruning: same top-1 class as the original, top-1 with labels, distance of the logits, seconds, and peak memory of the
-process so far. `--bench` also measures ONNX Runtime on one thread,
+and the other half judges. Removed are channels of the blocks' expansions, and what counts is the share of the blocks'
+multiply-adds that is gone. A row is one way of pruning: same top-1 class as the original, top-1 with labels, distance
+of the logits, seconds, and peak memory of the process so far. `--bench` also measures ONNX Runtime on one thread,
 original against pruned.
 
 Target: agreement of at least 0.85 with 25 % removed.
@@ -43,10 +42,7 @@ VARIANTS: dict[str, tuple[dict[str, Any], dict[str, Any] | None]] = {
     "sensitivity": ({}, None),
     "sensitivity+refit": ({}, {}),
     "sensitivity+2 sweeps": ({}, {"sweeps": 2}),
-    "trunk+refit": ({}, {}),
 }
-#: Groups that the variants with the trunk leave alone; the others leave all that no block expands to.
-ENDS = ("stem.bn", "head.bn")
 
 
 @dataclass(frozen=True)
@@ -104,10 +100,9 @@ def measure(model: ew.Model, base: ew.Model, removed: float, name: str, data: An
     samples, inputs, labels, expected = data
     total = sum(layer.macs or 0 for layer in cost.layers(base.ir))
     others = [group.name for group in channels.find(base.ir).groups if ".expand" not in group.name]
-    kept = list(ENDS) if name.startswith("trunk") else others
     share = 1 - removed * block_macs(base) / total
     started = time.perf_counter()
-    small = ew.compress(model, recipe({**removing, "macs": share, "keep": kept}, refit), samples)
+    small = ew.compress(model, recipe({**removing, "macs": share, "keep": others}, refit), samples)
     seconds = time.perf_counter() - started
     got = logits(small, inputs)
     row = {
