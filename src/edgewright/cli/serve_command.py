@@ -107,7 +107,7 @@ def command(
     )
     _check_seconds(("--watch", watch, 0.05), ("--drain", drain, 0.0))
     if terminal.options.dry_run:
-        return _dry_run(terminal, folders, options)
+        return _dry_run(terminal, folders, options, allow_hooks)
     serve(
         folders,
         options,
@@ -138,10 +138,9 @@ def _check_seconds(*given: tuple[str, float | None, float]) -> None:
             raise EdgewrightError("E103", f"`{name}` is {value}, but must be {least} to 86400 seconds")
 
 
-def _dry_run(terminal: Terminal, folders: tuple[str, ...], options: ModelOptions) -> int:
-    """Say which bundles would be served, every hash checked."""
-    from edgewright.bundle import PIPELINE, Bundle
-    from edgewright.pipeline import Pipeline
+def _dry_run(terminal: Terminal, folders: tuple[str, ...], options: ModelOptions, allow_hooks: bool) -> int:
+    """Say which bundles would be served, opened as the server opens them: what it would refuse is refused."""
+    from edgewright.serve.core.opening import open_place
     from edgewright.serve.core.options import chosen_versions, read_options
     from edgewright.serve.core.places import find_places
 
@@ -150,13 +149,9 @@ def _dry_run(terminal: Terminal, folders: tuple[str, ...], options: ModelOptions
         places, own = find_places(folder), read_options(folder, options)
         for place in places:
             numbers = tuple({other.version for other in places if other.model == place.model})
-            if place.version in chosen_versions(own.get(place.model, options).versions, numbers):
-                bundle = (
-                    Pipeline.open(place.path).face(place.path)
-                    if (place.path / PIPELINE).is_file()
-                    else Bundle.open(place.path)
-                )
-                runtime = bundle.runtime
+            served = own.get(place.model, options)
+            if place.version in chosen_versions(served.versions, numbers):
+                runtime = open_place(place.path, place.name, served, allow_hooks=allow_hooks).bundle.runtime
                 row = {"model": place.name, "version": place.version, "runtime": runtime, "path": str(place.path)}
                 rows.append(row)
     if not rows:
