@@ -69,6 +69,14 @@ class _Serve(Command):
 @click.option("--max-body", type=int, default=64, show_default=True, metavar="MIB", help="Largest body of a request.")
 @click.option("--admin-token", metavar="FILE", help="Allow loading and unloading to whoever sends the token in FILE.")
 @click.option(
+    "--keep-alive",
+    type=float,
+    default=10.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="Close HTTP connections that are idle so long; proxies want more than their own idle time.",
+)
+@click.option(
     "--drain", type=float, default=30.0, show_default=True, metavar="SECONDS", help="Time to finish at the end."
 )
 def command(
@@ -87,6 +95,7 @@ def command(
     trace: bool,
     max_body: int,
     admin_token: str | None,
+    keep_alive: float,
     drain: float,
     **served: Any,
 ) -> int:
@@ -105,7 +114,7 @@ def command(
         prefer=tuple(name.strip() for name in prefer.split(",") if name.strip()),
         **served,
     )
-    _check_seconds(("--watch", watch, 0.05), ("--drain", drain, 0.0))
+    _check_seconds(("--watch", watch, 0.05), ("--keep-alive", keep_alive, 0.1), ("--drain", drain, 0.0))
     if terminal.options.dry_run:
         return _dry_run(terminal, folders, options, allow_hooks)
     serve(
@@ -125,6 +134,7 @@ def command(
         log_requests=log_requests,
         trace=trace,
         max_body_mib=max_body,
+        keep_alive_s=keep_alive,
         drain_s=drain,
         log=silent if terminal.options.quiet else lines(as_json=terminal.options.as_json),
     )

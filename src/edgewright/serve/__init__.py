@@ -46,6 +46,7 @@ def serve(
     log_requests: bool = False,
     trace: bool = False,
     max_body_mib: int = 64,
+    keep_alive_s: float = 10.0,
     drain_s: float = 30.0,
     log: Log = silent,
 ) -> None:
@@ -64,6 +65,7 @@ def serve(
         log_requests: Whether each request is a line of the log.
         trace: Send spans by OpenTelemetry, as its variables (OTEL_EXPORTER_OTLP_ENDPOINT) say.
         max_body_mib: Largest body of a request in MiB.
+        keep_alive_s: Seconds after which a connection over HTTP is closed that sends no request, or only part of its headers.
         drain_s: Seconds that accepted requests may take to finish.
         log: Told of what happens.
 
@@ -88,7 +90,16 @@ def serve(
     stop = _once(lambda: _end(server, drain_s, provider, log))
     try:
         with doors.over_grpc(server, host, grpc, drain_s) if grpc else nullcontext():
-            run(application, host=host, port=http, access=access, stop=stop, log=log, drain_s=drain_s)
+            run(
+                application,
+                host=host,
+                port=http,
+                access=access,
+                keep_alive_s=keep_alive_s,
+                stop=stop,
+                log=log,
+                drain_s=drain_s,
+            )
     finally:
         stop()
 
