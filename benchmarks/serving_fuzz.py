@@ -101,22 +101,35 @@ def is_cut_short(data: bytes) -> bool:
     return not end or (announced is not None and int(announced[1]) > len(body))
 
 
+def answer_of(connection: socket.socket, cut: bool) -> tuple[bytes, bool]:
+    """What the server answers in the end, and whether it lacked something of the request, as is known before if `cut`.
+
+    A client that closes its side early has gone, for the server: only one that has sent too little does.
+    """
+    answer, closed = b"", False
+    while not answer:
+        cut = cut or not select.select([connection], [], [], _PATIENCE_S)[0]
+        if cut and not closed:
+            connection.shutdown(socket.SHUT_WR)
+            closed = True
+        answer = connection.recv(4096)
+        if not answer:
+            break
+        if answer.startswith(b"HTTP/1.1 100"):  # go on; the answer itself follows
+            answer = answer.partition(b"\r\n\r\n")[2]
+    return answer, cut
+
+
 def over_http(port: int) -> Callable[[random.Random], tuple[str, bytes]]:
     seeds = http_seeds()
 
     def ask(chance: random.Random) -> tuple[str, bytes]:
         data = damaged(chance.choice(seeds), chance)
-        # a client that closes its side early has gone, for the server: only one that has sent too little does
         cut = is_cut_short(data)
         try:
             with socket.create_connection(("127.0.0.1", port), timeout=_WAIT_S) as connection:
                 connection.sendall(data)
-                if cut or not select.select([connection], [], [], _PATIENCE_S)[0]:
-                    cut = True
-                    connection.shutdown(socket.SHUT_WR)
-                answer = connection.recv(4096)
-                while answer.startswith(b"HTTP/1.1 100"):  # the answer itself follows
-                    answer = answer.partition(b"\r\n\r\n")[2] or connection.recv(4096)
+                answer, cut = answer_of(connection, cut)
         except TimeoutError:
             return "hang", data
         except OSError:
