@@ -3,8 +3,9 @@
     python benchmarks/serving_fuzz.py [--cases 1000000] [--seed 0] [--json FILE]
 
 Half of the cases go over HTTP through a socket of their own, half over gRPC. Each starts from a good request (JSON, binary
-tensors, a photo, repository and metadata calls, every message of the protocol), of which a few places are replaced:
-by nothing, digits, brackets, zero bytes, chance, another part of itself, or sizes that are one off or huge. A case is bad
+tensors, a photo, loading and unloading, repository and metadata calls, a stream of up to four messages), of which a few
+places are replaced: by nothing, digits, brackets, zero bytes, chance, another part of itself, or sizes that are one off or
+huge; of a stream each message may be. Who asks for loading and unloading has the token. A case is bad
 where the server answers 5xx (gRPC: INTERNAL or UNKNOWN) or not within 20 seconds; 503 and UNAVAILABLE are bad as well, and
 so is a connection that is closed without an answer, unless the request was cut short: then nobody could answer it.
 The same seed makes the same cases.
@@ -36,6 +37,8 @@ from edgewright.serve.grpc import schema
 _WAIT_S = 20.0
 _PATIENCE_S = 2.0  # after which a request that was not answered is taken to lack something
 _KEPT = 20  # bad cases that are printed
+_STREAM = "ModelStreamInfer"
+_TOKEN = "correct-horse-battery-staple"
 _WORDS = (b"", b"\r\n", b"-1", b"0", b"\xff" * 8, b"4294967296", b"18446744073709551616", b'"', b"{", b"null", b"NaN")
 
 
@@ -58,20 +61,36 @@ def http_seeds() -> list[bytes]:
         infer_request("/v2/models/identity/infer", "x", array, binary=False),
         infer_request("/v2/models/identity/versions/1/infer", "x", array, priority=1),
         http_request("/v2/models/identity/predict", b"\xff\xd8\xff\xe0" + bytes(64)),
+        infer_request("/v2/models/identity/infer", "x", array).replace(
+            b"\r\n\r\n", b"\r\nexpect: 100-continue\r\n\r\n", 1
+        ),
+        http_request("/v2/models/nobody/infer", bytes(4096)),
         http_request("/v2/repository/index", b'{"ready": true}'),
+        *[
+            http_request(
+                f"/v2/repository/models/other/{verb}", b"{}", b"authorization: Bearer %s\r\n" % _TOKEN.encode()
+            )
+            for verb in ("load", "unload")
+        ],
         b"GET /v2/models/identity HTTP/1.1\r\nhost: a\r\naccept-encoding: gzip\r\n\r\n",
     ]
 
 
 def grpc_seeds() -> list[tuple[str, bytes]]:
+    """Names of calls, and a good message for each."""
     protocol = schema.load("inference")
-    seeds = [("ModelInfer", grpc_request("identity", "x", np.zeros((1, 64), np.float32)))]
+    raw = grpc_request("identity", "x", np.zeros((1, 64), np.float32))
     values = protocol.messages["ModelInferRequest"](model_name="identity", id="a")
     values.inputs.add(name="x", datatype="FP32", shape=[1, 64]).contents.fp32_contents.extend([0.0] * 64)
     values.parameters["priority"].int64_param = 1
-    seeds.append(("ModelInfer", values.SerializeToString()))
+    seeds = [(call, data) for call in ("ModelInfer", _STREAM) for data in (raw, values.SerializeToString())]
     for call in ("ModelMetadata", "ModelConfig", "ModelStatistics", "ModelReady"):
         seeds.append((call, protocol.methods[call].request(name="identity", version="1").SerializeToString()))
+    for call in ("RepositoryModelLoad", "RepositoryModelUnload"):
+        request = protocol.methods[call].request(model_name="other")
+        request.parameters["unload_dependents"].bool_param = True
+        seeds.append((call, request.SerializeToString()))
+    seeds.append(("RepositoryIndex", protocol.methods["RepositoryIndex"].request(ready=True).SerializeToString()))
     return seeds
 
 
@@ -82,20 +101,35 @@ def is_cut_short(data: bytes) -> bool:
     return not end or (announced is not None and int(announced[1]) > len(body))
 
 
+def answer_of(connection: socket.socket, cut: bool) -> tuple[bytes, bool]:
+    """What the server answers in the end, and whether it lacked something of the request, as is known before if `cut`.
+
+    A client that closes its side early has gone, for the server: only one that has sent too little does.
+    """
+    answer, closed = b"", False
+    while not answer:
+        cut = cut or not select.select([connection], [], [], _PATIENCE_S)[0]
+        if cut and not closed:
+            connection.shutdown(socket.SHUT_WR)
+            closed = True
+        answer = connection.recv(4096)
+        if not answer:
+            break
+        if answer.startswith(b"HTTP/1.1 100"):  # go on; the answer itself follows
+            answer = answer.partition(b"\r\n\r\n")[2]
+    return answer, cut
+
+
 def over_http(port: int) -> Callable[[random.Random], tuple[str, bytes]]:
     seeds = http_seeds()
 
     def ask(chance: random.Random) -> tuple[str, bytes]:
         data = damaged(chance.choice(seeds), chance)
-        # a client that closes its side early has gone, for the server: only one that has sent too little does
         cut = is_cut_short(data)
         try:
             with socket.create_connection(("127.0.0.1", port), timeout=_WAIT_S) as connection:
                 connection.sendall(data)
-                if cut or not select.select([connection], [], [], _PATIENCE_S)[0]:
-                    cut = True
-                    connection.shutdown(socket.SHUT_WR)
-                answer = connection.recv(4096)
+                answer, cut = answer_of(connection, cut)
         except TimeoutError:
             return "hang", data
         except OSError:
@@ -109,16 +143,22 @@ def over_http(port: int) -> Callable[[random.Random], tuple[str, bytes]]:
 
 def over_grpc(channel: Any) -> Callable[[random.Random], tuple[str, bytes]]:
     seeds = grpc_seeds()
-    calls = {call: channel.unary_unary(f"/inference.GRPCInferenceService/{call}") for call, _ in seeds}
+    prefix = "/inference.GRPCInferenceService/"
+    calls = {call: channel.unary_unary(prefix + call) for call, _ in seeds}
+    stream = channel.stream_stream(prefix + _STREAM)
+    settings = {"timeout": _WAIT_S, "metadata": (("authorization", f"Bearer {_TOKEN}"),)}
 
     def ask(chance: random.Random) -> tuple[str, bytes]:
-        call, data = chance.choice(seeds)
-        data = damaged(data, chance)
+        call, good = chance.choice(seeds)
+        sent = [damaged(good, chance) for _ in range(chance.randint(1, 4) if call == _STREAM else 1)]
         try:
-            calls[call](data, timeout=_WAIT_S)
+            if call == _STREAM:
+                answers = len(list(stream(iter(sent), **settings)))
+                return "OK" if answers == len(sent) else "closed", b"|".join(sent)
+            calls[call](sent[0], **settings)
         except grpc.RpcError as problem:
-            return str(problem.code().name), data
-        return "OK", data
+            return str(problem.code().name), b"|".join(sent)
+        return "OK", sent[0]
 
     return ask
 
@@ -141,9 +181,13 @@ def fuzz(cases: int, seed: int) -> dict[str, Any]:
     found: dict[str, Counter[str]] = {"http": Counter(), "grpc": Counter()}
     kept: list[str] = []
     with tempfile.TemporaryDirectory(prefix="edgewright-fuzz-") as name:
-        ew.convert(ew.Model(ir.from_onnx_text(IDENTITY)), "onnxruntime", Path(name) / "identity")
+        token = Path(name) / "token"
+        token.write_text(_TOKEN)
+        for model in ("identity", "other"):
+            ew.convert(ew.Model(ir.from_onnx_text(IDENTITY)), "onnxruntime", Path(name) / "models" / model)
         number = free_port()
-        with ours(Path(name), "--max-body", "1", "--grpc", str(number)) as server:
+        options = ("--max-body", "1", "--admin-token", str(token), "--grpc", str(number))
+        with ours(Path(name) / "models", *options) as server:
             with grpc.insecure_channel(f"127.0.0.1:{number}") as channel:
                 ways = {"http": over_http(server.port), "grpc": over_grpc(channel)}
                 for _ in range(cases):

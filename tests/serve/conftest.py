@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -152,3 +154,22 @@ def spans() -> Iterator[tuple[Any, Callable[[], list[Any]]]]:
     provider.add_span_processor(SimpleSpanProcessor(exporter))
     yield provider, lambda: list(exporter.get_finished_spans())
     provider.shutdown()
+
+
+@pytest.fixture
+def tritonclient(tmp_path: Path) -> Callable[..., None]:
+    """Run a script that ends with "done" under EDGEWRIGHT_TRITONCLIENT, a Python that has Triton's client.
+
+    It is another one than ours, since the client wants an older protobuf.
+    """
+    python = os.environ.get("EDGEWRIGHT_TRITONCLIENT")
+    if not python:
+        pytest.skip("EDGEWRIGHT_TRITONCLIENT names no Python that has tritonclient[grpc,http]")
+
+    def call(script: str, *arguments: str) -> None:
+        path = tmp_path / "client.py"
+        path.write_text(script)
+        done = subprocess.run([python, str(path), *arguments], check=False, capture_output=True, text=True, timeout=200)
+        assert done.stdout == "done\n", done.stderr
+
+    return call

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -434,17 +432,6 @@ print("done")
 """
 
 
-def test_tritonclient_with_its_defaults(client: Client, whole: Server, tmp_path: Path) -> None:
-    python = os.environ.get("EDGEWRIGHT_TRITONCLIENT")
-    if not python:
-        pytest.skip("EDGEWRIGHT_TRITONCLIENT names no Python that has tritonclient[all]")
-    (tmp_path / "client.py").write_text(_TRITONCLIENT)
+def test_tritonclient_with_its_defaults(client: Client, whole: Server, tritonclient: Callable[..., None]) -> None:
     with running(whole, Limits(), host="127.0.0.1", port=0, token=None, log=silent) as port:
-        done = subprocess.run(
-            [python, str(tmp_path / "client.py"), f"127.0.0.1:{port}"],
-            check=False,
-            capture_output=True,
-            text=True,
-            timeout=200,
-        )
-    assert done.stdout == "done\n", done.stderr
+        tritonclient(_TRITONCLIENT, f"127.0.0.1:{port}")

@@ -354,6 +354,17 @@ def test_hooks_of_a_part_run_where_the_operator_allows_them(shelf: Path, tmp_pat
     assert caught.value.reason == "invalid"
 
 
+def test_a_dry_run_treats_hooks_as_a_start_would(shelf: Path, tmp_path: Path, run: Any) -> None:
+    folder = chained(shelf, tmp_path)
+    code, out, err = run(str(folder), "--dry-run", "--allow-hooks", "--json")
+    assert code == 0, err
+    assert "chain" in [row["model"] for row in json.loads(out)["would_serve"]]
+    code, _, err = run(str(folder), "--dry-run")
+    assert code == 2
+    assert "error[E240]" in err
+    assert "--allow-hooks" in err
+
+
 def test_hooks_of_a_part_are_what_was_hashed(shelf: Path, tmp_path: Path) -> None:
     folder = chained(shelf, tmp_path)
 

@@ -171,6 +171,21 @@ def test_a_body_that_ends_early_is_the_clients_mistake(process: Process) -> None
     assert b"cannot be read to its end" in answer
 
 
+def test_idle_connections_are_closed_after_the_time_that_is_asked_for(real: Path) -> None:
+    ask = b"GET /v2/health/live HTTP/1.1\r\nhost: x\r\n\r\n"
+    with (
+        running(str(real), "--keep-alive", "2") as process,
+        socket.create_connection(("127.0.0.1", process.port), timeout=30) as connection,
+    ):
+        for _ in range(3):  # whoever asks in time keeps the connection
+            connection.sendall(ask)
+            assert connection.recv(65536).startswith(b"HTTP/1.1 200")
+            time.sleep(0.8)
+        begun = time.monotonic()
+        assert connection.recv(65536) == b""
+        assert time.monotonic() - begun < 9  # and not only after the 10 s that are usual
+
+
 def test_sigterm_finishes_what_was_accepted(real: Path) -> None:
     """Requests sent before the signal get their answers; the process then ends with 0."""
     image = np.zeros((1, 3, 96, 128), np.float32)
@@ -203,19 +218,32 @@ def test_sigterm_finishes_what_was_accepted(real: Path) -> None:
         assert process.wait_for("drained")["finished"] is True
 
 
-def test_the_triton_client_works_with_its_defaults(process: Process, real: Path) -> None:
-    client_module = pytest.importorskip("tritonclient.http", reason="needs tritonclient[http]")
+_TRITONCLIENT = """
+import sys
+import numpy as np
+import tritonclient.http as client
+
+image = np.load(sys.argv[2])
+with client.InferenceServerClient(sys.argv[1]) as server:
+    assert server.is_server_live() and server.is_server_ready() and server.is_model_ready("scenes")
+    assert server.get_model_config("scenes")["input"][0]["dims"] == [1, 3, 96, 128]
+    tensor = client.InferInput("image", image.shape, "FP32")
+    tensor.set_data_from_numpy(image)
+    np.save(sys.argv[3], server.infer("scenes", [tensor]).as_numpy("scores"))
+print("done")
+"""
+
+
+def test_the_triton_client_works_with_its_defaults(
+    process: Process, real: Path, tmp_path: Path, tritonclient: Callable[..., None]
+) -> None:
     image = np.random.default_rng(0).standard_normal((1, 3, 96, 128)).astype(np.float32)
     with ew.open(real / "scenes") as session:
         (expected,) = session.run({"image": image}).values()
-    with client_module.InferenceServerClient(f"127.0.0.1:{process.port}") as client:
-        assert client.is_server_live()
-        assert client.is_server_ready()
-        assert client.is_model_ready("scenes")
-        assert client.get_model_config("scenes")["input"][0]["dims"] == [1, 3, 96, 128]
-        tensor = client_module.InferInput("image", image.shape, "FP32")
-        tensor.set_data_from_numpy(image)
-        np.testing.assert_array_equal(client.infer("scenes", [tensor]).as_numpy("scores"), expected)
+    given, got = tmp_path / "image.npy", tmp_path / "scores.npy"
+    np.save(given, image)
+    tritonclient(_TRITONCLIENT, f"127.0.0.1:{process.port}", str(given), str(got))
+    np.testing.assert_array_equal(np.load(got), expected)
 
 
 def test_a_large_body_for_nobody_still_gets_its_answer(process: Process) -> None:
@@ -245,6 +273,7 @@ Run = Callable[..., tuple[int, str, str]]
         (["REAL", "--admin-token", "short"], "E103", "at least 16 characters"),
         (["REAL", "--admin-token", "none"], "E104", "token file `none` cannot be read"),
         (["REAL", "--watch", "0"], "E103", "`--watch` is 0"),
+        (["REAL", "--keep-alive", "0"], "E103", "`--keep-alive` is 0.0, but must be 0.1 to 86400 seconds"),
     ],
 )
 def test_mistakes_at_the_start_name_what_is_wrong(

@@ -69,6 +69,14 @@ class _Serve(Command):
 @click.option("--max-body", type=int, default=64, show_default=True, metavar="MIB", help="Largest body of a request.")
 @click.option("--admin-token", metavar="FILE", help="Allow loading and unloading to whoever sends the token in FILE.")
 @click.option(
+    "--keep-alive",
+    type=float,
+    default=10.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="Close HTTP connections that are idle so long; proxies want more than their own idle time.",
+)
+@click.option(
     "--drain", type=float, default=30.0, show_default=True, metavar="SECONDS", help="Time to finish at the end."
 )
 def command(
@@ -87,6 +95,7 @@ def command(
     trace: bool,
     max_body: int,
     admin_token: str | None,
+    keep_alive: float,
     drain: float,
     **served: Any,
 ) -> int:
@@ -105,9 +114,9 @@ def command(
         prefer=tuple(name.strip() for name in prefer.split(",") if name.strip()),
         **served,
     )
-    _check_seconds(("--watch", watch, 0.05), ("--drain", drain, 0.0))
+    _check_seconds(("--watch", watch, 0.05), ("--keep-alive", keep_alive, 0.1), ("--drain", drain, 0.0))
     if terminal.options.dry_run:
-        return _dry_run(terminal, folders, options)
+        return _dry_run(terminal, folders, options, allow_hooks)
     serve(
         folders,
         options,
@@ -125,6 +134,7 @@ def command(
         log_requests=log_requests,
         trace=trace,
         max_body_mib=max_body,
+        keep_alive_s=keep_alive,
         drain_s=drain,
         log=silent if terminal.options.quiet else lines(as_json=terminal.options.as_json),
     )
@@ -138,10 +148,9 @@ def _check_seconds(*given: tuple[str, float | None, float]) -> None:
             raise EdgewrightError("E103", f"`{name}` is {value}, but must be {least} to 86400 seconds")
 
 
-def _dry_run(terminal: Terminal, folders: tuple[str, ...], options: ModelOptions) -> int:
-    """Say which bundles would be served, every hash checked."""
-    from edgewright.bundle import PIPELINE, Bundle
-    from edgewright.pipeline import Pipeline
+def _dry_run(terminal: Terminal, folders: tuple[str, ...], options: ModelOptions, allow_hooks: bool) -> int:
+    """Say which bundles would be served, opened as the server opens them: what it would refuse is refused."""
+    from edgewright.serve.core.opening import open_place
     from edgewright.serve.core.options import chosen_versions, read_options
     from edgewright.serve.core.places import find_places
 
@@ -150,13 +159,9 @@ def _dry_run(terminal: Terminal, folders: tuple[str, ...], options: ModelOptions
         places, own = find_places(folder), read_options(folder, options)
         for place in places:
             numbers = tuple({other.version for other in places if other.model == place.model})
-            if place.version in chosen_versions(own.get(place.model, options).versions, numbers):
-                bundle = (
-                    Pipeline.open(place.path).face(place.path)
-                    if (place.path / PIPELINE).is_file()
-                    else Bundle.open(place.path)
-                )
-                runtime = bundle.runtime
+            served = own.get(place.model, options)
+            if place.version in chosen_versions(served.versions, numbers):
+                runtime = open_place(place.path, place.name, served, allow_hooks=allow_hooks).bundle.runtime
                 row = {"model": place.name, "version": place.version, "runtime": runtime, "path": str(place.path)}
                 rows.append(row)
     if not rows:

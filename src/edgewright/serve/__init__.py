@@ -8,8 +8,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -46,6 +48,7 @@ def serve(
     log_requests: bool = False,
     trace: bool = False,
     max_body_mib: int = 64,
+    keep_alive_s: float = 10.0,
     drain_s: float = 30.0,
     log: Log = silent,
 ) -> None:
@@ -64,14 +67,13 @@ def serve(
         log_requests: Whether each request is a line of the log.
         trace: Send spans by OpenTelemetry, as its variables (OTEL_EXPORTER_OTLP_ENDPOINT) say.
         max_body_mib: Largest body of a request in MiB.
+        keep_alive_s: Seconds after which a connection over HTTP is closed that sends no request, or only part of its headers.
         drain_s: Seconds that accepted requests may take to finish.
         log: Told of what happens.
 
     Raises:
         EdgewrightError: E102 without an extra, E103 for an address, E104, E220 or E221 for the certificate or bundles.
     """
-    import sys
-
     from edgewright import registry
 
     registry.require(sys.modules[__name__], "`serve`")
@@ -81,14 +83,15 @@ def serve(
     _check_doors(host, {"--http": http, "--grpc": grpc}, access, log)
     provider = otlp() if trace else None
     doors = _Doors(limits, Bodies(limits), access, admin_token, log, log_requests, Tracer(provider) if trace else None)
-    reloads = admin_token is not None
-    server = Server(folders, options, watch_s=watch_s, reloads=reloads, allow_hooks=allow_hooks, log=log)
+    server = Server(
+        folders, options, watch_s=watch_s, reloads=admin_token is not None, allow_hooks=allow_hooks, log=log
+    )
     server.start()
-    application = doors.over_http(server)
+    over_http = partial(run, doors.over_http(server), host=host, port=http, access=access, keep_alive_s=keep_alive_s)
     stop = _once(lambda: _end(server, drain_s, provider, log))
     try:
         with doors.over_grpc(server, host, grpc, drain_s) if grpc else nullcontext():
-            run(application, host=host, port=http, access=access, stop=stop, log=log, drain_s=drain_s)
+            over_http(stop=stop, log=log, drain_s=drain_s)
     finally:
         stop()
 

@@ -21,6 +21,7 @@ from edgewright.serve.core.metrics import exposition
 from edgewright.serve.core.server import Server, Ticket
 from edgewright.serve.http import pages, quick
 from edgewright.serve.http.arrival import Arrival
+from edgewright.serve.http.discarding import Discards
 from edgewright.serve.http.exchange import (
     HttpError,
     Patience,
@@ -29,10 +30,10 @@ from edgewright.serve.http.exchange import (
     Scope,
     Transport,
     binary_response,
-    discard_body,
     error_response,
     header_length,
     json_response,
+    last_response,
     read_body,
     respond,
     send,
@@ -63,11 +64,7 @@ class _IndexBody(msgspec.Struct):
 
 
 class Application:
-    """The server over HTTP. An instance is what an RSGI server calls.
-
-    Attributes:
-        active: Requests that are being answered.
-    """
+    """The server over HTTP. An instance is what an RSGI server calls."""
 
     def __init__(
         self,
@@ -82,7 +79,7 @@ class Application:
 
         What is held of bodies is counted in `bodies`, which other transports may share.
         """
-        self.active = 0
+        self._answering = 0
         self._server = server
         self._limits = limits or Limits()
         self._token = token
@@ -90,12 +87,18 @@ class Application:
         self._forms = Forms(self._limits)
         self._bodies = bodies or Bodies(self._limits)
         self._patience = Patience(self._limits.body_s)
+        self._discards = Discards(self._bodies, self._patience, self._limits)
         self._pool = ThreadPoolExecutor(2, thread_name_prefix="photos")
         self._photos = 0
 
+    @property
+    def active(self) -> int:
+        """Requests that are being answered, or whose bodies are still coming in."""
+        return self._answering + len(self._discards)
+
     async def __rsgi__(self, scope: Scope, transport: Transport) -> None:
         """Answer one request. Nothing a client sends raises beyond here."""
-        self.active += 1
+        self._answering += 1
         room = Room(self._bodies)
         try:
             try:
@@ -107,14 +110,15 @@ class Application:
                     response = await self._answer(scope, transport, room)
             except (RefusalError, HttpError) as problem:
                 response = error_response(problem)
-                await discard_body(scope.headers, transport, room, self._patience, self._limits)
+                if not await self._discards.discard(scope.headers, transport, room):
+                    response = last_response(response)
             except Exception as problem:  # a mistake of ours; the client learns no more than that
                 self._log("error", path=scope.path, problem=repr(problem))
                 response = error_response(HttpError(500, "the server failed"))
             await send(scope, transport, response)
         finally:
             room.give_back()
-            self.active -= 1
+            self._answering -= 1
 
     async def _answer(self, scope: Scope, transport: Transport, room: Room) -> Response:
         path = scope.path.strip("/").split("/")  # decoded already
@@ -203,10 +207,11 @@ class Application:
 
     async def _infer(self, scope: Scope, transport: Transport, room: Room, name: str, number: int | None) -> Response:
         version = self._server.repository.get(name, number)
+        version.check_room()  # before the body, which may be large and slow
         headers = scope.headers
         json_length = header_length(headers)
         body = await read_body(headers, transport, room, self._patience, self._limits)
-        version.check_room()
+        version.check_room()  # and before anything is made of it
         if json_length is not None and self._server.ready and RUNS.get() is None:
             response = quick.answer(version, self._forms, body, json_length)
             if response is not None:

@@ -6,7 +6,6 @@ import asyncio
 import time
 import zlib
 from collections.abc import AsyncIterator, Awaitable, Mapping
-from contextlib import suppress
 from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 
@@ -26,8 +25,8 @@ STATUS: dict[Reason, int] = {
 }
 #: Answers below this size are sent as they are: compressing them saves nothing.
 _COMPRESS_FROM = 1024
-#: Bodies up to this size are read in one piece, which is quicker.
-_WHOLE_BYTES = 2**20
+#: Bodies up to this size are read in one piece, which is quicker than in parts.
+WHOLE_BYTES = 2**20
 _WBITS = {"gzip": 31, "deflate": 15}
 
 
@@ -53,8 +52,8 @@ class Scope(Protocol):
 class Transport(Protocol):
     """How its body comes and its answer goes."""
 
-    async def __call__(self) -> bytes:
-        """The whole body."""
+    def __call__(self) -> Awaitable[bytes]:
+        """The whole body; reading begins with the call."""
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         """The body in parts."""
@@ -109,6 +108,13 @@ def error_response(problem: RefusalError | HttpError) -> Response:
     return json_response({"error": problem.message}, STATUS[problem.reason], headers)
 
 
+def last_response(response: Response) -> Response:
+    """The same as the last one of its connection."""
+    if any(name == "connection" for name, _ in response.headers):
+        return response
+    return response._replace(headers=[*response.headers, ("connection", "close")])
+
+
 class Room:
     """What one request has taken of the memory for bodies.
 
@@ -161,7 +167,7 @@ class Patience:
         assert task is not None
         if self._loop is None or self._loop is not task.get_loop():
             self._loop = task.get_loop()
-            self._loop.call_later(self._pause_s, self._look)
+            self._loop.call_later(self.pause_s, self._look)
         self._since[task] = time.monotonic()
         try:
             return await body
@@ -176,7 +182,8 @@ class Patience:
                 self._ended.discard(task)
 
     @property
-    def _pause_s(self) -> float:
+    def pause_s(self) -> float:
+        """Seconds between looks at what is late."""
         return min(1.0, self.limit_s / 2)
 
     def _look(self) -> None:
@@ -187,7 +194,7 @@ class Patience:
                 self._ended.add(task)
                 task.cancel()
         if self._since:
-            self._loop.call_later(self._pause_s, self._look)
+            self._loop.call_later(self.pause_s, self._look)
         else:
             self._loop = None
 
@@ -204,8 +211,8 @@ async def read_body(headers: Headers, transport: Transport, room: Room, patience
         encoding = encoding.strip().lower()
         if encoding not in ("identity", *_WBITS):
             raise HttpError(415, f"content-encoding {encoding[:40]!r} is not known; known: gzip, deflate")
-    size = _announced(headers, limits)
-    whole = size is not None and size <= _WHOLE_BYTES
+    size = announced_size(headers, limits)
+    whole = size is not None and size <= WHOLE_BYTES
     if whole:
         room.take(size or 0)
     room.begun = True
@@ -221,26 +228,12 @@ async def read_body(headers: Headers, transport: Transport, room: Room, patience
     return await asyncio.to_thread(_expanded, body, encoding, room, limits)
 
 
-async def discard_body(headers: Headers, transport: Transport, room: Room, patience: Patience, limits: Limits) -> None:
-    """Read a refused request's body that nobody asked for: a client that is still sending would miss the answer."""
-    if room.begun or (headers.get("content-length") in (None, "0") and headers.get("transfer-encoding") is None):
-        return
-    with suppress(HttpError, TimeoutError, RuntimeError):  # it is answered as far as it listens
-        _announced(headers, limits)
-        await patience.wait(_skipped(transport, limits))
+def announced_size(headers: Headers, limits: Limits) -> int | None:
+    """The body's size in the header, if there is one.
 
-
-async def _skipped(transport: Transport, limits: Limits) -> bytes:
-    total = 0
-    async for part in transport:
-        total += len(part)
-        if total > limits.body_bytes:
-            break
-    return b""
-
-
-def _announced(headers: Headers, limits: Limits) -> int | None:
-    """The size in the header, if there is one."""
+    Raises:
+        HttpError: 400 or 413.
+    """
     announced = headers.get("content-length")
     if announced is None:
         return None

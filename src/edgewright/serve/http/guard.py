@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import nullcontext
 from typing import Any
 
@@ -89,8 +89,8 @@ class _Seen:
         self.status = 0  # 0: the client went away
         self.size = 0
 
-    async def __call__(self) -> bytes:
-        return await self._transport()
+    def __call__(self) -> Awaitable[bytes]:
+        return self._transport()
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         return self._transport.__aiter__()

@@ -22,7 +22,6 @@ from edgewright.serve.http.guard import Guard
 #: Connections that are served at one time; more wait to be accepted.
 _CONNECTIONS = 1024
 _HEADER_BYTES = 65536
-_HEADER_MS = 10_000
 
 
 def check_port(host: str, port: int, option: str) -> None:
@@ -50,6 +49,7 @@ def run(
     host: str,
     port: int,
     access: Access,
+    keep_alive_s: float,
     stop: Callable[[], None],
     log: Log,
     drain_s: float,
@@ -61,13 +61,14 @@ def run(
         host: Address to listen at.
         port: And port.
         access: With TLS or without.
+        keep_alive_s: Seconds that a connection may take to send its next request's headers.
         stop: Called on a thread once no more should be accepted; returns when what was accepted is done.
         log: Told of start and end.
         drain_s: Seconds that answers may still take to be sent.
     """
     import uvloop
 
-    uvloop.run(_serve(application, host, port, access, stop, log, drain_s))
+    uvloop.run(_serve(application, host, port, access, keep_alive_s, stop, log, drain_s))
 
 
 async def _serve(
@@ -75,11 +76,12 @@ async def _serve(
     host: str,
     port: int,
     access: Access,
+    keep_alive_s: float,
     stop: Callable[[], None],
     log: Log,
     drain_s: float,
 ) -> None:
-    server = _granian(application, host, port, access)
+    server = _granian(application, host, port, access, keep_alive_s)
     asked = asyncio.Event()
     # what is here by now stays: looking through all of it for garbage again and again would hold up requests
     gc.collect()
@@ -117,7 +119,7 @@ async def _listens(host: str, port: int, *ends: asyncio.Task[Any]) -> None:
             return
 
 
-def _granian(application: Application | Guard, host: str, port: int, access: Access) -> Any:
+def _granian(application: Application | Guard, host: str, port: int, access: Access, keep_alive_s: float) -> Any:
     from granian.constants import HTTPModes, Interfaces
     from granian.http import HTTP1Settings
     from granian.server.embed import Server
@@ -128,7 +130,8 @@ def _granian(application: Application | Guard, host: str, port: int, access: Acc
         port=port,
         interface=Interfaces.RSGI,
         http=HTTPModes.http1,
-        http1_settings=HTTP1Settings(header_read_timeout=_HEADER_MS, max_buffer_size=_HEADER_BYTES),
+        # the one time limit that granian has: for the next request's headers, and so for being idle before them
+        http1_settings=HTTP1Settings(header_read_timeout=round(keep_alive_s * 1000), max_buffer_size=_HEADER_BYTES),
         websockets=False,
         backlog=_CONNECTIONS,
         backpressure=_CONNECTIONS,
