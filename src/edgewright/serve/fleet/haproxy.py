@@ -29,7 +29,8 @@ defaults
     # half the time that a request may take: a node that stalls leaves the other half to another one
     timeout server {half_ms}ms
     option redispatch 1
-    retries 2
+    # the node that failed has the fewest connections for a moment, and may be chosen again
+    retries 3
     # a run changes nothing, so that it may be asked of another node whatever became of the first
     retry-on conn-failure empty-response response-timeout 503
 
