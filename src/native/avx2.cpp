@@ -18,6 +18,7 @@ namespace {
 constexpr int kSpan = 2;        // pixels of a pair
 constexpr int kRegister = 32;   // filters of a register
 constexpr int kTableBytes = 16;  // for one nibble of two pixels
+constexpr int64_t kStrip = 32;
 
 struct Tables {
   alignas(64) uint8_t bytes[256 * kTableBytes];
@@ -177,8 +178,7 @@ void pack_last(const Floats& floats, uint64_t* words) {
     }
 }
 
-// 32 pixels of up to eight channels from `channel` on: byte i has the bits of pixel i.
-inline __m256i bytes_of_eight(const Floats& floats, int64_t pixel, int64_t channel) {
+inline void bytes_of_eight(const Floats& floats, int64_t pixel, int64_t channel, uint8_t* to) {
   __m256i bytes = _mm256_setzero_si256();
   const int64_t channels = std::min<int64_t>(8, floats.channels - channel);
   for (int64_t c = 0; c < channels; ++c) {
@@ -191,10 +191,10 @@ inline __m256i bytes_of_eight(const Floats& floats, int64_t pixel, int64_t chann
     bytes = _mm256_or_si256(bytes, _mm256_and_si256(found, _mm256_set1_epi8(static_cast<char>(1 << c))));
   }
   // The packs work by halves of registers: four pixels of each half in turn.
-  return _mm256_permutevar8x32_epi32(bytes, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
+  bytes = _mm256_permutevar8x32_epi32(bytes, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
+  _mm256_store_si256(reinterpret_cast<__m256i*>(to), bytes);
 }
 
-// The words of 32 pixels from the bytes of their channels, which lie `step` apart; words[32][per_pixel].
 inline void transpose(const uint8_t* bytes, int64_t step, int64_t per_pixel, uint64_t* words) {
   __m256i rows[8], twos[8], fours[8];
   for (int i = 0; i < 8; ++i) rows[i] = _mm256_load_si256(reinterpret_cast<const __m256i*>(bytes + i * step));
@@ -215,36 +215,14 @@ inline void transpose(const uint8_t* bytes, int64_t step, int64_t per_pixel, uin
   }
 }
 
-// The words of `pixels`, a multiple of 32 up to kMany, from pixel `first` on.
-constexpr int64_t kStrip = 32, kMany = 8 * kStrip;
-void pack_strips(const Floats& floats, int64_t first, int64_t pixels, uint64_t* words) {
-  const int64_t per_pixel = divided_up(floats.channels, kWordBits);
-  alignas(32) uint8_t bytes[8 * kMany];
-  for (int64_t word = 0; word < per_pixel; ++word) {
-    for (int64_t i = 0; i < 8; ++i)
-      for (int64_t pixel = 0; pixel < pixels; pixel += kStrip)
-        _mm256_store_si256(reinterpret_cast<__m256i*>(bytes + i * kMany + pixel),
-                           bytes_of_eight(floats, first + pixel, word * kWordBits + i * 8));
-    for (int64_t pixel = 0; pixel < pixels; pixel += kStrip)
-      transpose(bytes + pixel, kMany, per_pixel, words + (first + pixel) * per_pixel + word);
-  }
-}
-
-// Pixels are contiguous: planes are compared eight at a time, each for many pixels, and their bytes transposed.
-void pack_first(const Floats& floats, uint64_t* words) {
-  if (floats.pixels < kStrip) return pack_plain(floats, 0, floats.pixels, words);
-  const int64_t strips = floats.pixels / kStrip * kStrip;
-  for (int64_t first = 0; first < strips; first += kMany) pack_strips(floats, first, std::min(kMany, strips - first), words);
-  if (strips < floats.pixels) pack_strips(floats, floats.pixels - kStrip, kStrip, words);  // some of them once more
-}
-
-void pack(const Floats& floats, uint64_t* words) {
-  if (floats.channel_step == 1) return pack_last(floats, words);
-  if (floats.pixel_step == 1) return pack_first(floats, words);
-  pack_plain(floats, 0, floats.pixels, words);
-}
+void pack_few(const Floats& floats, uint64_t* words) { pack_plain(floats, 0, floats.pixels, words); }
 
 }  // namespace
+}  // namespace edgewright
+
+#include "packing_impl.h"
+
+namespace edgewright {
 
 const Variant avx2_narrow = {"avx2", Layout::pairs, 32, 4, kSpan, count<4, 1>, reached, affine, pack, pair, nullptr, &avx2_floats};
 const Variant avx2_variant = {"avx2", Layout::pairs, kBlock, 2, kSpan, count<2, 2>, reached, affine, pack, pair, &avx2_narrow, &avx2_floats};

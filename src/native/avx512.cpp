@@ -9,6 +9,7 @@ namespace {
 constexpr int kUnits = 2;
 constexpr int kLanes = 8;  // filters of a register
 constexpr int kRegisters = kBlock / kLanes;
+constexpr int64_t kStrip = 64;
 
 // Filters i * 8 + lane of four registers become 32 counts in order. A lane has 64 bits, so the four share one register first.
 inline __m512i narrowed(__m512i a, __m512i b, __m512i c, __m512i d) {
@@ -92,8 +93,7 @@ void pack_last(const Floats& floats, uint64_t* words) {
     }
 }
 
-// 64 pixels of up to eight channels from `channel` on: byte i has the bits of pixel i.
-inline __m512i bytes_of_eight(const Floats& floats, int64_t pixel, int64_t channel) {
+inline void bytes_of_eight(const Floats& floats, int64_t pixel, int64_t channel, uint8_t* to) {
   __m512i bytes = _mm512_setzero_si512();
   const int64_t channels = std::min<int64_t>(8, floats.channels - channel);
   for (int64_t c = 0; c < channels; ++c) {
@@ -104,10 +104,9 @@ inline __m512i bytes_of_eight(const Floats& floats, int64_t pixel, int64_t chann
     const __m512i bit = _mm512_set1_epi8(static_cast<char>(1 << c));
     bytes = _mm512_mask_add_epi8(bytes, _mm512_kunpackd(second, first), bytes, bit);
   }
-  return bytes;
+  _mm512_store_si512(to, bytes);
 }
 
-// The words of 64 pixels from the bytes of their channels, which lie `step` apart; words[64][per_pixel].
 inline void transpose(const uint8_t* bytes, int64_t step, int64_t per_pixel, uint64_t* words) {
   __m512i rows[8], twos[8], fours[8];
   for (int i = 0; i < 8; ++i) rows[i] = _mm512_load_si512(bytes + i * step);
@@ -128,35 +127,14 @@ inline void transpose(const uint8_t* bytes, int64_t step, int64_t per_pixel, uin
   }
 }
 
-// The words of `pixels`, a multiple of 64 up to kMany, from pixel `first` on.
-constexpr int64_t kStrip = 64, kMany = 4 * kStrip;
-void pack_strips(const Floats& floats, int64_t first, int64_t pixels, uint64_t* words) {
-  const int64_t per_pixel = divided_up(floats.channels, kWordBits);
-  alignas(64) uint8_t bytes[8 * kMany];
-  for (int64_t word = 0; word < per_pixel; ++word) {
-    for (int64_t i = 0; i < 8; ++i)
-      for (int64_t pixel = 0; pixel < pixels; pixel += kStrip)
-        _mm512_store_si512(bytes + i * kMany + pixel, bytes_of_eight(floats, first + pixel, word * kWordBits + i * 8));
-    for (int64_t pixel = 0; pixel < pixels; pixel += kStrip)
-      transpose(bytes + pixel, kMany, per_pixel, words + (first + pixel) * per_pixel + word);
-  }
-}
-
-// Pixels are contiguous: planes are compared sixteen at a time, each for many pixels, and their bytes transposed.
-void pack_first(const Floats& floats, uint64_t* words) {
-  if (floats.pixels < kStrip) return avx2_variant.pack(floats, words);
-  const int64_t strips = floats.pixels / kStrip * kStrip;
-  for (int64_t first = 0; first < strips; first += kMany) pack_strips(floats, first, std::min(kMany, strips - first), words);
-  if (strips < floats.pixels) pack_strips(floats, floats.pixels - kStrip, kStrip, words);  // some of them once more
-}
-
-void pack(const Floats& floats, uint64_t* words) {
-  if (floats.channel_step == 1) return pack_last(floats, words);
-  if (floats.pixel_step == 1) return pack_first(floats, words);
-  pack_plain(floats, 0, floats.pixels, words);
-}
+void pack_few(const Floats& floats, uint64_t* words) { avx2_variant.pack(floats, words); }
 
 }  // namespace
+}  // namespace edgewright
+
+#include "packing_impl.h"
+
+namespace edgewright {
 
 const Variant avx512_variant = {"avx512", Layout::words, kBlock, kUnits, 1, count, reached, affine, pack, nullptr, nullptr, &avx512_floats};
 
