@@ -120,13 +120,14 @@ def answers(model: ew.Model, inputs: np.ndarray) -> np.ndarray:
 def network(run: Path, inputs: np.ndarray, truth: np.ndarray, options: argparse.Namespace) -> list[dict[str, Any]]:
     """The rows of one network: those that were known, and what is missing."""
     original = ew.load(run / "model.onnx")
-    plan = f"{options.macs:g}-{options.multiple}-{options.steps}x{options.batch}-{options.rate:g}-{options.judge}"
+    learnt = f"{options.steps}x{options.batch}-{options.rate:g}-of-{options.pictures}"
+    plan = f"{options.macs:g}-{options.multiple}-{learnt}-{options.judge}"
     work = options.work / f"{run.name}-{original.hash[:8]}-{plan}"  # rows of other options lie elsewhere
     work.mkdir(parents=True, exist_ok=True)
     lines = work / "rows.jsonl"
     known = [json.loads(line) for line in lines.read_text().splitlines()] if lines.is_file() else []
     rows = {row["way"]: row for row in known}
-    samples = ew.Samples.open(options.work / "photos", original, roles="hash")
+    samples = ew.Samples.open(options.photos, original, roles="hash")
     expected = None
     for way in WAYS:
         if way in rows or (way.startswith("torch-pruning") and options.peer is None):
@@ -189,7 +190,7 @@ def main() -> None:
     environment = Environment.here().to_json()
     test = read(options.data / "test.npz", options.judge)
     inputs, truth = normalised(test.photos).contiguous().numpy(), test.labels.numpy()
-    photos(options.data, options.work / "photos", options.pictures)
+    options.photos = photos(options.data, options.work / f"photos-{options.pictures}", options.pictures)
     rows: list[dict[str, Any]] = []
     for run in options.runs:
         if not (run / "model.onnx").is_file():

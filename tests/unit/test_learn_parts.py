@@ -76,15 +76,36 @@ def test_what_fits_in_memory_is_read_once(monkeypatch: pytest.MonkeyPatch) -> No
     assert feed._held is None
 
 
+@pytest.mark.parametrize("side", [20, 80])
 @pytest.mark.parametrize("layout", ["nchw", "nhwc"])
-def test_crops_keep_shape_and_range_and_differ(layout: Any, rng: np.random.Generator) -> None:
-    shape = (1, 3, 20, 30) if layout == "nchw" else (1, 20, 30, 3)
+def test_crops_keep_shape_and_range_and_differ(layout: Any, side: int, rng: np.random.Generator) -> None:
+    size = (side, side + 10)
+    shape = (1, 3, *size) if layout == "nchw" else (1, *size, 3)
     x = torch.from_numpy(rng.uniform(-1, 1, shape).astype(np.float32))
-    spec = Spec({"x": ImageInput(size=(20, 30), layout=layout)}, task="classify")
+    spec = Spec({"x": ImageInput(size=size, layout=layout)}, task="classify")
     made = [feeding.augmented({"x": x}, spec, np.random.default_rng(seed))["x"] for seed in range(4)]
     assert all(item.shape == x.shape and item.min() >= x.min() and item.max() <= x.max() for item in made)
     assert not torch.equal(made[0], made[1])
     assert torch.equal(made[0], feeding.augmented({"x": x}, spec, np.random.default_rng(0))["x"])
+
+
+def test_small_photos_are_moved_and_mirrored_but_not_enlarged(rng: np.random.Generator) -> None:
+    x = torch.from_numpy(rng.uniform(-1, 1, (1, 3, 16, 40)).astype(np.float32))
+    spec = Spec({"x": ImageInput(size=(16, 40))}, task="classify")
+    moves = []
+    for seed in range(60):
+        made = feeding.augmented({"x": x}, spec, np.random.default_rng(seed))["x"]
+        moves += [
+            (down, right, flipped)
+            for flipped, source in ((False, x), (True, x.flip(3)))
+            for down in range(-2, 3)
+            for right in range(-5, 6)
+            if torch.equal(made[:, :, 2:-2, 5:-5], source.roll((down, right), (2, 3))[:, :, 2:-2, 5:-5])
+        ]
+    assert len(moves) == 60  # every one is a move, and only one
+    assert {down for down, _, _ in moves} == set(range(-2, 3))
+    assert {right for _, right, _ in moves} == set(range(-5, 6))
+    assert {flipped for _, _, flipped in moves} == {False, True}
 
 
 def test_only_photos_whose_task_does_not_read_text_are_cropped() -> None:

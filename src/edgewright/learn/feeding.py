@@ -1,4 +1,4 @@
-"""Feeding: samples as batches, in a random order that a seed decides, from any step on; photos cropped and mirrored.
+"""Feeding: samples as batches, in a random order that a seed decides, from any step on; photos varied at random.
 
 What fits in memory is read once; else the source is read again in each round, and shuffled within windows that fit.
 """
@@ -21,6 +21,10 @@ from edgewright.spec import ImageInput, Spec
 _WINDOW_BYTES = 512 * 2**20
 #: Least part of a photo's area that a random crop keeps.
 _LEAST_AREA = 0.5
+#: Sides, in pixels, below which photos are moved: enlarging a crop of so few blurs what there is to see.
+_SMALL = 64
+#: Largest move, as a part of the side.
+_MOVE = 1 / 8
 #: Tasks that read text, which mirror images do not show.
 _READING = ("ctc",)
 
@@ -91,17 +95,18 @@ def joined(inputs: Sequence[Mapping[str, Tensor]], device: torch.device) -> dict
 
 
 def augments(spec: Spec, wanted: str) -> bool:
-    """Whether photos are cropped and mirrored: as asked for, or where that leaves them what they are."""
+    """Whether photos are cropped or moved, and mirrored: as asked for, or where that leaves them what they are."""
     return spec.takes_photos and (wanted == "on" or (wanted == "auto" and spec.task not in _READING))
 
 
 def augmented(inputs: Mapping[str, Tensor], spec: Spec, rng: np.random.Generator) -> dict[str, Tensor]:
-    """The inputs of one sample, photos among them cropped at random, resized to their size and mirrored at random."""
+    """The inputs of one sample, photos among them cropped at random and resized to their size, or moved where they are
+    small, and mirrored at random."""
     result = dict(inputs)
     for name, item in spec.inputs.items():
         if isinstance(item, ImageInput) and name in inputs:
             x = inputs[name].movedim(3, 1) if item.layout == "nhwc" else inputs[name]
-            x = _cropped(x, rng)
+            x = _moved(x, rng) if min(x.shape[2:]) < _SMALL else _cropped(x, rng)
             x = x.flip(3) if rng.random() < 0.5 else x
             result[name] = x.movedim(1, 3) if item.layout == "nhwc" else x
     return result
@@ -115,3 +120,12 @@ def _cropped(x: Tensor, rng: np.random.Generator) -> Tensor:
     top, left = int(rng.integers(high - rows + 1)), int(rng.integers(wide - columns + 1))
     part = x[:, :, top : top + rows, left : left + columns]
     return functional.interpolate(part, (high, wide), mode="bilinear", align_corners=False)
+
+
+def _moved(x: Tensor, rng: np.random.Generator) -> Tensor:
+    """x f32[N, C, H, W] moved by up to an eighth of its sides; what comes in from outside mirrors what is within."""
+    high, wide = x.shape[2:]
+    down, right = (int(_MOVE * side) for side in (high, wide))
+    padded = functional.pad(x, (right, right, down, down), mode="reflect")
+    top, left = int(rng.integers(2 * down + 1)), int(rng.integers(2 * right + 1))
+    return padded[:, :, top : top + high, left : left + wide]

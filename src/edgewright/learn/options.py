@@ -25,8 +25,8 @@ class Training:
         temperature: Logits are divided by it before they are compared as probabilities, above 0.
         features: What distances of inner tensors count beside those of the outputs, 0 or more.
         labels: Learn from the labels of the samples as well (task `classify` only).
-        augment: Random crops and mirror images of photos; `auto` where the network takes photos and its task is none
-            that reads text.
+        augment: Random crops of photos, or moves where they are small, and mirror images; `auto` where the network
+            takes photos and its task is none that reads text.
         batch_statistics: Learn the statistics of batch norms anew.
         keep: Names of constants that are not learnt.
         evaluations: How often the select samples are asked, 1 or more.

@@ -45,7 +45,7 @@ class Trainer:
         judge: What says which weights are best, None where there are no select samples: then the last are kept.
         spec: What the inputs are.
         options: How to train.
-        augment: Whether photos are cropped and mirrored.
+        augment: Whether photos are varied at random.
         progress: Told of each step.
         schedule: Told before each step which part of the training is done, 0..1, and 1 before the student is judged.
         state: Where it stands.
