@@ -22,6 +22,7 @@ from edgewright.records import Candidate, DeployOutcome
 
 NETWORK = "zoo:efficientnet-lite0"
 LOST_MOST = 0.015
+DATA = Path(os.environ.get("EDGEWRIGHT_DATA", "../shared/data"))
 
 
 class Lines:
@@ -92,7 +93,7 @@ def main() -> int:
     parser.add_argument("--runtimes", default="onnxruntime")
     parser.add_argument("--points", type=int, default=5)
     parser.add_argument("--recipes", default="float,int8")
-    parser.add_argument("--photos", type=Path, default=Path(os.environ["EDGEWRIGHT_DATA"]) / "imagenet-sample")
+    parser.add_argument("--photos", type=Path, default=DATA / "imagenet-sample")
     parser.add_argument("--limit", type=int, help="photos, drawn at random; all by default")
     parser.add_argument("--out", type=Path, default=Path("runs/search-lite0"))
     options = parser.parse_args()

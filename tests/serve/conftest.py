@@ -93,6 +93,46 @@ def whole(shelf: Path) -> Iterator[Server]:
     server.drain(10)
 
 
+@pytest.fixture
+def always_short() -> Callable[[Server], Server]:
+    """Make runs count as short ones, however busy the machine is."""
+
+    def short(server: Server) -> Server:
+        for version in server.repository.versions():
+            version._quick_s = 1e-9
+            version._learn = lambda row_s: None  # type: ignore[method-assign]
+        return server
+
+    return short
+
+
+@pytest.fixture
+def short(serve: Any, shelf: Path, always_short: Callable[[Server], Server]) -> Server:
+    """A server of every network on the shelf whose runs count as short ones."""
+    return always_short(serve(shelf))
+
+
+class _Held:
+    """A lock that is never free at once."""
+
+    def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
+        return blocking and timeout < 0
+
+    def release(self) -> None:
+        pass
+
+    __enter__ = acquire
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def busy(monkeypatch: pytest.MonkeyPatch) -> Callable[[Any], None]:
+    """Make a version say that a run is on whenever somebody wants to run it at once."""
+    return lambda version: monkeypatch.setattr(version, "_busy", _Held())
+
+
 class Gate:
     """Holds a model's runs until it is opened, and counts them."""
 

@@ -31,10 +31,12 @@ def request(*arrays: np.ndarray, **fields: Any) -> bytes:
 def outcome(reader: wire.Reader, data: bytes) -> object:
     """What is read, as something that can be compared."""
     try:
-        model, number, asked = reader.read(data)
+        model, number, asked, form = reader.read(data)
     except RefusalError as problem:
         return problem.reason, problem.message
     arrays = {name: (array.dtype, array.shape, array.tobytes()) for name, array in asked.inputs.items()}
+    if form is not None:  # it says what the arrays are, and nothing else
+        assert form == tuple((name, *kind[:2], len(kind[2])) for name, kind in arrays.items())
     return model, number, asked._replace(inputs={}), arrays
 
 
@@ -67,8 +69,9 @@ def test_a_head_that_was_seen_reads_as_it_did_the_first_time() -> None:
 def test_other_tensors_behind_the_same_head_are_read_anew() -> None:
     reader = wire.Reader(Limits())
     for value in (1.0, 2.0, 3.0):
-        asked = reader.read(request(np.full((2, 2), value, np.float32))).request
-        assert asked.inputs["x0"].tolist() == [[value, value]] * 2
+        found = reader.read(request(np.full((2, 2), value, np.float32)))
+        assert found.request.inputs["x0"].tolist() == [[value, value]] * 2
+        assert (found.form is None) == (value == 1.0)  # at first nothing is known
     with pytest.raises(RefusalError, match="takes 16 bytes, but has 12"):
         reader.read(request(np.zeros((2, 2), np.float32))[:-18] + b"\x3a\x0c" + bytes(12))
 

@@ -65,20 +65,6 @@ def ask(application: Application, model: str, head: bytes, tensors: bytes) -> An
     return request.answer
 
 
-def always_short(server: Server) -> None:
-    """However busy the machine is, runs count as short ones."""
-    for version in server.repository.versions():
-        version._quick_s = 1e-9
-        version._learn = lambda row_s: None  # type: ignore[method-assign]
-
-
-@pytest.fixture
-def short(serve: Any, shelf: Path) -> Server:
-    server: Server = serve(shelf)
-    always_short(server)
-    return server
-
-
 def differ(server: Server, requests: list[tuple[str, bytes, bytes]]) -> bool:
     """Whether an application that remembers ever answers otherwise than one that has seen nothing."""
     remembering = Application(server)
@@ -165,9 +151,10 @@ def test_a_token_is_asked_for_and_the_way_stays_short(short: Server, monkeypatch
 
 
 @pytest.mark.parametrize("why", ["a run takes long", "it is batched", "another run is on", "its time is limited"])
-def test_what_is_not_short_is_submitted(serve: Any, shelf: Path, monkeypatch: pytest.MonkeyPatch, why: str) -> None:
-    server = serve(shelf / "scale", options=ModelOptions(max_batch=4 if why == "it is batched" else 1))
-    always_short(server)
+def test_what_is_not_short_is_submitted(
+    serve: Any, shelf: Path, always_short: Any, busy: Any, monkeypatch: pytest.MonkeyPatch, why: str
+) -> None:
+    server = always_short(serve(shelf / "scale", options=ModelOptions(max_batch=4 if why == "it is batched" else 1)))
     version = server.repository.get("scale")
     head = head_of(X)
     if why == "a run takes long":
@@ -185,27 +172,14 @@ def test_what_is_not_short_is_submitted(serve: Any, shelf: Path, monkeypatch: py
 
     monkeypatch.setattr(server, "submit", noted)
     if why == "another run is on":
-        monkeypatch.setattr(version, "_busy", _Held())
+        busy(version)
     assert ask(application, "scale", head, X.tobytes()) == first
     assert submitted
 
 
-class _Held:
-    """A lock that is never free at once."""
-
-    def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
-        return blocking and timeout < 0
-
-    def release(self) -> None:
-        pass
-
-    __enter__ = acquire
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-
-def test_a_network_that_is_replaced_by_one_of_other_outputs(serve: Any, repository: Any, shelf: Path) -> None:
+def test_a_network_that_is_replaced_by_one_of_other_outputs(
+    serve: Any, repository: Any, shelf: Path, always_short: Any
+) -> None:
     folder = repository({"net": "same"})
     server = serve(folder, reloads=True)
     application = Application(server)

@@ -126,18 +126,19 @@ class Version:
         """Whether a run of so many rows is quicker than handing it over, and nothing waits before it."""
         return self._may_be_short and 0.0 < self._quick_s * rows <= _INLINE_S and self._queue.idle
 
-    def run_now(self, inputs: Arrays, form: object) -> Mapping[str, np.ndarray] | None:
+    def run_now(self, inputs: Arrays, form: object, *, blocking: bool = False) -> Mapping[str, np.ndarray] | None:
         """Outputs of a short run on the calling thread, where nothing else waits or runs; None where it has to be submitted.
 
         Args:
             inputs: By ONNX name.
             form: Stands for names, types and shapes: who gives the same object again gives inputs of the same.
+            blocking: Whether another short run may be waited for: the caller has nothing else to do.
 
         Raises:
             RefusalError: "invalid" or "failed".
         """
         rows = len(next(iter(inputs.values()), ())) if self.batch else 1
-        if not self.short(rows) or not self._busy.acquire(blocking=False):
+        if not self.short(rows) or not self._busy.acquire(timeout=_INLINE_S if blocking else 0.0):
             return None
         try:
             if not self._sessions:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import hmac
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
+
+import numpy as np
 
 from edgewright.errors import EdgewrightError
 from edgewright.serve.core.jobs import Reason, RefusalError
 from edgewright.serve.core.log import Log
 from edgewright.serve.core.server import Server, Ticket
+from edgewright.serve.core.version import Version
 from edgewright.serve.grpc import messages, schema, wire
 from edgewright.serve.grpc.arrivals import Arrivals
 from edgewright.serve.protocol import documents
@@ -164,11 +167,14 @@ class Service:
         return _filled(response, documents.statistics(versions or [found]))
 
     def _infer(self, data: bytes, context: Any) -> bytes:
-        name, number, asked = self._reader.read(data)
-        return self._answer(name, number, asked, context)
+        return self._answer(self._reader.read(data), context)
 
-    def _answer(self, name: str, number: int | None, asked: InferRequest, context: Any) -> bytes:
+    def _answer(self, request: wire.Asked, context: Any) -> bytes:
+        name, number, asked, form = request
         version = self._server.repository.get(name, number)
+        outputs = None if form is None else self._at_once(version, asked, form, context)
+        if outputs is not None:
+            return wire.write(asked, version, outputs)
         version.check_room()
         if asked.wanted:
             check_wanted(asked, version)
@@ -195,6 +201,16 @@ class Service:
             check_wanted(asked, used.version)
         return wire.write(asked, used.version, used.outputs)
 
+    def _at_once(
+        self, version: Version, asked: InferRequest, form: object, context: Any
+    ) -> Mapping[str, np.ndarray] | None:
+        """Outputs of a short run on this thread; None where it has to be submitted, which others may watch and end."""
+        if asked.timeout_s is not None or RUNS.get() is not None or context.time_remaining() == 0.0:
+            return None
+        if asked.wanted:
+            check_wanted(asked, version)
+        return version.run_now(asked.inputs, form, blocking=True)
+
     def _model_stream_infer(self, requests: Iterator[bytes], method: schema.Method, context: Any) -> Iterator[bytes]:
         """Requests one after the other; an error is an answer like others, and the stream goes on."""
         for data in requests:
@@ -202,9 +218,9 @@ class Service:
             try:
                 self._take(data)
                 try:
-                    name, number, asked = self._reader.read(data)
-                    id = asked.id
-                    answer = wire.in_stream(self._answer(name, number, asked, context))
+                    asked = self._reader.read(data)
+                    id = asked.request.id
+                    answer = wire.in_stream(self._answer(asked, context))
                 finally:
                     self._bodies.give(len(data))
             except RefusalError as problem:

@@ -31,11 +31,19 @@ _MOST_FIELDS = 1024
 
 
 class Asked(NamedTuple):
-    """What is asked of which model; `number` None is its newest version."""
+    """What is asked of which model.
+
+    Attributes:
+        model: Name, perhaps with a variant.
+        number: The version; None is the newest.
+        request: What else the request says.
+        form: Stands for names, types and shapes of the inputs (see `Version.run_now`), where their head came before.
+    """
 
     model: str
     number: int | None
     request: InferRequest
+    form: object = None
 
 
 class _Plan(NamedTuple):
@@ -69,8 +77,8 @@ class Reader:
             name: numbers(data, dtype, shape, start)
             for (name, dtype, shape, _), (start, _) in zip(plan.tensors, found.raw, strict=True)
         }
-        model, number, request = plan.asked
-        return Asked(model, number, request._replace(inputs=inputs))
+        model, number, request, _ = plan.asked
+        return Asked(model, number, request._replace(inputs=inputs), plan.tensors)
 
     def _read(self, data: bytes, found: _Places | None) -> Asked:
         message = messages.parse(schema.load("inference").methods["ModelInfer"], data)
