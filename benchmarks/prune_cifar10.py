@@ -1,6 +1,6 @@
 """CIFAR-10 ResNets with half of their multiply-adds: ours and Torch-Pruning, with the same label-free recovery, in one table.
 
-    python benchmarks/prune_cifar10.py RUN [RUN ...] --work DIR [--peer PYTHON] [--macs 0.5] [--steps 600]
+    python benchmarks/prune_cifar10.py RUN [RUN ...] --work DIR [--peer PYTHON] [--macs 0.5] [--steps 1500]
 
 RUN is a folder that examples/cifar10_resnet/train.py wrote. PYTHON is an interpreter with torch, torch-pruning and
 edgewright; without it Torch-Pruning has no rows. Ways of pruning: `prune`, the built-in recipe; `l1`, channels of the least
@@ -21,7 +21,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from recovery import distilled
@@ -38,11 +38,19 @@ WAYS = (
     BASE, "prune", "prune+distil", "l1", "l1+distil", "torch-pruning", "torch-pruning+distil",
 )  # fmt: skip
 FLOAT = ("fold_constants", "remove_dead", "fold_batchnorm")
+PRUNED_WITH = 8000  # pictures, of which refitting needs no more
 TIMED = 16  # pictures that networks run on while they are timed
 HEAD = ("network", "way", "top-1", "drop, points", "agrees", "MMACs", "of", "ms", "x as fast")
 
 
-def made(run: Path, way: str, work: Path, samples: ew.Samples, options: argparse.Namespace) -> ew.Model:
+class Sources(NamedTuple):
+    """What networks are pruned with, and what they learn from."""
+
+    pruning: ew.Samples
+    learning: ew.Samples
+
+
+def made(run: Path, way: str, work: Path, sources: Sources, options: argparse.Namespace) -> ew.Model:
     """The network of one way, made once."""
     kept = work / f"{way}.onnx"
     if kept.is_file():
@@ -51,14 +59,21 @@ def made(run: Path, way: str, work: Path, samples: ew.Samples, options: argparse
     before, _, recovered = way.partition("+")
     if recovered:
         settings = Training(
-            steps=options.steps, batch=options.batch, rate=options.rate, features=0.0, state=work / f"{way}.training"
+            steps=options.steps,
+            batch=options.batch,
+            rate=options.rate,
+            temperature=options.temperature,
+            features=0.0,
+            state=work / f"{way}.training",
         )
         teacher = ew.compress(original, "float")
-        small = distilled(made(run, before, work, samples, options), teacher, samples, settings, options.threads)
+        small = distilled(
+            made(run, before, work, sources, options), teacher, sources.learning, settings, options.threads
+        )
     elif way == "torch-pruning":
         small = ew.compress(peer(run, work / "peer.onnx", options), "float")
     else:
-        small = ew.compress(original, ew.Recipe.from_mapping(way, {"steps": steps_of(way, options)}), samples)
+        small = ew.compress(original, ew.Recipe.from_mapping(way, {"steps": steps_of(way, options)}), sources.pruning)
     small.save(kept)
     return small
 
@@ -120,19 +135,19 @@ def answers(model: ew.Model, inputs: np.ndarray) -> np.ndarray:
 def network(run: Path, inputs: np.ndarray, truth: np.ndarray, options: argparse.Namespace) -> list[dict[str, Any]]:
     """The rows of one network: those that were known, and what is missing."""
     original = ew.load(run / "model.onnx")
-    learnt = f"{options.steps}x{options.batch}-{options.rate:g}-of-{options.pictures}"
+    learnt = f"{options.steps}x{options.batch}-{options.rate:g}-{options.temperature:g}-of-{options.pictures}"
     plan = f"{options.macs:g}-{options.multiple}-{learnt}-{options.judge}"
     work = options.work / f"{run.name}-{original.hash[:8]}-{plan}"  # rows of other options lie elsewhere
     work.mkdir(parents=True, exist_ok=True)
     lines = work / "rows.jsonl"
     known = [json.loads(line) for line in lines.read_text().splitlines()] if lines.is_file() else []
     rows = {row["way"]: row for row in known}
-    samples = ew.Samples.open(options.photos, original, roles="hash")
+    sources = Sources(*[ew.Samples.open(folder, original, roles="hash") for folder in options.photos])
     expected = None
-    for way in WAYS:
+    for way in options.ways:
         if way in rows or (way.startswith("torch-pruning") and options.peer is None):
             continue
-        small = made(run, way, work, samples, options)
+        small = made(run, way, work, sources, options)
         expected = answers(original, inputs) if expected is None else expected
         got = expected if way == BASE else answers(small, inputs)
         rows[way] = row = {
@@ -142,7 +157,8 @@ def network(run: Path, inputs: np.ndarray, truth: np.ndarray, options: argparse.
         with lines.open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(row) + "\n")
         print(json.dumps(row), file=sys.stderr, flush=True)
-    timed(rows, {way: made(run, way, work, samples, options) for way in rows}, samples, work, options)
+    networks = {way: made(run, way, work, sources, options) for way in rows}
+    timed(rows, networks, sources.pruning, work, options)
     return list(rows.values())
 
 
@@ -190,7 +206,8 @@ def main() -> None:
     environment = Environment.here().to_json()
     test = read(options.data / "test.npz", options.judge)
     inputs, truth = normalised(test.photos).contiguous().numpy(), test.labels.numpy()
-    options.photos = photos(options.data, options.work / f"photos-{options.pictures}", options.pictures)
+    counts = (PRUNED_WITH, options.pictures)
+    options.photos = [photos(options.data, options.work / f"photos-{count}", count) for count in counts]
     rows: list[dict[str, Any]] = []
     for run in options.runs:
         if not (run / "model.onnx").is_file():
@@ -201,6 +218,14 @@ def main() -> None:
     print(table(rows))
     if options.json:
         options.json.write_text(json.dumps({"environment": environment, "rows": rows}, indent=1), encoding="utf-8")
+
+
+def ways(text: str) -> tuple[str, ...]:
+    """Ways by name; the original, which all are compared with, is always one."""
+    names = {BASE, *text.split(",")}
+    if unknown := names - set(WAYS):
+        raise argparse.ArgumentTypeError(f"{', '.join(sorted(unknown))}: no such way; choose from {', '.join(WAYS)}")
+    return tuple(way for way in WAYS if way in names)
 
 
 def parse() -> argparse.Namespace:
@@ -215,8 +240,10 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--multiple", type=int, default=2, help="Widths are multiples of it.")
     parser.add_argument("--steps", type=int, default=1500, help="Of distillation.")
     parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--rate", type=float, default=2e-3, help="Highest learning rate of distillation.")
-    parser.add_argument("--pictures", type=int, default=8000, help="Of train, that pruning and distillation see.")
+    parser.add_argument("--rate", type=float, default=1e-3, help="Highest learning rate of distillation.")
+    parser.add_argument("--temperature", type=float, default=4.0, help="Of the probabilities that are compared.")
+    parser.add_argument("--ways", type=ways, default=WAYS, help="Some of the ways, with commas.  [default: all]")
+    parser.add_argument("--pictures", type=int, default=40000, help="Of train, that distillation sees.")
     parser.add_argument("--judge", type=int, help="First pictures of test, for a trial.  [default: all]")
     parser.add_argument("--seconds", type=float, default=4.0, help="Of timing for each network.")
     parser.add_argument("--threads", type=int, default=1, help="Of distillation.")

@@ -9,7 +9,8 @@ overhead   Requests a second and latency of an identity network (1 x 64 floats) 
            ONNX Runtime in a loop without any server. Servers run on core 0, the load on core 1; servers take turns in every
            round, and a ratio is the median over rounds; those of requests per core-second (the server's processor time) also
            hold on a machine that has other work. With the Python of a venv that has them, MLServer and LitServe too.
-           Also: seconds from the start of the process to the first answer, and memory.
+           Also: seconds from the start of the process to the first answer; memory, and that of a server without a model to
+           speak of.
 grpc       The same over gRPC: ours, and a bare grpcio server that does the same copies (`serving_bare_grpc.py`).
 batching   Four products with 1024 x 1024 matrices under 32 clients, with and without batches.
 overload   Three times the peak for a while: what is answered in time, how fast the rest is refused.
@@ -194,6 +195,7 @@ def overhead(folder: Path, peers: dict[str, str], rounds: int, seconds: float) -
             servers[name] = stack.enter_context(other(name, python, folder))
         found["start_s"] = {name: round(server.start_s, 2) for name, server in servers.items()}
         found["memory_mib"] = {name: round(server.memory_mib) for name, server in servers.items()}
+        found["memory_beside_models_mib"] = memory_beside_models(folder)
         for model in ("identity", "conv"):
             for clients in (1, 8):
                 cell: dict[str, list[tuple[Load, float]]] = {name: [] for name in servers}
@@ -207,6 +209,18 @@ def overhead(folder: Path, peers: dict[str, str], rounds: int, seconds: float) -
                         cell[name].append((load, server.cpu_s - before))
                     raw.append(in_process(folder, model, seconds))
                 found[f"{model}, {clients} clients"] = _table(cell, raw)
+    return found
+
+
+def memory_beside_models(folder: Path) -> dict[str, int]:
+    """MiB of a server whose one network weighs nothing, after a second of load over HTTP."""
+    found = {}
+    with tempfile.TemporaryDirectory() as alone:
+        shutil.copytree(folder / "identity", Path(alone, "identity"))
+        for name, options in {"http": (), "http and grpc": ("--grpc", str(free_port()))}.items():
+            with ours(Path(alone), *options) as server:
+                closed_loop(server.port, _request("ours", "identity"), clients=8, seconds=1, warm_up_s=0)
+                found[name] = round(server.memory_mib)
     return found
 
 
