@@ -38,7 +38,7 @@ WAYS = (
     BASE, "prune", "prune+distil", "l1", "l1+distil", "torch-pruning", "torch-pruning+distil",
 )  # fmt: skip
 FLOAT = ("fold_constants", "remove_dead", "fold_batchnorm")
-PRUNED_WITH = 8000  # pictures, of which refitting needs no more
+PRUNED_WITH = 8000  # pictures; what more of them would give was not tried
 TIMED = 16  # pictures that networks run on while they are timed
 HEAD = ("network", "way", "top-1", "drop, points", "agrees", "MMACs", "of", "ms", "x as fast")
 
