@@ -87,6 +87,26 @@ def test_a_head_that_came_before_goes_the_short_way(short: Server, submitted: li
         assert statistics.requests == before + count + 1
 
 
+class _Ending:
+    """The lock of a run that ends as soon as somebody waits for it."""
+
+    def acquire(self, timeout: float) -> bool:
+        return timeout > 0.0
+
+    def release(self) -> None:
+        pass
+
+
+def test_a_call_waits_for_another_short_run(
+    short: Server, submitted: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ask = Asked(short)
+    ask("scale", X)
+    monkeypatch.setattr(short.repository.get("scale"), "_busy", _Ending())
+    assert ask("scale", X + 1).tolist() == (2 * (X + 1)).tolist()
+    assert submitted == ["scale"]  # the second call had nothing else to do
+
+
 def test_the_same_head_for_another_network_is_its_own(short: Server, submitted: list[str]) -> None:
     ask = Asked(short)
     for _ in range(3):
