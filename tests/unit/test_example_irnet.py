@@ -51,6 +51,7 @@ def test_training_learns_goes_on_where_it_was_left_and_is_lowered(
     result = json.loads((out / "result.json").read_text())
     assert result["pictures"] == 40
     assert result["top-1"] > 0.4  # 0.1 by chance
+    assert result["differ"] == 0
     assert result["lowered"] == {"BinaryConv": 6, "PackSigns": 6}
     assert len((out / "curve.csv").read_text().splitlines()) == 4
     assert "held top1" in (out / "curve.svg").read_text()

@@ -22,9 +22,12 @@ global
 
 defaults
     mode http
+    # a request that begins to leave before all of it has come cannot be asked of another node
+    option http-buffer-request
     timeout connect 500ms
     timeout client 60s
-    timeout http-request 10s
+    # as long as nodes wait for a body
+    timeout http-request 30s
     timeout queue {half_ms}ms
     # half the time that a request may take: a node that stalls leaves the other half to another one
     timeout server {half_ms}ms
