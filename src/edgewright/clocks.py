@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from edgewright.contracts import Role, Sample, SampleSource, Stopwatch, TimeRatio
+from edgewright.contracts import Role, Sample, SampleSource, Stopwatch, TimeRatio, evenly
 from edgewright.model import Model
 
 if TYPE_CHECKING:
@@ -17,10 +17,15 @@ _FEW = 4
 
 
 class Few:
-    """The first few calibrate samples of a source, and none of any other role."""
+    """Calibrate samples in memory, and none of any other role."""
 
-    def __init__(self, source: SampleSource | None) -> None:
-        self._samples = [] if source is None else list(islice(source.role("calibrate"), _FEW))
+    def __init__(self, samples: Sequence[Sample]) -> None:
+        self._samples = samples
+
+    @classmethod
+    def of(cls, source: SampleSource) -> Few:
+        """The first few calibrate samples of a source."""
+        return cls(list(islice(source.role("calibrate"), _FEW)))
 
     def __len__(self) -> int:
         return len(self._samples)
@@ -35,7 +40,11 @@ class Few:
 
     def role(self, *roles: Role) -> SampleSource:
         """Itself for the role calibrate, else nothing."""
-        return self if "calibrate" in roles else Few(None)
+        return self if "calibrate" in roles else Few(())
+
+    def spread(self, most: int) -> Few:
+        """At most so many of them, evenly spaced."""
+        return Few([self._samples[at] for at in evenly(len(self), most)])
 
 
 class FollowingClock:

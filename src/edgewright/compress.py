@@ -192,7 +192,7 @@ def _following(clock: Stopwatch, steps: Sequence[_Planned], context: PassContext
 
     def finish(ir_model: ir.Model) -> Model:
         model = Model(ir_model, context.spec, name="timed")
-        samples = Few(context.source) if rough else None
+        samples = Few.of(context.source) if rough and context.source is not None else None
         with closing(PassContext(samples, context.target, context.spec, 1.0, SILENT, context.seed)) as inner:
             inner.checks_left = 0  # the answers do not matter
             for step in rough:

@@ -55,6 +55,9 @@ class _Recorded:
     def role(self, *roles: Role) -> _Recorded:
         return _Recorded(self._source.role(*roles), self._used)
 
+    def spread(self, most: int) -> _Recorded:
+        return _Recorded(self._source.spread(most), self._used)
+
 
 @dataclass(eq=False)
 class _Opened:

@@ -44,6 +44,11 @@ class Sample:
     label: Any = None
 
 
+def evenly(count: int, most: int) -> list[int]:
+    """At most `most` of the positions 0 to `count` - 1, evenly spaced, first and last among them."""
+    return np.linspace(0, count - 1, min(most, count)).round().astype(int).tolist()  # type: ignore[no-any-return]
+
+
 class SampleSource(Protocol):
     """What verbs and passes may ask of `edgewright.samples.Samples`."""
 
@@ -56,6 +61,9 @@ class SampleSource(Protocol):
 
     def role(self, *roles: Role) -> SampleSource:
         """Only the samples of these roles."""
+
+    def spread(self, most: int) -> SampleSource:
+        """At most so many of the samples, evenly spaced; the others are not read."""
 
 
 # --- importers and zoo -------------------------------------------------------------------------------------------------

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,7 +16,7 @@ torch = pytest.importorskip("torch", reason="the extra `train` is not installed"
 
 from edgewright import registry, session  # noqa: E402
 from edgewright.compress import compress  # noqa: E402
-from edgewright.contracts import Role, Sample  # noqa: E402
+from edgewright.contracts import Role, Sample, evenly  # noqa: E402
 from edgewright.errors import EdgewrightError  # noqa: E402
 from edgewright.graph.int8 import saturating_layers  # noqa: E402
 from edgewright.load import load  # noqa: E402
@@ -40,9 +40,14 @@ class Drawn:
     roles: tuple[Role, ...] = ("calibrate", "select")
     spoiled: bool = False
     labelled: bool = True
+    chosen: list[int] | None = None
 
     def _indices(self) -> list[int]:
-        return [index for index in range(self.count) if ROLES[index % 3] in self.roles]
+        return (
+            self.chosen
+            if self.chosen is not None
+            else [index for index in range(self.count) if ROLES[index % 3] in self.roles]
+        )
 
     def __len__(self) -> int:
         return len(self._indices())
@@ -62,6 +67,9 @@ class Drawn:
 
     def role(self, *roles: Role) -> Drawn:
         return Drawn(self.count, tuple(set(roles) & set(self.roles)), self.spoiled, self.labelled)
+
+    def spread(self, most: int) -> Drawn:
+        return replace(self, chosen=[self._indices()[at] for at in evenly(len(self), most)])
 
 
 def network(body: str | None = None, task: str = "classify") -> Model:

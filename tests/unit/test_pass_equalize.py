@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import ModuleType
 
@@ -16,7 +16,7 @@ from onnx import version_converter
 from tests.onnx_files import refused
 
 from edgewright.compress import compress
-from edgewright.contracts import Role, Sample
+from edgewright.contracts import Role, Sample, evenly
 from edgewright.convert import convert
 from edgewright.graph.dataflow import Names
 from edgewright.graph.scaling import find
@@ -32,7 +32,7 @@ Tolerance = dict[str, dict[str, float]]
 
 @dataclass
 class Drawn:
-    """Random arrays as samples, all of one role; counts how often each is read."""
+    """Random arrays as samples, all of one role; tells which were read."""
 
     shape: tuple[int, ...] = (1, 3, 16, 16)
     count: int = 32
@@ -40,12 +40,17 @@ class Drawn:
     spoiled: int = -1
     name: str = "x"
     read: list[int] = field(default_factory=list)
+    chosen: list[int] | None = None
+
+    @property
+    def indices(self) -> list[int]:
+        return list(range(self.count)) if self.chosen is None else self.chosen
 
     def __len__(self) -> int:
-        return self.count
+        return len(self.indices)
 
     def __iter__(self) -> Iterator[Sample]:
-        for index in range(self.count):
+        for index in self.indices:
             array = np.random.default_rng(index).standard_normal(self.shape).astype(np.float32)
             if index == self.spoiled:
                 array[..., 0] = np.nan
@@ -54,10 +59,13 @@ class Drawn:
 
     @property
     def groups(self) -> tuple[str, ...]:
-        return tuple(f"{index:064x}" for index in range(self.count))
+        return tuple(f"{index:064x}" for index in self.indices)
 
     def role(self, *roles: Role) -> Drawn:
         return self if self.has in roles else Drawn(count=0)
+
+    def spread(self, most: int) -> Drawn:
+        return replace(self, chosen=[self.indices[at] for at in evenly(len(self), most)])
 
 
 BODY = """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 import edgewright as ew
 from edgewright import channel_map
 from edgewright.compress import compress
-from edgewright.contracts import Role, Sample
+from edgewright.contracts import Role, Sample, evenly
 from edgewright.errors import EdgewrightError
 from edgewright.graph.cost import total
 from edgewright.graph.linear import Linear
@@ -28,6 +28,7 @@ from edgewright.passes.prune_channels._timing import Times
 from edgewright.passes.refit import _sweep
 from edgewright.passes.refit._equations import Sums, solve
 from edgewright.recipe import Recipe
+from edgewright.samples import Samples
 
 FOLDS = ({"pass": "fold_constants"}, {"pass": "remove_dead"}, {"pass": "fold_batchnorm"})
 SIDE, WIDTH, TRUNK = 12, 32, 8
@@ -66,6 +67,11 @@ class Drawn:
 
     def role(self, *roles: Role) -> Drawn:
         return Drawn(self.count, self.roles, roles, self.spoiled, self.start)
+
+    def spread(self, most: int) -> Drawn:
+        made = replace(self)
+        made.chosen = [self.chosen[at] for at in evenly(len(self), most)]
+        return made
 
 
 def network(
@@ -303,6 +309,25 @@ def test_given_ratios_and_kept_groups(model: Model) -> None:
     assert list(widths) == ["a.expand"]
     kept = compress(model, recipe({"macs": 0.8, "keep": ["a.*"]}), Drawn())
     assert "a.expand" not in {group["group"] for group in stats(kept, "prune_channels")["groups"]}
+
+
+def test_samples_that_are_not_looked_at_are_not_read(
+    model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for sample in Drawn(60):
+        np.savez(tmp_path / f"{sample.id}.npz", **sample.arrays)
+    samples = Samples.open(tmp_path, model)
+    read: set[str] = set()
+    real = Samples.load
+
+    def load(self: Samples, index: int) -> Sample:
+        sample = real(self, index)
+        read.add(sample.id)
+        return sample
+
+    monkeypatch.setattr(Samples, "load", load)
+    compress(model, recipe({"macs": 0.8, "max_samples": 5, "max_trials": 4}, {"max_samples": 7}), samples)
+    assert 7 <= len(read) <= 5 + 4 + 7  # ranked with, measured with, refitted with
 
 
 def test_same_seed_same_network(model: Model) -> None:

@@ -14,7 +14,7 @@ import pytest
 import edgewright as ew
 from edgewright.bench.stopwatch import Stopwatch
 from edgewright.compress import compress
-from edgewright.contracts import Role, Sample, TimeRatio
+from edgewright.contracts import Role, Sample, TimeRatio, evenly
 from edgewright.errors import EdgewrightError
 from edgewright.graph import channels, cost
 from edgewright.memo import Memo
@@ -45,6 +45,9 @@ class Drawn:
 
     def role(self, *roles: Role) -> Drawn:
         return Drawn(tuple(index for index in self.chosen if ("select" if index % 3 == 2 else "calibrate") in roles))
+
+    def spread(self, most: int) -> Drawn:
+        return Drawn(tuple(self.chosen[at] for at in evenly(len(self), most)))
 
 
 @pytest.fixture(scope="module")

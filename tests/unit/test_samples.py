@@ -489,6 +489,14 @@ def test_limit_and_take_are_repeatable(photos: Callable[..., Path]) -> None:
     assert len(everything.take(99)) == 20
 
 
+def test_samples_that_are_spread_are_evenly_spaced(photos: Callable[..., Path]) -> None:
+    samples = Samples.open(photos(*(f"{i:02}.png" for i in range(20))), NETWORK, labels="none")
+    assert samples.spread(3).ids == tuple(samples.ids[at] for at in (0, 10, 19))
+    assert samples.spread(1).ids == samples.ids[:1]
+    assert samples.spread(20).ids == samples.spread(99).ids == samples.ids
+    assert samples.role("judge").take(0).spread(4).ids == ()
+
+
 def test_limit_replaces_broken_samples(photos: Callable[..., Path]) -> None:
     folder = photos("a.jpg", "b.jpg", "c.jpg")
     (folder / "broken.jpg").write_text("")

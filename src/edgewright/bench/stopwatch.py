@@ -54,6 +54,10 @@ class Posing:
         """Itself, whatever is asked for."""
         return self
 
+    def spread(self, most: int) -> Posing:
+        """At most so many of them, evenly spaced."""
+        return Posing(self.source.spread(most))
+
 
 class Stopwatch:
     """`contracts.Stopwatch` for one target: converts with the shipping options and measures in worker processes.

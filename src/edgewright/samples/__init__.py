@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Literal, Protocol, Self
 
 import numpy as np
 
-from edgewright.contracts import ROLES, Role, Sample
+from edgewright.contracts import ROLES, Role, Sample, evenly
 from edgewright.errors import EdgewrightError
 from edgewright.model import TensorInfo
 from edgewright.progress import SILENT, Progress
@@ -137,6 +137,10 @@ class Samples:
         """At most `count` of the samples, those with the lowest content hashes: random, yet always the same."""
         chosen = set(sorted(range(len(self)), key=lambda index: (self._items[index].content, index))[:count])
         return self._view([item for index, item in enumerate(self._items) if index in chosen])
+
+    def spread(self, most: int) -> Self:
+        """At most `most` of the samples, evenly spaced in their order, first and last among them."""
+        return self._view([self._items[index] for index in evenly(len(self), most)])
 
     @property
     def ids(self) -> tuple[str, ...]:

@@ -182,7 +182,7 @@ class Explorer:
             return compress(
                 prepared[0],
                 Recipe("rough", steps=(recipes.roughly(quantizing, keep),)),
-                Few(work.samples),
+                Few.of(work.samples),
                 target=start.target,
                 seed=work.seed,
             )

@@ -109,9 +109,8 @@ def gather(
     Raises:
         EdgewrightError: E212 where a tensor is not finite, E301 without calibrate samples.
     """
-    samples = calibrating(context, step="equalize")
-    count = min(max_samples, len(samples))
-    used = {int(at): turn for turn, at in enumerate(np.linspace(0, len(samples) - 1, count).round())}
+    samples = calibrating(context, step="equalize").spread(max_samples)
+    count = len(samples)
     channels = {value.name: item for value, item in scaling.channels.items()}
     sizes = {name: len(channels[name].ids) for name in names}
     halves = [{name: ChannelStatistics.empty(size) for name, size in sizes.items()} for _ in range(2)]
@@ -120,15 +119,13 @@ def gather(
     done = 0
     for chunk in batches:
         run = context.runner(ir_model, chunk)
-        for position, sample in enumerate(samples):
-            if position not in used:
-                continue
+        for turn, sample in enumerate(samples):
             for name, array in run(sample.arrays).items():
                 require_finite(name, array, sample, step="equalize")
                 axis = channels[name].axis
                 rows = np.moveaxis(array, axis, 0).reshape(array.shape[axis], -1)
                 keep = max(1, _KEPT_VALUES // (count * sizes[name]))
-                halves[used[position] % 2][name].add(rows, keep, rng)
+                halves[turn % 2][name].add(rows, keep, rng)
             done += 1
-            context.progress.update("observe channels", done, len(used) * len(batches))
+            context.progress.update("observe channels", done, count * len(batches))
     return {name: Observed(halves[0][name], halves[1 if count > 1 else 0][name]) for name in names}

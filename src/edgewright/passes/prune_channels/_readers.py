@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgewright.contracts import Context, Sample, SampleSource
+from edgewright.contracts import Context
 from edgewright.graph.channels import Group, Member
 from edgewright.graph.linear import Linear, find_linear
 from edgewright.graph.observing import calibrating, chunks, require_finite
@@ -101,7 +101,7 @@ def moments(
     for chunk in chunks(ir_model, by_data):
         inner = [name for name in chunk if name not in fed]
         run = context.runner(ir_model, inner) if inner else None
-        for sample in spread(samples, max_samples):
+        for sample in samples.spread(max_samples):
             shown = dict(sample.arrays) | (dict(run(sample.arrays)) if run is not None else {})
             for name in chunk:
                 require_finite(name, shown[name], sample, step="prune_channels")
@@ -113,14 +113,6 @@ def moments(
                     sums[layer.name] += full.transpose(0, 2, 1) @ full
                     counts[layer.name] += len(picked)
     return {name: total / max(counts[name], 1) for name, total in sums.items()}
-
-
-def spread(samples: SampleSource, most: int) -> Iterator[Sample]:
-    """At most so many samples, evenly spaced."""
-    used = set(np.linspace(0, len(samples) - 1, min(most, len(samples))).round().astype(int).tolist())
-    for position, sample in enumerate(samples):
-        if position in used:
-            yield sample
 
 
 def reader(part: Reading, second: np.ndarray) -> Reader:

@@ -12,7 +12,6 @@ from edgewright.graph.dataflow import Names
 from edgewright.graph.linear import find_linear
 from edgewright.metrics import rel_l2
 from edgewright.passes.prune_channels._elimination import Curve
-from edgewright.passes.prune_channels._readers import spread
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -57,7 +56,7 @@ def _asked(context: Context, most: int) -> Sequence[Sample]:
         chosen = context.samples.role("calibrate")
     found: list[Sample] = []
     size = 0
-    for sample in spread(chosen, most):
+    for sample in chosen.spread(most):
         size += sum(array.nbytes for array in sample.arrays.values())
         if found and size > _HELD_BYTES:
             break

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from edgewright.contracts import Context, QuantFormat, Sample, SampleSource
+from edgewright.contracts import Context, QuantFormat, Sample, SampleSource, evenly
 from edgewright.errors import EdgewrightError
 from edgewright.graph.dataflow import drop_unused, lift_constants
 from edgewright.graph.naming import names_of, require_float, require_known
@@ -120,7 +120,7 @@ def _observe(ir_model: ir.Model, placement: Placement, samples: SampleSource, co
     first = next(iter(samples))
     largest = max(_bytes(ir_model, points, first, context))
     count = min(int(np.clip(_KEPT_BYTES // max(largest, 1), _FEWEST, _MOST)), len(samples))
-    positions = np.linspace(0, len(samples) - 1, count).round().astype(int).tolist()
+    positions = evenly(len(samples), count)
     few = positions[:: max(count // _TRIAL, 1)]
     return gather(ir_model, points, placement.layers, samples=samples, learning=positions, trial=few, context=context)
 

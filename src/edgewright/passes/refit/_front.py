@@ -7,10 +7,10 @@ next piece starts where the last front that did fit lies, so memory stays flat a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from edgewright.contracts import Context, Cut, Sample
+from edgewright.contracts import Context, Cut, SampleSource
 from edgewright.graph.cut import dependencies, extract
 from edgewright.model import Arrays
 
@@ -26,9 +26,7 @@ class Front:
         position: Nodes that were passed.
     """
 
-    def __init__(
-        self, ir_model: ir.Model, samples: Callable[[], Iterator[Sample]], room: int, context: Context
-    ) -> None:
+    def __init__(self, ir_model: ir.Model, samples: SampleSource, room: int, context: Context) -> None:
         self.ir_model, self.position = ir_model, 0
         self._samples, self._room, self._context = samples, room, context
         self._held: list[Arrays] | None = None  # None: the samples themselves
@@ -66,7 +64,7 @@ class Front:
         if self._held is not None:
             yield from self._held
             return
-        for sample in self._samples():
+        for sample in self._samples:
             yield sample.arrays
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from edgewright.channel_map import Kept
-from edgewright.contracts import Context, Sample
+from edgewright.contracts import Context
 from edgewright.errors import EdgewrightError
 from edgewright.graph.dataflow import Names, constant_array, is_standard, replace_constant, sole_consumer
 from edgewright.graph.linear import Linear, find_linear
@@ -78,8 +77,8 @@ class Sweep:
         context: Context,
     ) -> None:
         self._ir_model, self._original, self._keep, self._context = ir_model, original, keep, context
-        self._samples = calibrating(context, step="refit")
-        self.samples = min(max_samples, len(self._samples))
+        self._samples = calibrating(context, step="refit").spread(max_samples)
+        self.samples = len(self._samples)
         if self.samples < 2:
             raise EdgewrightError(
                 "E302",
@@ -93,8 +92,8 @@ class Sweep:
     def run(self, title: str) -> list[dict[str, Any]]:
         """Go through all that changed; a report for each layer that was refitted."""
         work = self._changed()
-        current = Front(self._ir_model, self._read, _HELD_BYTES // 2, self._context)
-        original = Front(self._original, self._read, _HELD_BYTES // 2, self._context)
+        current = Front(self._ir_model, self._samples, _HELD_BYTES // 2, self._context)
+        original = Front(self._original, self._samples, _HELD_BYTES // 2, self._context)
         reports = []
         for done, (node, kind) in enumerate(work):
             self._context.progress.update(title, done, len(work))
@@ -108,12 +107,6 @@ class Sweep:
                 reports.append(self._refit(layer, current, original))
         self._context.progress.update(title, len(work), len(work))
         return reports
-
-    def _read(self) -> Iterator[Sample]:
-        used = set(np.linspace(0, len(self._samples) - 1, self.samples).round().astype(int).tolist())
-        for position, sample in enumerate(self._samples):
-            if position in used:
-                yield sample
 
     # --- which layers -------------------------------------------------------------------------------------------------
 
@@ -186,7 +179,9 @@ class Sweep:
         rng = np.random.default_rng(self._context.seed)
         seen, made = layer.data.name or "", layer.name
         extra = () if shortcut is None else (shortcut,)
-        walks = zip(self._read(), current.walk(here, (seen, *extra)), original.walk(there, (made, *extra)), strict=True)
+        walks = zip(
+            self._samples, current.walk(here, (seen, *extra)), original.walk(there, (made, *extra)), strict=True
+        )
         for number, (sample, now, then) in enumerate(walks):
             require_finite(seen, now[seen], sample, step="refit")
             target = self._kept(made, then[made])
@@ -227,7 +222,7 @@ class Sweep:
         """Of the channels of one tensor, as it is now and in the original."""
         now, then = Moments(), Moments()
         walks = (front.walk(place, (name,)) for front, place in (current, original))
-        for sample, mine, others in zip(self._read(), *walks, strict=True):
+        for sample, mine, others in zip(self._samples, *walks, strict=True):
             require_finite(name, mine[name], sample, step="refit")
             now.add(mine[name], axis)
             then.add(self._kept(name, others[name]), axis)
