@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx_ir as ir
 import pytest
 
 torch = pytest.importorskip("torch", reason="the extra `train` is not installed")
@@ -151,6 +152,16 @@ def test_pruned_tensors_are_compared_in_the_channels_that_are_left(model_from_te
     half = {"s": torch.zeros(1, 4), "b": whole["b"][:, [0, 3]]}
     assert float(loss(half, whole)) == 0
     assert float(loss({**half, "b": whole["b"][:, [0, 2]]}, whole)) > 0
+
+
+def test_tensors_of_unknown_sizes_pair_only_where_a_map_says_what_is_left(model_from_text: Parse) -> None:
+    teacher, student = (model_from_text(NET).ir for _ in range(2))
+    for model in (teacher, student):
+        for node in model.graph:
+            node.outputs[0].shape = ir.Shape([None] * 4)
+    assert pairing.features(teacher, student, {}) == ()  # 4 channels, and perhaps 2
+    (pair,) = pairing.features(teacher, student, {"b": Kept(1, np.array([0, 3]))})
+    assert pair == Pair("b", "b", -3, (0, 3))
 
 
 def test_losses_are_what_their_formulas_say(rng: np.random.Generator) -> None:

@@ -79,14 +79,17 @@ def _paired(value: ir.Value, other: ir.Value, maps: Mapping[str, Kept]) -> Pair 
         return None
     sizes, theirs = list(value.shape), list(other.shape)
     name = value.name or ""
-    if sizes == theirs:
-        return Pair(name, other.name or "")
     left = maps.get(name)
-    if left is not None and len(theirs) == len(sizes) and theirs[left.axis] == len(left.indices):
-        sizes[left.axis] = theirs[left.axis]
-        if sizes == theirs:
-            return Pair(name, other.name or "", left.axis - len(sizes), tuple(map(int, left.indices)))
-    return None
+    if left is None:
+        known = all(isinstance(size, int) or size.value for size in sizes)  # two sizes without a name may differ
+        return Pair(name, other.name or "") if known and sizes == theirs else None
+    width = theirs[left.axis] if len(theirs) == len(sizes) else -1
+    if isinstance(width, int) and width != len(left.indices):
+        return None
+    sizes[left.axis] = width
+    return (
+        Pair(name, other.name or "", left.axis - len(sizes), tuple(map(int, left.indices))) if sizes == theirs else None
+    )
 
 
 def _scores(value: ir.Value) -> ir.Value:
