@@ -154,10 +154,15 @@ def test_a_teacher_that_answers_for_other_samples_teaches_nothing(monkeypatch: p
     assert found["curve"][-1]["select_loss"] > 3 * right
 
 
-def test_what_is_no_better_is_not_kept() -> None:
+def test_what_is_no_better_is_not_kept_and_that_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    notes: list[str] = []
+    monkeypatch.setattr(Silent, "note", lambda self, message: notes.append(message))
+    assert stats(distilled())["kept_step"] > 0
+    assert not any("none of the weights" in note for note in notes)
     model = network()
     same = distilled(model=model, first="", rate=1.0, steps=4)  # a student that is the teacher cannot become better
     assert stats(same)["kept_step"] == 0
+    assert any("none of the weights after 4 steps" in note and "a rate below 1 may" in note for note in notes)
     for name, array in weights(same).items():
         assert (array == weights(model)[name]).all()
 

@@ -75,6 +75,11 @@ def distil(
         None if schedule is None else functools.partial(schedule, learner.network),
     )  # fmt: skip
     state = trainer.run()
+    if trainer.judge and state.step and not state.kept_step:
+        context.progress.note(
+            f"none of the weights after {state.step} steps was better on the select samples than those it began with, "
+            f"which are kept; a rate below {options.rate:g} may do better"
+        )
     written = learner.network.write(student)
     return _report(trainer, state, written, len(calibrate))
 
