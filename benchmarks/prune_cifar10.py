@@ -8,8 +8,9 @@ weights in equal shares, without refit; `torch-pruning`, its MagnitudePruner by 
 shares. Widths are multiples of `--multiple` in all of them. `+distil` is one loop for all: outputs alone are compared with
 the original's on pictures of `train` without labels, with the same steps, seed and rate; the last tenth of `train` selects.
 
-All 10,000 pictures of `test` judge, and nothing else does. Every row is a line of DIR/rows.jsonl as soon as it is known:
-the same command goes on where it was interrupted. Times are of ONNX Runtime, one thread, all networks interleaved.
+All 10,000 pictures of `test` judge, and nothing else does; drops have their 95 % interval, paired over the pictures. Every row
+is a line of DIR/rows.jsonl as soon as it is known: the same command goes on where it was interrupted. Times are of ONNX
+Runtime, one thread, all networks interleaved.
 """
 
 from __future__ import annotations
@@ -129,6 +130,11 @@ def answers(model: ew.Model, inputs: np.ndarray) -> np.ndarray:
         return np.array([session.run({"image": inputs[n : n + 1]})["scores"].argmax() for n in range(len(inputs))])
 
 
+def interval(before: np.ndarray, after: np.ndarray) -> float:
+    """Half of the 95 % interval of the mean drop from `before` to `after`, bool[N], over pictures that both answered."""
+    return float(1.96 * np.std(before.astype(float) - after) / np.sqrt(len(before)))
+
+
 # --- rows -------------------------------------------------------------------------------------------------------------
 
 
@@ -153,6 +159,7 @@ def network(run: Path, inputs: np.ndarray, truth: np.ndarray, options: argparse.
         rows[way] = row = {
             "network": run.name, "way": way, "top1": float(np.mean(got == truth)),
             "agreement": float(np.mean(got == expected)), "macs": total(small.ir)[0], "pictures": len(truth),
+            "either_way": interval(expected == truth, got == truth),
         }  # fmt: skip
         with lines.open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(row) + "\n")
@@ -187,7 +194,7 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
                 row["network"],
                 row["way"],
                 f"{row['top1']:.4f}",
-                f"{100 * (first['top1'] - row['top1']):+.2f}",
+                f"{100 * (first['top1'] - row['top1']):+.2f} +- {100 * row['either_way']:.2f}",
                 f"{row['agreement']:.4f}",
                 f"{row['macs'] / 1e6:.1f}",
                 f"{row['macs'] / first['macs']:.3f}",
