@@ -25,6 +25,7 @@ import os
 import sys
 import tempfile
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -74,7 +75,7 @@ def exported(entry: Entry, exporter: str) -> bytes:
     given = torch.from_numpy(inputs(entry)["x"])
     sink = io.BytesIO()
     logging.disable(logging.WARNING)
-    with warnings.catch_warnings(), torch.no_grad(), contextlib.redirect_stdout(io.StringIO()):
+    with warnings.catch_warnings(), torch.no_grad(), silent():
         warnings.simplefilter("ignore")
         expected = module(given).numpy()
         if exporter == "classic":
@@ -88,6 +89,21 @@ def exported(entry: Entry, exporter: str) -> bytes:
     if not np.allclose(got, expected, rtol=1e-3, atol=1e-3):
         raise RuntimeError(f"the graph differs from torch by {np.abs(got - expected).max()}")
     return data
+
+
+@contextlib.contextmanager
+def silent() -> Iterator[None]:
+    """Nothing on standard output, also from torch's C++, which prints whole graphs where it refuses one."""
+    sys.stdout.flush()
+    kept = os.dup(1)
+    try:
+        with Path(os.devnull).open("wb") as nowhere:
+            os.dup2(nowhere.fileno(), 1)
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
 
 
 def graph(entry: Entry, exporter: str, cache: Path | None) -> bytes:
