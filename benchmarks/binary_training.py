@@ -10,7 +10,7 @@ gone on with: the same command works in as many sittings as it takes, each of `-
 Every trained network is then exported, lowered and evaluated: all of `test` by the runtime `native`; the rest node by node, on
 our kernels and, what is not binary, on the numpy reference, so that every sign can be seen:
 
-    decisions   pictures of `test` whose class differs between torch and the runtime `native`
+    decisions   pictures of `test` whose class differs between torch and the runtime `native`; must be 0
     untied      those of them that are no tie: the first signs that differ do not all lie within 1e-5 of their thresholds, or
                 none differs at all; must be 0
     layers      binary layers whose results differ from the float graph's, given its own inputs; must be 0
@@ -261,7 +261,7 @@ def show(rows: list[dict[str, Any]]) -> bool:
     pairs = [pair for pair in both if len(pair) == len(METHODS)]
     ahead = sum(ours > theirs for ours, theirs in pairs)
     print(f"\nIR-Net is ahead in {ahead} of {len(pairs)} paired seeds")
-    return ahead == len(pairs) and not any(one[name] for one in rows for name in ("untied", "layers", "signs"))
+    return ahead == len(pairs) and not any(one[name] for one in rows for name in ("decisions", "untied", "layers", "signs"))
 
 
 def main() -> None:
