@@ -261,7 +261,9 @@ def show(rows: list[dict[str, Any]]) -> bool:
     pairs = [pair for pair in both if len(pair) == len(METHODS)]
     ahead = sum(ours > theirs for ours, theirs in pairs)
     print(f"\nIR-Net is ahead in {ahead} of {len(pairs)} paired seeds")
-    return ahead == len(pairs) and not any(one[name] for one in rows for name in ("decisions", "untied", "layers", "signs"))
+    return ahead == len(pairs) and not any(
+        one[name] for one in rows for name in ("decisions", "untied", "layers", "signs")
+    )
 
 
 def main() -> None:
