@@ -94,6 +94,8 @@ NETWORKS = [
           {"vocab_size": 100, "hidden_size": 32, "num_hidden_layers": 2, "ffn_dim": 64, "num_attention_heads": 4,
            "max_position_embeddings": 64, "word_embed_proj_dim": 32, "use_cache": False}, TEXT),
     Entry("LlamaModel", "LlamaConfig", {**DECODER, "num_key_value_heads": 2}, TEXT),
+    Entry("LlamaForCausalLM", "LlamaConfig", {**DECODER, "num_key_value_heads": 2}, TEXT),
+    Entry("LlamaForSequenceClassification", "LlamaConfig", {**DECODER, "num_key_value_heads": 2, "pad_token_id": 0}, TEXT),
     Entry("Qwen2Model", "Qwen2Config", {**DECODER, "num_key_value_heads": 2}, TEXT),
     Entry("GPTNeoXModel", "GPTNeoXConfig", DECODER, TEXT),
     Entry("PhiModel", "PhiConfig", DECODER, TEXT),

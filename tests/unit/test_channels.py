@@ -250,6 +250,38 @@ CASES: dict[str, tuple[str, Arrays, dict[str, str], list[int]]] = {
         {},
         [8],
     ),
+    "mean of channels": (
+        "m = ReduceMean(h, one) z = Mul(m, m) y = Conv(z, w)",
+        {"one": [1], "w": (2, 1, 1, 1)},
+        {},
+        [8],
+    ),
+    "mean of channels and places": (
+        "r = Relu(h) a = ReduceMean<keepdims=0>(r, axes) b = Unsqueeze(a, axes) c = Conv(h, u) z = Mul(c, b) y = Conv(z, w)",
+        {"axes": [1, 3], "u": (6, 8, 1, 1), "w": (2, 6, 1, 1)},
+        {},
+        [8, 6],
+    ),
+    "root mean square": (
+        "q = Pow(h, two) m = ReduceMean(q, one) e = Add(m, eps) r = Sqrt(e) d = Div(h, r) n = Mul(d, gain) y = Conv(n, w)",
+        {"two": np.array(2, np.float32), "one": [1], "eps": np.array(1e-5, np.float32), "gain": (8, 1, 1), "w": (2, 8, 1, 1)},
+        {},
+        [8],
+    ),
+    "response norm": (
+        "u = Gelu(h) l = ReduceL2(u, sides) m = ReduceMean(l, one) e = Add(m, eps) d = Div(l, e) s = Mul(u, d) "
+        "g = Mul(s, gain) b = Add(g, shift) r = Add(b, u) y = Conv(r, w)",
+        {"sides": [2, 3], "one": [1], "eps": np.array(1e-6, np.float32), "gain": (8, 1, 1), "shift": (8, 1, 1)}
+        | {"w": (2, 8, 1, 1)},
+        {},
+        [8],
+    ),
+    "mean in heads": (
+        "f = Reshape(h, heads) q = Mul(f, f) m = ReduceMean(q, two) d = Div(f, m) r = Reshape(d, back) y = Conv(r, w)",
+        {"heads": [1, 2, 4, 8, 8], "two": [2], "back": [1, 8, 8, 8], "w": (2, 8, 1, 1)},
+        {},
+        [4],
+    ),
     "weights that are computed": (
         "a = Abs(u) m = ReduceMean(a, axes) s = Sign(u) v = Mul(s, m) c = Conv(h, v) y = Conv(c, w)",
         {"u": (6, 8, 1, 1), "axes": [1, 2, 3], "w": (2, 6, 1, 1)},
@@ -374,7 +406,26 @@ def test_masked_equals_sliced(name: str, tolerance: Tolerance) -> None:
 #: Why -> body after the stem and its weights: the stem's channels must stay, or its positions differ in what they mean.
 BARRIERS: dict[str, tuple[str, Arrays, str]] = {
     "softmax": ("s = Softmax<axis=1>(h) y = Conv(s, w)", {"w": (2, 8, 1, 1)}, "Softmax weighs them"),
-    "mean": ("m = ReduceMean(h, one) y = Mul(m, m)", {"one": [1]}, "ReduceMean runs over them"),
+    "mean of what is no zero": (
+        "s = Sigmoid(h) m = ReduceMean(s, one) y = Mul(m, m)",
+        {"one": [1]},
+        "ReduceMean runs over them",
+    ),
+    "mean of what was no zero and then moved": (
+        "s = Cos(h) f = Reshape(s, flat) m = ReduceMean(f, one) y = Mul(h, m)",
+        {"flat": [1, 8, 64, 1], "one": [1]},
+        "ReduceMean runs over them",
+    ),
+    "mean of sums with a number": (
+        "s = Add(h, one) m = ReduceMean(s, axes) y = Mul(m, m)",
+        {"one": np.array(1, np.float32), "axes": [1]},
+        "ReduceMean runs over them",
+    ),
+    "layer norm by hand": (
+        "a = ReduceMean(h, one) c = Sub(h, a) q = Mul(c, c) v = ReduceMean(q, one) s = Sqrt(v) n = Div(c, s) y = Conv(n, w)",
+        {"one": [1], "w": (2, 8, 1, 1)},
+        "ReduceMean runs over them",
+    ),
     "largest": ("m = ReduceMax(h, one) y = Mul(m, m)", {"one": [1]}, "ReduceMax runs over them"),
     "layer norm": (
         "t = Transpose<perm=[0,2,3,1]>(h) y = LayerNormalization(t, g)",

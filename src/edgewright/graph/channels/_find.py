@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgewright.errors import EdgewrightError
-from edgewright.graph.channels import _layers, _moves, _plain
+from edgewright.graph.channels import _layers, _moves, _plain, _zeros
 from edgewright.graph.channels._groups import Barrier, Group, Groups, Member, Plan
 from edgewright.graph.channels._ties import Ids, Ties
 from edgewright.graph.channels._view import View, has_bodies
@@ -65,6 +65,7 @@ def _visit(node: ir.Node, walk: Walk) -> None:
         walk.freeze_all(node, f"{node.op_type} `{key(node)}` has no rule for channels")
     else:
         rule(node, walk)
+        _zeros.note(node, walk)
         if node.op_type in _plain.RULES and any(v.uses() or v.is_graph_output() for v in node.outputs[1:]):
             walk.freeze_all(node, f"{node.op_type} `{key(node)}` returns more than its result")
 

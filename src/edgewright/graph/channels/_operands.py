@@ -9,7 +9,7 @@ import numpy as np
 
 from edgewright.graph.channels._groups import Plan
 from edgewright.graph.channels._moves import pad_sizes, slice_bounds
-from edgewright.graph.channels._plain import picks
+from edgewright.graph.channels._plain import picks, reduced_axes
 from edgewright.graph.channels._ties import Ids
 from edgewright.graph.dataflow import Names, add_initializer, drop_unused
 
@@ -151,6 +151,23 @@ class Edit:
         self.retaken.add(old.name)
         new.name = name
         self.values[name] = new
+
+    def scale(self, node: ir.Node, factor: float) -> None:
+        """What a node makes is multiplied by a number before anyone reads it."""
+        import onnx_ir as ir
+
+        old = node.outputs[0]
+        if factor == 1:
+            return
+        readers = list(old.uses())
+        dtype = np.dtype(np.float32) if old.dtype is None else old.dtype.numpy()
+        number = add_initializer(self.ir_model.graph, self._names.fresh(f"{old.name}:factor"), np.array(factor, dtype))
+        made = ir.node("Mul", [old, number])
+        made.outputs[0].type = old.type
+        self.ir_model.graph.insert_after(node, made)
+        for reader, index in readers:
+            reader.replace_input_with(index, made.outputs[0])
+        self.rename(old, made.outputs[0])
 
     def restore_shape(self, node: ir.Node) -> None:
         """Let a Shape go on saying what the original's sizes were: whoever reshapes by it is given new ones."""
@@ -327,6 +344,13 @@ def _pool(node: ir.Node, edit: Edit) -> None:
             node.attributes["strides"] = ir.AttrInt64s("strides", steps)
 
 
+def _mean(node: ir.Node, edit: Edit) -> None:
+    """Where a mean runs over channels, those that are gone still count, as zeros."""
+    kept = edit.kept(node.inputs[0])
+    axes = reduced_axes(node, edit.plan.walk) or set()
+    edit.scale(node, float(np.prod([mask.mean() for axis, mask in kept.items() if axis in axes])))
+
+
 def _shape(node: ir.Node, edit: Edit) -> None:
     edit.restore_shape(node)
 
@@ -345,5 +369,6 @@ OPERANDS: dict[str, Callable[[ir.Node, Edit], None]] = {
     "MaxPool": _pool,
     "AveragePool": _pool,
     "LpPool": _pool,
+    "ReduceMean": _mean,
     "Shape": _shape,
 }

@@ -172,22 +172,29 @@ def _sum_norm(node: ir.Node, walk: Walk) -> None:
     _same(node, walk)
 
 
-def _reduction(node: ir.Node, walk: Walk) -> None:
-    """Sums forget channels that are zero; means and extremes do not."""
-    source = node.inputs[0]
-    shape = walk.view.shape(source)
+def reduced_axes(node: ir.Node, walk: Walk) -> set[int] | None:
+    """Axes that a reduction runs over, None where they are unknown."""
+    shape = walk.view.shape(node.inputs[0])
     given = node.inputs[1] if len(node.inputs) > 1 else None
-    numbers: list[int] | None = list(node.attributes.get_ints("axes", ()) or ())
-    if given is not None:
-        numbers = walk.numbers(given)
+    numbers = list(node.attributes.get_ints("axes", ()) or ()) if given is None else walk.numbers(given)
     if shape is None or numbers is None:
+        return None
+    if not numbers and node.attributes.get_int("noop_with_empty_axes", 0):
+        return set()
+    return {axis % len(shape) for axis in numbers} or set(range(len(shape)))
+
+
+def _reduction(node: ir.Node, walk: Walk) -> None:
+    """Sums forget channels that are zero. Means of such do too, but for how many they divide by; extremes do not."""
+    source = node.inputs[0]
+    axes = reduced_axes(node, walk)
+    if axes is None:
         walk.freeze(source, f"{node.op_type} `{node.outputs[0].name}` has unknown axes")
         return
-    nothing = not numbers and node.attributes.get_int("noop_with_empty_axes", 0)
-    axes = set() if nothing else {axis % len(shape) for axis in numbers} or set(range(len(shape)))
-    if node.op_type not in _SUMS:
+    mean_of_zeros = node.op_type == "ReduceMean" and source is not None and source.name in walk.zeros
+    if node.op_type not in _SUMS and not mean_of_zeros:
         walk.freeze(source, f"{node.op_type} runs over them", tuple(axes))
-    kept = [axis for axis in range(len(shape)) if axis not in axes]
+    kept = [axis for axis in range(len(walk.shape(source))) if axis not in axes]
     keep = node.attributes.get_int("keepdims", 1)
     found = {axis: ids for axis, ids in walk.labels(source).items() if axis not in axes}
     walk.label(node.outputs[0], {axis if keep else kept.index(axis): ids for axis, ids in found.items()})

@@ -36,12 +36,14 @@ class Walk:
         other: The same network with other open sizes, where it has any.
         ties: What has been found out.
         grids: By value's name, where its positions are in an earlier one.
+        zeros: Names of what is zero at a channel whose layer gives zeros ([_zeros.py](_zeros.py)).
     """
 
     view: View
     other: View | None = None
     ties: Ties = field(default_factory=Ties)
     grids: dict[str, Grid] = field(default_factory=dict)
+    zeros: set[str] = field(default_factory=set)
 
     # --- asking -------------------------------------------------------------------------------------------------------
 
