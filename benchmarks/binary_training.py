@@ -106,10 +106,10 @@ class Lowered:
 
 
 def batches(photos: Any, count: int) -> Iterator[np.ndarray]:
-    from pictures import normalised
+    from train import prepared
 
     for start in range(0, count, BATCH):
-        yield normalised(photos[start : start + BATCH]).contiguous().numpy()
+        yield prepared(photos[start : start + BATCH]).contiguous().numpy()
 
 
 def decisions(network: Any, small: Model, bundle: ew.Bundle, wanted: np.ndarray, photos: Any) -> dict[str, int]:
@@ -215,9 +215,7 @@ def row(seed: int, method: str, options: argparse.Namespace, until: float) -> di
     """Train to the end, or to `until`, which gives None; then judge."""
     import torch
     from pictures import read
-    from train import Plan, Training, classes
-
-    from edgewright.learn.binary.deployed import deployed
+    from train import Plan, Training, classes, shipped
 
     torch.set_num_threads(options.threads)
     plan = Plan(
@@ -230,7 +228,7 @@ def row(seed: int, method: str, options: argparse.Namespace, until: float) -> di
     if not training.run(until):
         return None
     test = read(options.data / "test.npz", options.tested)
-    network = deployed(training.network)
+    network = shipped(training.network)
     said = classes(network, test).numpy()
     steps = ew.Recipe.from_mapping("plain", {"steps": [{"pass": "fold_constants"}, {"pass": "remove_dead"}]})
     model = ew.compress(ew.load(training.export(out / "model.onnx")), steps)

@@ -7,7 +7,7 @@ A folder holds `train.npz` and `test.npz`, each with the arrays `header` (the by
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -69,18 +69,18 @@ def divide(pictures: Pictures) -> tuple[Pictures, Pictures]:
     return Pictures(photos[:kept], labels[:kept]), Pictures(photos[kept:], labels[kept:])
 
 
-def normalised(photos: Tensor) -> Tensor:
-    """u8[N, 3, 32, 32] -> what the network takes, f32[N, 3, 32, 32]."""
-    mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (MEAN, STD))
-    return ((photos.float() - mean) / std).contiguous(memory_format=torch.channels_last)
+def normalised(photos: Tensor, mean: Sequence[float] = MEAN, std: Sequence[float] = STD) -> Tensor:
+    """[N, 3, 32, 32] of 0..255 -> what the network takes, f32[N, 3, 32, 32]."""
+    shift, scale = (torch.tensor(values).view(1, -1, 1, 1) for values in (mean, std))
+    return ((photos.float() - shift) / scale).contiguous(memory_format=torch.channels_last)
 
 
 def batches(pictures: Pictures, size: int, rng: np.random.Generator) -> Iterator[tuple[Tensor, Tensor]]:
-    """One epoch in random order and varied: (f32[N, 3, 32, 32], i64[N]); what does not fill a batch is left out."""
+    """One epoch in random order and varied: (u8[N, 3, 32, 32], i64[N]); what does not fill a batch is left out."""
     order = torch.from_numpy(rng.permutation(len(pictures)))
     for start in range(0, len(order) - size + 1, size):
         chosen = order[start : start + size]
-        yield normalised(varied(pictures.photos[chosen], rng)), pictures.labels[chosen]
+        yield varied(pictures.photos[chosen], rng), pictures.labels[chosen]
 
 
 def varied(photos: Tensor, rng: np.random.Generator) -> Tensor:

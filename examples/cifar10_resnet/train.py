@@ -88,7 +88,9 @@ class Training:
         for number, (photos, labels) in enumerate(batches(self.train, self.plan.batch, rng)):
             for group in self.optimizer.param_groups:
                 group["lr"] = self.plan.rate * _cycle((first + number) / self.steps, self.plan.rising)
-            loss = functional.cross_entropy(self.network(photos), labels, label_smoothing=self.plan.smoothing)
+            loss = functional.cross_entropy(
+                self.network(normalised(photos)), labels, label_smoothing=self.plan.smoothing
+            )
             if not torch.isfinite(loss):
                 raise SystemExit(f"loss is {loss.item()} at step {first + number}; the last epoch's state is kept")
             self.optimizer.zero_grad()

@@ -3,6 +3,8 @@
     python train.py --data cifar10 --out runs/irnet                      # about an hour on two cores
     python train.py --data cifar10 --out runs/irnet-full --recipe full   # as published: 400 epochs, for a GPU
 
+Photos go in as (pixel - 128) / 64, so that the first layer's sums can be exact: then every runtime sees the same signs.
+
 Qin et al. 2020 (IR-Net): SGD, momentum 0.9, cosine; EDE's t rises with each epoch; shortcuts around every convolution. The
 last epoch is what ships: none is chosen by its score. With the recipe `short` the last tenth of `train` only watches, with
 `full` all of it trains; `test` judges once, at the end. The state is saved after every epoch: the same command goes on
@@ -29,6 +31,7 @@ from torch import Tensor, nn
 
 import edgewright as ew
 from edgewright.learn.binary.deployed import deployed
+from edgewright.learn.binary.exact import Levels
 from edgewright.learn.binary.export import export
 from edgewright.learn.binary.imitation import imitation
 from edgewright.learn.binary.method import METHODS
@@ -37,9 +40,11 @@ from edgewright.learn.binary.schedule import EdeSchedule
 from edgewright.spec import ImageInput, Spec
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "cifar10_resnet"))
-from pictures import CLASSES, MEAN, SIZE, STD, Pictures, batches, divide, normalised, read
+from pictures import CLASSES, SIZE, Pictures, batches, divide, normalised, read
 from resnet import ResNet
 
+MEAN, STD = (128.0,), (64.0,)  # close to those of the pictures, and exact
+LEVELS = Levels(1 / 64, 2.0)  # of what `prepared` makes
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
@@ -104,12 +109,12 @@ class Training:
             done = (self.epoch * self.steps + number) / (self.plan.epochs * self.steps)
             for group in self.optimizer.param_groups:
                 group["lr"] = self.plan.rate * 0.5 * (1 + math.cos(math.pi * done))
-            photos, labels = (part.to(DEVICE) for part in batch)
+            photos, labels = batch[0], batch[1].to(DEVICE)
             taught = None
             if self.teacher is not None:
                 with torch.no_grad():
-                    taught = self.teacher(photos)
-            loss = imitation(self.network(photos), taught, labels, share=self.plan.share)
+                    taught = self.teacher(normalised(photos).to(DEVICE))
+            loss = imitation(self.network(prepared(photos).to(DEVICE)), taught, labels, share=self.plan.share)
             if not torch.isfinite(loss):
                 raise SystemExit(f"loss is {loss.item()} in epoch {self.epoch + 1}; the last epoch's state is kept")
             self.optimizer.zero_grad(set_to_none=True)
@@ -149,25 +154,35 @@ class Training:
         """Write the network as ONNX with its Spec; returns `path`."""
         photo = ImageInput(size=(SIZE, SIZE), resize="stretch", interpolation="bilinear", mean=MEAN, std=STD)
         spec = Spec({"image": photo}, "classify", {"labels": list(CLASSES)})
-        return export(self.network, path, shape=(3, SIZE, SIZE), spec=spec)
+        return export(self.network, path, shape=(3, SIZE, SIZE), spec=spec, inputs=LEVELS)
+
+
+def prepared(photos: Tensor) -> Tensor:
+    """u8[N, 3, 32, 32] -> what the binary network takes, f32[N, 3, 32, 32]; a float teacher takes `normalised` ones."""
+    return normalised(photos, MEAN, STD)
+
+
+def shipped(network: nn.Module) -> nn.Module:
+    """The network as it is exported."""
+    return deployed(network, LEVELS)
 
 
 def accuracy(network: nn.Module, pictures: Pictures) -> float:
     """Part of the pictures whose best score is that of their class, 0..1, by the network as it would ship."""
-    return float((classes(deployed(network), pictures) == pictures.labels).float().mean())
+    return float((classes(shipped(network), pictures) == pictures.labels).float().mean())
 
 
 def classes(network: nn.Module, pictures: Pictures) -> Tensor:
     """The class of each picture, i64[N]."""
     with torch.no_grad():
-        parts = [network(normalised(photos).to(DEVICE)).argmax(1).cpu() for photos in pictures.photos.split(250)]
+        parts = [network(prepared(photos).to(DEVICE)).argmax(1).cpu() for photos in pictures.photos.split(250)]
     return torch.cat(parts)
 
 
 def differing(packed: ew.Model, said: Tensor, pictures: Pictures) -> int:
     """Pictures that the packed network on the runtime `native` gives another class than `said`, i64[N]."""
     with ew.open(packed, runtime="native", threads=1) as session:
-        images = (image for photos in pictures.photos.split(250) for image in normalised(photos).numpy())
+        images = (image for photos in pictures.photos.split(250) for image in prepared(photos).numpy())
         found = [int(session.run({"image": np.ascontiguousarray(image[None])})["scores"].argmax()) for image in images]
     return int((np.array(found) != said.numpy()).sum())
 
@@ -212,7 +227,7 @@ def main() -> None:
     lowered = ew.compress(ew.load(path), "lower-binary")
     lowered.save(options.out / "lowered.onnx")
     test = read(options.data / "test.npz", plan.limit)
-    said = classes(deployed(training.network), test)
+    said = classes(shipped(training.network), test)
     top1, differ = float((said == test.labels).float().mean()), differing(lowered, said, test)
     sizes = {name: (options.out / name).stat().st_size for name in ("model.onnx", "lowered.onnx")}
     result = {"top-1": top1, "pictures": len(test), "differ": differ, "minutes": training.seconds / 60, "bytes": sizes,

@@ -13,13 +13,24 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from edgewright.learn.binary.exact import Levels, make_exact
 from edgewright.learn.binary.layers import Binary, BinaryConv2d
 
 
-def deployed(network: nn.Module) -> nn.Module:
-    """A copy of the network in which binary layers and batch norms are deployed ones, in evaluation mode."""
+def deployed(network: nn.Module, inputs: Levels | None = None) -> nn.Module:
+    """A copy of the network in which binary layers and batch norms are deployed ones, in evaluation mode.
+
+    Args:
+        network: Any module with layers of this package. It is not changed.
+        inputs: What values the input takes; then the sums of the first layer, a `Conv2d`, are exact ([exact.py](exact.py)).
+
+    Raises:
+        EdgewrightError: E103 where `inputs` is given and the first layer is none whose sums could be exact.
+    """
     made = copy.deepcopy(network).eval()
     with torch.no_grad():
+        if inputs is not None:
+            make_exact(made, inputs)
         return _replaced(made)
 
 

@@ -18,13 +18,16 @@ from torch import nn
 
 from edgewright.files import write_whole
 from edgewright.learn.binary.deployed import deployed
+from edgewright.learn.binary.exact import Levels
 from edgewright.spec import METADATA_KEY, Spec
 
 #: What torch writes best; edgewright upgrades it.
 _OPSET = 18
 
 
-def export(network: nn.Module, path: Path, *, shape: Sequence[int], spec: Spec | None = None) -> Path:
+def export(
+    network: nn.Module, path: Path, *, shape: Sequence[int], spec: Spec | None = None, inputs: Levels | None = None
+) -> Path:
     """Write the network, whole or not at all; returns `path`.
 
     Args:
@@ -32,12 +35,13 @@ def export(network: nn.Module, path: Path, *, shape: Sequence[int], spec: Spec |
         path: Of the file.
         shape: Of one sample, such as (3, 32, 32); the batch stays open.
         spec: What inputs and outputs mean. The input takes the name of its only input, else `image`; the output is `scores`.
+        inputs: What values the input takes, so that the first layer's sums are exact, as `deployed` makes them.
 
     Raises:
-        EdgewrightError: E105 where the file cannot be written.
+        EdgewrightError: E103 where the first layer is none whose sums could be exact, E105 where the file cannot be written.
     """
     name = next(iter(spec.inputs)) if spec is not None and spec.inputs else "image"
-    proto = _proto(deployed(network).to("cpu", memory_format=torch.contiguous_format), shape, name)
+    proto = _proto(deployed(network, inputs).to("cpu", memory_format=torch.contiguous_format), shape, name)
     if spec is not None:
         entry = proto.metadata_props.add()
         entry.key, entry.value = METADATA_KEY, json.dumps(spec.to_json())
