@@ -18,7 +18,7 @@ from edgewright.learn.binary.deployed import deployed  # noqa: E402
 from edgewright.learn.binary.exact import Levels, make_exact  # noqa: E402
 from edgewright.learn.binary.export import export  # noqa: E402
 from edgewright.learn.binary.layers import BinaryConv2d  # noqa: E402
-from edgewright.learn.binary.networks import resnet20, vgg_small  # noqa: E402
+from edgewright.learn.binary.networks import resnet18, resnet20, vgg_small  # noqa: E402
 
 PIXELS = Levels(1 / 64, 2.0)
 
@@ -137,6 +137,10 @@ def test_what_cannot_be_exact_is_said() -> None:
     ):
         with pytest.raises(EdgewrightError, match="the first layer, is no Conv2d"):
             deployed(network, PIXELS)
+    with pytest.raises(
+        EdgewrightError, match=r"`stem.0`, the first layer, has a window of \[7, 7\], but sums are exact up to 4"
+    ):
+        deployed(resnet18(large=True), PIXELS)
     assert deployed(vgg_small(width=8), PIXELS)(pixels(1, 32)).shape == (1, 10)
 
 

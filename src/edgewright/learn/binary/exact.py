@@ -20,6 +20,8 @@ from edgewright.errors import EdgewrightError
 
 #: Whole numbers up to here are exact in float32.
 _EXACT = 2.0**24
+#: Wider windows are computed by transforms that round (minimal filtering), as the runtime `native` does.
+_WIDEST = 4
 #: Levels that the largest weight of a filter has at least, either way.
 _LEAST = 128
 
@@ -80,7 +82,8 @@ def make_exact(network: nn.Module, levels: Levels) -> None:
     """Replace the first convolution of the network, and the batch norm right behind it, in place.
 
     Raises:
-        EdgewrightError: E103 where the first module with weights is no float `Conv2d` in an `nn.Sequential`.
+        EdgewrightError: E103 where the first module with weights is no float `Conv2d` in an `nn.Sequential`, or its window is
+            wider than 4.
     """
     weighted = (name for name, module in network.named_modules() if any(True for _ in module.parameters(recurse=False)))
     first = next(weighted, "")
@@ -90,6 +93,11 @@ def make_exact(network: nn.Module, levels: Levels) -> None:
         raise EdgewrightError(
             "E103",
             f"`{first}`, the first layer, is no Conv2d padded with zeros in a Sequential, whose sums could be exact",
+        )
+    if max(conv.kernel_size) > _WIDEST:
+        raise EdgewrightError(
+            "E103",
+            f"`{first}`, the first layer, has a window of {list(conv.kernel_size)}, but sums are exact up to {_WIDEST}",
         )
     place = list(parent).index(conv)
     behind = parent[place + 1] if place + 1 < len(parent) else None
