@@ -83,17 +83,19 @@ void transform_rows(const WinogradTiles& w, int above) {
 // Sums of products at one point, of a few tiles by a block of filters.
 template <int rows>
 void multiply(const float* points, int64_t step, int64_t depth, const float* weights, float* to) {
-  Vector sums[rows][kVectors] = {};
+  Vector sums[rows * kVectors];
+  // Loops are unrolled by name: only then does GCC 12 keep all sums in registers from the first line to the last.
+#pragma GCC unroll 64
+  for (int i = 0; i < rows * kVectors; ++i) sums[i] = Vector{};
   for (int64_t k = 0; k < depth; ++k, points += step, weights += kTileFilters) {
     Vector row[kVectors];
+#pragma GCC unroll 8
     for (int v = 0; v < kVectors; ++v) row[v] = load(weights + v * kLanes);
-    for (int r = 0; r < rows; ++r) {
-      const Vector x = splat(points[r]);
-      for (int v = 0; v < kVectors; ++v) sums[r][v] += x * row[v];
-    }
+#pragma GCC unroll 64
+    for (int i = 0; i < rows * kVectors; ++i) sums[i] += splat(points[i / kVectors]) * row[i % kVectors];
   }
-  for (int r = 0; r < rows; ++r)
-    for (int v = 0; v < kVectors; ++v) store(to + r * kTileFilters + v * kLanes, sums[r][v]);
+#pragma GCC unroll 64
+  for (int i = 0; i < rows * kVectors; ++i) store(to + i * kLanes, sums[i]);
 }
 
 using Multiply = void (*)(const float*, int64_t, int64_t, const float*, float*);
