@@ -1,29 +1,13 @@
 // Steps on floats that have weights or windows: convolutions, pools, and what is done by channel.
 #include <algorithm>
 
-#include "network.h"
+#include "float_shape.h"
 
 namespace edgewright {
 namespace {
 
 constexpr int64_t kTilesAPart = 16;
 constexpr int64_t kFewChannels = 16;  // up to here a window is one run, whose floats lie apart
-constexpr int64_t kLine = 64;
-
-int64_t to_line(int64_t bytes) { return divided_up(bytes, kLine) * kLine; }
-
-Shape shape_of(const Given& given) {
-  Shape s;
-  int64_t* const sizes[] = {&s.batch, &s.height, &s.width, &s.channels, &s.filters, &s.kernel_h, &s.kernel_w, &s.stride_h,
-                            &s.stride_w, &s.dilation_h, &s.dilation_w, &s.top, &s.left, &s.bottom, &s.right, &s.groups};
-  for (size_t i = 0; i < 16; ++i) *sizes[i] = given.size(i, 0);
-  s.check_window();
-  return s;
-}
-
-int64_t input_bytes(const Shape& s) { return product(product(s.batch * s.height, s.width), product(s.channels, 4)); }
-
-int64_t output_bytes(const Shape& s) { return product(product(s.batch * s.output_h(), s.output_w()), product(s.filters, 4)); }
 
 // The inputs of a window at an output pixel, as offsets of pixels; calls `tap(number, y * width + x)` for those inside.
 template <class Tap>
@@ -331,7 +315,9 @@ class Pointwise : public Step {
 
 }  // namespace
 
-std::unique_ptr<Step> make_conv(const Given& given) { return std::make_unique<Conv>(given); }
+std::unique_ptr<Step> make_conv(const Given& given) {
+  return winograd_wins(shape_of(given)) ? make_winograd(given) : std::make_unique<Conv>(given);
+}
 std::unique_ptr<Step> make_depthwise(const Given& given) { return std::make_unique<Depthwise>(given); }
 std::unique_ptr<Step> make_pool(const Given& given) { return std::make_unique<PoolStep>(given); }
 std::unique_ptr<Step> make_pointwise(const Given& given) { return std::make_unique<Pointwise>(given); }

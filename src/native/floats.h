@@ -39,6 +39,32 @@ struct Window {
   Finish finish;               // without scale
 };
 
+// Minimal filtering: tiles of three outputs along an axis, from six neighbours by four taps.
+constexpr int kTile = 3, kPartTaps = 4, kPoints = kTile + kPartTaps - 1;
+
+// One axis of a window of up to eight taps in two parts: the even and the odd ones where outputs are two inputs apart, else
+// halves. The first part is not the shorter one.
+struct WinogradAxis {
+  int64_t stride, first[2], taps[2];
+  // At infinity only a last tap counts.
+  int64_t parts(int point) const { return point < kPoints - 1 ? 2 : (taps[0] == kPartTaps) + (taps[1] == kPartTaps); }
+  // Tiles beyond its own that a window reads.
+  int64_t reach() const { return (first[1] + (kPoints - 1) * stride) / (kTile * stride); }
+};
+
+// A row of tiles.
+struct WinogradTiles {
+  WinogradAxis vertical, horizontal;
+  const float* input;   // [rows][column of a tile][channels][plane: that column of all tiles]
+  int64_t plane, channels, filters, count;
+  const float* weights; // at each two points: [block of filters][part of the column][part of the row][channels][filters]
+  float *lines, *points, *sums;  // scratch
+  int64_t rows, columns, output_row;  // of the output: how many exist, floats from one row to the next
+  float* output;
+  const float* residual;  // or null
+  Finish finish;        // without scale, in whole blocks
+};
+
 struct FloatKernels {
   int rows, filters;  // of a tile
   void (*tile)(const FloatTile& tile);    // rows of a tile, of which the last ones may repeat others
@@ -49,6 +75,7 @@ struct FloatKernels {
   void (*summed)(const Window& window, float factor);    // the same, times the factor
   // Floats [pixels][channels] from such ones; residual may be null.
   void (*pointwise)(const float* x, const float* residual, int64_t pixels, int64_t channels, const Finish& how, float* y);
+  void (*winograd)(const WinogradTiles& tiles);
 };
 
 extern const FloatKernels portable_floats, avx2_floats, avx512_floats, neon_floats;

@@ -151,7 +151,15 @@ void pointwise(const float* x, const float* residual, int64_t pixels, int64_t ch
   }
 }
 
-constexpr FloatKernels kFloats = {kRows, kTileFilters, tile_of<kRows>, tile_of<1>, tile_apart<kRows>, depthwise, largest, summed, pointwise};
+}  // namespace
+}  // namespace edgewright
+
+#include "winograd_impl.h"
+
+namespace edgewright {
+namespace {
+
+constexpr FloatKernels kFloats = {kRows, kTileFilters, tile_of<kRows>, tile_of<1>, tile_apart<kRows>, depthwise, largest, summed, pointwise, winograd};
 
 }  // namespace
 }  // namespace edgewright

@@ -102,6 +102,17 @@ def windows(draw: Draw, *, own: bool = False, binary: bool = False) -> dict[str,
     return dict(zip(KERNELS["conv"].sizes, values, strict=True))
 
 
+@st.composite
+def stems(draw: Draw) -> dict[str, int]:
+    """Sizes of a layer of few channels and a large window."""
+    kernel, strides = [draw(st.integers(5, 8)) for _ in range(2)], [draw(st.integers(1, 2)) for _ in range(2)]
+    pads = [draw(st.integers(0, 4)) for _ in range(4)]
+    places = [draw(st.integers(12, 40)), draw(st.sampled_from([9, 30, 31, 32, 64, 131, 310]))]
+    channels, filters = draw(st.integers(1, 16)), draw(WIDTHS)
+    values = [draw(st.integers(1, 2)), *places, channels, filters, *kernel, *strides, 1, 1, *pads, 1]
+    return dict(zip(KERNELS["conv"].sizes, values, strict=True))
+
+
 def made(s: Mapping[str, int]) -> int:
     """Output pixels."""
     height = (s["height"] + s["top"] + s["bottom"] - s["dilation_h"] * (s["kernel_h"] - 1) - 1) // s["stride_h"] + 1
@@ -113,7 +124,7 @@ SEEDS = st.integers(0, 2**32)
 LIMITS = st.sampled_from([(-math.inf, math.inf), (0.0, math.inf), (-1.0, 1.0)])
 
 
-@given(windows(), st.booleans(), st.booleans(), st.booleans(), LIMITS, SEEDS)
+@given(windows() | stems(), st.booleans(), st.booleans(), st.booleans(), LIMITS, SEEDS)
 @MANY
 def test_convolutions(
     s: dict[str, int], residual: bool, shift: bool, slope: bool, limits: tuple[float, float], seed: int

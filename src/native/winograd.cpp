@@ -1,0 +1,175 @@
+// Stems: convolutions of few channels by a large window, as minimal filtering (see winograd_impl.h). Both axes of the window are
+// cut in two parts of up to four taps, and the sums of the four parts of the window meet before they are transformed back.
+#include <algorithm>
+#include <cmath>
+
+#include "float_shape.h"
+
+namespace edgewright {
+namespace {
+
+constexpr int64_t kMostTiles = 48;  // of a row at once: what belongs to them stays in the caches
+constexpr int64_t kAligned = 16;    // floats of a register at most
+constexpr double kFinite[kPoints - 1] = {0, 1, -1, 0.5, -2};
+
+int64_t aligned(int64_t floats) { return divided_up(floats, kAligned) * kAligned; }
+
+WinogradAxis axis(int64_t kernel, int64_t stride) {
+  const int64_t half = divided_up(kernel, 2);
+  return {stride, {0, stride == 1 ? half : 1}, {half, kernel - half}};
+}
+
+// What a tap weighs at a point: its power by the point's differences to the others.
+double weight(int point, int64_t tap) {
+  if (point == kPoints - 1) return tap == kPartTaps - 1;
+  double differences = 1;
+  for (double other : kFinite)
+    if (other != kFinite[point]) differences *= kFinite[point] - other;
+  return std::pow(kFinite[point], static_cast<double>(tap)) / differences;
+}
+
+class Winograd : public Step {
+ public:
+  explicit Winograd(const Given& given) : shape_(shape_of(given)), kernels_(*given.variant.floats), threads_(given.threads) {
+    given.expect(16, 2, 2, 1, 3);
+    const Shape& s = shape_;
+    input_ = given.read(0, input_bytes(s));
+    residual_ = given.read(1, output_bytes(s), true);
+    output_ = given.write(0, output_bytes(s));
+    low_ = given.number(0), high_ = given.number(1);
+    vertical_ = axis(s.kernel_h, s.stride_h), horizontal_ = axis(s.kernel_w, s.stride_w);
+    plan();
+    transform(given.constant<float>(0, product(product(s.filters, s.kernel_h * s.kernel_w), s.channels)));
+    shift_ = in_blocks(given.constant<float>(1, s.filters, true));
+    slope_ = in_blocks(given.constant<float>(2, s.filters, true));
+  }
+
+  int64_t workspace_bytes() const override { return rows_ * row_ * 4 + threads_ * scratch_ * 4; }
+
+  void run(const Memory& memory) const override {
+    const Shape& s = shape_;
+    float* rows = reinterpret_cast<float*>(memory.workspace);
+    for (int64_t image = 0; image < s.batch; ++image) {
+      const float* input = at<float>(memory, input_) + image * s.height * s.width * s.channels;
+      memory.pool.run(rows_, [&](int64_t row, int) { part_row(input, row, rows + row * row_); });
+      memory.pool.run(tile_rows_ * strips_, [&](int64_t part, int thread) {
+        run_tiles(memory, image, part / strips_, part % strips_ * strip_, rows + rows_ * row_ + thread * scratch_);
+      });
+    }
+  }
+
+ private:
+  void plan() {
+    const Shape& s = shape_;
+    filters_ = divided_up(s.filters, kernels_.filters) * kernels_.filters;
+    tile_rows_ = divided_up(s.output_h(), kTile), tiles_ = divided_up(s.output_w(), kTile);
+    strip_ = aligned(divided_up(tiles_, divided_up(tiles_, kMostTiles)));
+    strips_ = divided_up(tiles_, strip_);
+    const int64_t planes = kTile * s.stride_w * s.channels, last = vertical_.first[1] + (kPoints - 1) * s.stride_h;
+    rows_ = (tile_rows_ - 1) * kTile * s.stride_h + last + 1;
+    plane_ = aligned(tiles_ + horizontal_.reach());
+    row_ = product(planes, plane_);
+    product(rows_, row_ * 4);
+    lines_ = product(kPoints * 2 * planes, strip_ + kAligned);
+    points_ = product(kPoints * 4 * s.channels, strip_);
+    scratch_ = lines_ + points_ + product(kPoints * kTile * strip_, filters_);
+  }
+
+  // A padded row, parted by where columns lie in a tile, so that tiles are neighbours: [column of a tile][channels][tiles].
+  void part_row(const float* image, int64_t row, float* to) const {
+    const Shape& s = shape_;
+    const int64_t y = row - s.top, period = kTile * s.stride_w;
+    if (y < 0 || y >= s.height) {
+      std::fill(to, to + row_, 0.0f);
+      return;
+    }
+    const float* from = image + y * s.width * s.channels;
+    for (int64_t column = 0; column < period; ++column) {
+      const int64_t first = column < s.left ? divided_up(s.left - column, period) : 0;
+      const int64_t last = std::min(plane_, divided_up(std::max<int64_t>(0, s.left + s.width - column), period));
+      for (int64_t c = 0; c < s.channels; ++c, to += plane_) {
+        std::fill(to, to + plane_, 0.0f);
+        const float* next = from + (first * period + column - s.left) * s.channels + c;
+        for (int64_t tile = first; tile < last; ++tile, next += period * s.channels) to[tile] = *next;
+      }
+    }
+  }
+
+  void run_tiles(const Memory& memory, int64_t image, int64_t tile_row, int64_t first, float* scratch) const {
+    const Shape& s = shape_;
+    const int64_t count = std::min(strip_, tiles_ - first), y = tile_row * kTile, x = first * kTile;
+    const int64_t pixel = (image * s.output_h() + y) * s.output_w() + x;
+    WinogradTiles tiles;
+    tiles.vertical = vertical_, tiles.horizontal = horizontal_;
+    tiles.input = reinterpret_cast<const float*>(memory.workspace) + y * s.stride_h * row_ + first;
+    tiles.plane = plane_, tiles.channels = s.channels, tiles.filters = s.filters, tiles.count = count;
+    tiles.weights = weights_.data();
+    tiles.lines = scratch, tiles.points = scratch + lines_, tiles.sums = tiles.points + points_;
+    tiles.rows = std::min<int64_t>(kTile, s.output_h() - y), tiles.columns = std::min(count * kTile, s.output_w() - x);
+    tiles.output_row = s.output_w() * s.filters;
+    tiles.output = at<float>(memory, output_) + pixel * s.filters;
+    tiles.residual = residual_ < 0 ? nullptr : at<float>(memory, residual_) + pixel * s.filters;
+    tiles.finish = {nullptr, shift_.empty() ? nullptr : shift_.data(), slope_.empty() ? nullptr : slope_.data(), low_, high_};
+    kernels_.winograd(tiles);
+  }
+
+  // [filters][taps][channels] to both axes' points, in the order that WinogradTiles has.
+  void transform(const std::vector<float>& weights) {
+    const int64_t wide = kernels_.filters;
+    for (int above = 0; above < kPoints; ++above)
+      for (int64_t block = 0; block < filters_; block += wide)
+        for (int point = 0; point < kPoints; ++point)
+          for (int64_t upper = 0; upper < vertical_.parts(above); ++upper)
+            for (int64_t part = 0; part < horizontal_.parts(point); ++part)
+              for (int64_t c = 0; c < shape_.channels; ++c)
+                for (int64_t filter = block; filter < block + wide; ++filter)
+                  weights_.push_back(filter < shape_.filters ? at_points(weights, filter, c, {above, upper}, {point, part}) : 0);
+  }
+
+  struct Place {
+    int point;
+    int64_t part;
+  };
+
+  // One filter's channel of a part of the window, at a point of both axes. In double: it is rounded once.
+  float at_points(const std::vector<float>& weights, int64_t filter, int64_t channel, Place down, Place along) const {
+    const Shape& s = shape_;
+    double sum = 0;
+    for (int64_t i = 0; i < vertical_.taps[down.part]; ++i)
+      for (int64_t j = 0; j < horizontal_.taps[along.part]; ++j) {
+        const int64_t y = vertical_.first[down.part] + i * s.stride_h, x = horizontal_.first[along.part] + j * s.stride_w;
+        const float tap = weights[static_cast<size_t>(((filter * s.kernel_h + y) * s.kernel_w + x) * s.channels + channel)];
+        sum += weight(down.point, i) * weight(along.point, j) * tap;
+      }
+    return static_cast<float>(sum);
+  }
+
+  std::vector<float> in_blocks(std::vector<float> values) const {
+    if (!values.empty()) values.resize(static_cast<size_t>(filters_), 0.0f);
+    return values;
+  }
+
+  Shape shape_;
+  const FloatKernels& kernels_;
+  int threads_;
+  int64_t input_, residual_, output_;
+  float low_, high_;
+  WinogradAxis vertical_, horizontal_;
+  int64_t filters_, tile_rows_, tiles_, strip_, strips_;  // filters: of whole blocks
+  int64_t rows_, plane_, row_, lines_, points_, scratch_;  // counts of floats, but for rows
+  std::vector<float> weights_, shift_, slope_;
+};
+
+}  // namespace
+
+// Measured: windows of 5 x 5 gain nothing, nor do few filters or outputs, which share the transforms of inputs. Those of 3 x 3
+// stay out for another reason too: of stems whose sums are exact in any order no bit may change.
+bool winograd_wins(const Shape& s) {
+  const auto fits = [](int64_t kernel, int64_t stride) { return kernel >= 6 && kernel <= 2 * kPartTaps && stride <= 2; };
+  return s.groups == 1 && s.channels <= 16 && s.filters >= 16 && s.output_h() * s.output_w() >= 256 && s.dilation_h == 1 &&
+         s.dilation_w == 1 && fits(s.kernel_h, s.stride_h) && fits(s.kernel_w, s.stride_w);
+}
+
+std::unique_ptr<Step> make_winograd(const Given& given) { return std::make_unique<Winograd>(given); }
+
+}  // namespace edgewright
