@@ -141,6 +141,27 @@ def test_convolutions(
     case.check()
 
 
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize(("kernel", "stride", "channels"), [(7, 2, 3), (7, 1, 16), (6, 2, 3), (8, 2, 4)])
+def test_what_stems_round_is_little_beside_what_they_sum(variant: str, kernel: int, stride: int, channels: int) -> None:
+    """Against sums in float64, in parts of the sum of |w| |x|."""
+    worst = 0.0
+    for seed in range(3):
+        case = Case("conv", [1, 40, 40, channels, 32, kernel, kernel, stride, stride, 1, 1, 0, 0, 0, 0, 1], seed)
+        x, weights = case.floats(40 * 40 * channels), case.floats(32 * kernel * kernel * channels)
+        outputs = (40 - kernel) // stride + 1
+        case.reads, case.writes = [x, None], [(outputs * outputs * 32, np.float32)]
+        case.constants = [weights, None, None]
+        network = kernels.native().Network  # type: ignore[union-attr]
+        (made,) = case.run(lambda place, n=network: n(place, variant, 1), kernels.pool(1))
+        views = np.lib.stride_tricks.sliding_window_view(x.reshape(40, 40, channels), (kernel, kernel), (0, 1))
+        windows_of = np.moveaxis(views[::stride, ::stride], 2, -1).reshape(outputs * outputs, -1).astype(float)
+        filters = weights.reshape(32, -1).astype(float).T
+        error = np.abs(made.reshape(-1, 32) - windows_of @ filters) / (np.abs(windows_of) @ np.abs(filters))
+        worst = max(worst, float(error.max()))
+    assert worst < 2e-6
+
+
 @given(windows(own=True), st.booleans(), LIMITS, SEEDS)
 @MANY
 def test_depthwise_convolutions(s: dict[str, int], residual: bool, limits: tuple[float, float], seed: int) -> None:
