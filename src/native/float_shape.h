@@ -22,6 +22,24 @@ inline int64_t input_bytes(const Shape& s) { return product(product(s.batch * s.
 
 inline int64_t output_bytes(const Shape& s) { return product(product(s.batch * s.output_h(), s.output_w()), product(s.filters, 4)); }
 
+// What a convolution reads and writes, however it is computed.
+class ConvStep : public Step {
+ protected:
+  explicit ConvStep(const Given& given) : shape_(shape_of(given)), kernels_(*given.variant.floats), threads_(given.threads) {
+    given.expect(16, 2, 2, 1, 3);
+    input_ = given.read(0, input_bytes(shape_));
+    residual_ = given.read(1, output_bytes(shape_), true);
+    output_ = given.write(0, output_bytes(shape_));
+    low_ = given.number(0), high_ = given.number(1);
+  }
+
+  Shape shape_;
+  const FloatKernels& kernels_;
+  int threads_;
+  int64_t input_, residual_, output_;
+  float low_, high_;
+};
+
 // Convolutions of few channels and a large window; see winograd.cpp.
 bool winograd_wins(const Shape& shape);
 std::unique_ptr<Step> make_winograd(const Given& given);

@@ -23,15 +23,10 @@ void each_tap(const Shape& s, int64_t y, int64_t x, Tap&& tap) {
 }
 
 // A convolution, or a linear layer whose batch is the width of one row.
-class Conv : public Step {
+class Conv : public ConvStep {
  public:
-  explicit Conv(const Given& given) : shape_(shape_of(given)), kernels_(*given.variant.floats), threads_(given.threads) {
-    given.expect(16, 2, 2, 1, 3);
+  explicit Conv(const Given& given) : ConvStep(given) {
     const Shape& s = shape_;
-    input_ = given.read(0, input_bytes(s));
-    residual_ = given.read(1, output_bytes(s), true);
-    output_ = given.write(0, output_bytes(s));
-    low_ = given.number(0), high_ = given.number(1);
     blocks_ = divided_up(s.group_filters(), kernels_.filters);
     joined_ = s.groups == 1 && s.channels <= kFewChannels && s.dilation_w == 1;
     padded_ = joined_ && (s.top || s.left || s.bottom || s.right);
@@ -174,12 +169,8 @@ class Conv : public Step {
     return found;
   }
 
-  Shape shape_;
-  const FloatKernels& kernels_;
-  int threads_;
-  int64_t input_, residual_, output_, blocks_, runs_, length_, row_, padded_bytes_, table_bytes_;
+  int64_t blocks_, runs_, length_, row_, padded_bytes_, table_bytes_;
   bool joined_, padded_;
-  float low_, high_;
   std::vector<int64_t> offsets_;
   std::vector<float> weights_, shift_, slope_, zeros_;
 };

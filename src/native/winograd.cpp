@@ -28,15 +28,10 @@ double weight(int point, int64_t tap) {
   return std::pow(kFinite[point], static_cast<double>(tap)) / differences;
 }
 
-class Winograd : public Step {
+class Winograd : public ConvStep {
  public:
-  explicit Winograd(const Given& given) : shape_(shape_of(given)), kernels_(*given.variant.floats), threads_(given.threads) {
-    given.expect(16, 2, 2, 1, 3);
+  explicit Winograd(const Given& given) : ConvStep(given) {
     const Shape& s = shape_;
-    input_ = given.read(0, input_bytes(s));
-    residual_ = given.read(1, output_bytes(s), true);
-    output_ = given.write(0, output_bytes(s));
-    low_ = given.number(0), high_ = given.number(1);
     vertical_ = axis(s.kernel_h, s.stride_h), horizontal_ = axis(s.kernel_w, s.stride_w);
     plan();
     transform(given.constant<float>(0, product(product(s.filters, s.kernel_h * s.kernel_w), s.channels)));
@@ -149,11 +144,6 @@ class Winograd : public Step {
     return values;
   }
 
-  Shape shape_;
-  const FloatKernels& kernels_;
-  int threads_;
-  int64_t input_, residual_, output_;
-  float low_, high_;
   WinogradAxis vertical_, horizontal_;
   int64_t filters_, tile_rows_, tiles_, strip_, strips_;  // filters: of whole blocks
   int64_t rows_, plane_, row_, lines_, points_, scratch_;  // counts of floats, but for rows
