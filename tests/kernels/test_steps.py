@@ -22,6 +22,7 @@ pytestmark = pytest.mark.skipif(not VARIANTS, reason="needs the C++ kernels: bui
 
 #: Sizes around the widths of registers and tiles.
 WIDTHS = st.sampled_from([1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 32, 33, 65])
+ATOL = TOLERANCE["float32"]["atol"] * 10
 MANY = settings(max_examples=60, deadline=None)
 Draw = st.DrawFn
 
@@ -72,8 +73,8 @@ class Case:
         network.run([array.reshape(-1).view(np.uint8) for array, _ in fed], results, None, pool)
         return [result.view(kind) for result, (_, kind) in zip(results, outs, strict=True)]
 
-    def check(self, *, exact: bool = False) -> None:
-        """All variants, on one thread and on three."""
+    def check(self, *, exact: bool = False, most: float = ATOL) -> None:
+        """All variants, on one thread and on three; floats differ by `most`, or relatively as float32 may."""
         wanted = self.run(Defined, None)
         for variant in VARIANTS:
             for threads in (1, 3):
@@ -83,8 +84,7 @@ class Case:
                     if exact or one.dtype == np.uint8:
                         np.testing.assert_array_equal(other, one, err_msg=f"{variant}, {threads} threads")
                     else:
-                        limits = TOLERANCE["float32"]
-                        np.testing.assert_allclose(other, one, limits["rtol"], limits["atol"] * 10, err_msg=variant)
+                        np.testing.assert_allclose(other, one, TOLERANCE["float32"]["rtol"], most, err_msg=variant)
 
 
 @st.composite
@@ -138,7 +138,8 @@ def test_convolutions(
     case.writes = [(pixels * filters, np.float32)]
     weights = case.floats(filters * s["kernel_h"] * s["kernel_w"] * s["channels"] // s["groups"])
     case.constants = [weights, case.floats(filters) if shift else None, case.floats(filters) if slope else None]
-    case.check()
+    stem = min(s["kernel_h"], s["kernel_w"]) > 4  # its transforms round in parts of what is summed
+    case.check(most=2e-6 * len(weights) / filters if stem else ATOL)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
