@@ -62,10 +62,11 @@ struct Drawn {
     s.channels = within(1, 20), s.filters = within(1, 80), s.batch = within(1, 2);
     s.height = within(3, 12), s.width = within(3, 12);
     s.kernel_h = within(1, 3), s.kernel_w = within(1, 3), s.stride_h = within(1, 2), s.stride_w = within(1, 2);
-    if (within(0, 1)) {  // a stem
-      s.channels = within(1, 16), s.kernel_h = within(5, 8), s.kernel_w = within(5, 8);
-      s.height = within(20, 40), s.width = within(20, 40);
-      if (within(0, 3) == 0) s.width = within(90, 330);  // more tiles than go at once
+    if (within(0, 3) == 0) {  // a stem
+      s.channels = within(0, 3) ? within(1, 4) : 16, s.filters = within(1, 40);
+      s.kernel_h = within(5, 8), s.kernel_w = within(5, 8);
+      s.height = within(16, 24), s.width = within(16, 24);
+      if (within(0, 3) == 0) s.height = within(10, 14), s.width = within(150, 170);  // more tiles than go at once
     }
     s.top = within(0, 4), s.left = within(0, 4), s.bottom = within(0, 1), s.right = within(0, 3);
     Shape& b = binary;
