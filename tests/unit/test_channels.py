@@ -256,6 +256,12 @@ CASES: dict[str, tuple[str, Arrays, dict[str, str], list[int]]] = {
         {},
         [8],
     ),
+    "mean of channels, returned": (
+        "c = Conv(h, u) r = Relu(c) y = ReduceMean(r, one)",
+        {"u": (6, 8, 1, 1), "one": [1]},
+        {},
+        [8, 6],
+    ),
     "mean of channels and places": (
         "r = Relu(h) a = ReduceMean<keepdims=0>(r, axes) b = Unsqueeze(a, axes) c = Conv(h, u) z = Mul(c, b) y = Conv(z, w)",
         {"axes": [1, 3], "u": (6, 8, 1, 1), "w": (2, 6, 1, 1)},

@@ -163,8 +163,11 @@ class Edit:
         dtype = np.dtype(np.float32) if old.dtype is None else old.dtype.numpy()
         number = add_initializer(self.ir_model.graph, self._names.fresh(f"{old.name}:factor"), np.array(factor, dtype))
         made = ir.node("Mul", [old, number])
-        made.outputs[0].type = old.type
+        made.outputs[0].type, made.outputs[0].shape = old.type, old.shape
         self.ir_model.graph.insert_after(node, made)
+        for place, value in enumerate(self.ir_model.graph.outputs):
+            if value is old:
+                self.ir_model.graph.outputs[place] = made.outputs[0]
         for reader, index in readers:
             reader.replace_input_with(index, made.outputs[0])
         self.rename(old, made.outputs[0])
