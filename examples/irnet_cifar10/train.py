@@ -64,6 +64,7 @@ class Plan:
     held: bool = True  # the last tenth of train watches
     limit: int | None = None
     seed: int = 0
+    inputs: str = "(pixel - 128) / 64"  # what `prepared` makes
 
 
 RECIPES = {"short": Plan(), "full": Plan(epochs=400, least=1e-3, held=False)}
