@@ -3,7 +3,7 @@
     python train.py --data cifar10 --out runs/irnet                      # about an hour on two cores
     python train.py --data cifar10 --out runs/irnet-full --recipe full   # as published: 400 epochs, for a GPU
 
-Photos go in as (pixel - 128) / 64, so that the first layer's sums can be exact: then every runtime sees the same signs.
+Photos go in as (pixel - 128) / 64, so that the first layer's sums can be exact: then `native` sees the signs that torch sees.
 
 Qin et al. 2020 (IR-Net): SGD, momentum 0.9, cosine; EDE's t rises with each epoch; shortcuts around every convolution. The
 last epoch is what ships: none is chosen by its score. With the recipe `short` the last tenth of `train` only watches, with

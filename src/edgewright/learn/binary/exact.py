@@ -1,4 +1,4 @@
-"""A first layer whose sums are exact in float32, so that every runtime on every CPU sees the same signs behind it.
+"""A first layer whose sums are exact in float32, so that every order of summing, on every CPU, gives the same to the last bit.
 
 A float sum rounds in the order in which it is taken, and runtimes take it in different ones. Where a sum lies within that
 rounding of a threshold, two of them see two signs, and everything behind is computed from other inputs. But where inputs are
@@ -59,8 +59,7 @@ class ExactConv2d(nn.Module):  # type: ignore[misc]  # torch is not typed for us
     def __init__(self, conv: nn.Conv2d, norm: nn.BatchNorm2d | None, levels: Levels) -> None:
         super().__init__()
         self.levels = levels
-        self.padding = conv.padding
-        self.how = (conv.stride, 0, conv.dilation, conv.groups)
+        self.how = (conv.stride, conv.padding, conv.dilation, conv.groups)
         weight, bias = _rounded(*_folded(conv, norm), levels)
         self.register_buffer("weight", weight)
         self.register_buffer("bias", bias)
@@ -73,8 +72,7 @@ class ExactConv2d(nn.Module):  # type: ignore[misc]  # torch is not typed for us
         """
         if not torch.compiler.is_compiling():  # what is being exported has no values yet
             self.levels.check(x)
-        stride, _, dilation, groups = self.how
-        made: Tensor = functional.conv2d(x, self.weight, self.bias, stride, self.padding, dilation, groups)
+        made: Tensor = functional.conv2d(x, self.weight, self.bias, *self.how)
         return made
 
 
