@@ -75,6 +75,12 @@ CASES: dict[str, tuple[str, Arrays, str, list[int]]] = {
         "float[A,B,C,D] y",
         [8],
     ),
+    "weights of which the graph takes the length as well": (
+        "c = Conv(h, u) q = Mul(u, u) l = ReduceSum<keepdims=0>(q, inner) r = Reshape(l, over) d = Div(c, r) y = Conv(d, w)",
+        {"u": (6, 8, 1, 1), "inner": [1, 2, 3], "over": [1, 6, 1, 1], "w": (2, 6, 1, 1)},
+        "float[A,B,C,D] y",
+        [8, 6],
+    ),
     "a bias that is given an activation's type": (
         "n = Shape(u) o = Slice(n, nought, one) b = Expand(c0, o) k = CastLike(b, h) c = Conv(h, u, k) y = Conv(c, w)",
         {"u": (6, 8, 1, 1), "nought": [0], "one": [1], "c0": [3], "w": (2, 6, 1, 1)},

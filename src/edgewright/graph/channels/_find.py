@@ -115,7 +115,10 @@ def _settle(walk: Walk) -> None:
 
 
 def _join_shared(walk: Walk) -> None:
-    """Weights that several nodes read shrink for all of them alike, or not at all."""
+    """Weights that several nodes read shrink for all of them alike, or not at all.
+
+    What is computed from weights alone is no such reader: it goes on reading the whole weight (`remove` copies it).
+    """
     values = {value.name: value for value in walk.view.graph.initializers.values()}
     values |= {value.name: value for node in walk.view.graph for value in node.outputs}
     for (name, axis), claims in walk.ties.whole.items():
@@ -124,7 +127,7 @@ def _join_shared(walk: Walk) -> None:
             walk.ties.tie(first, ids)
         claimed = {reader for reader, _ in claims}
         for node, index in values[name].uses():
-            if (key(node), index) not in claimed and node.op_type != "Shape":
+            if (key(node), index) not in claimed and not walk.is_constant(node.outputs[0]):
                 walk.ties.freeze(first, f"{node.op_type} `{key(node)}` reads axis {axis} of `{name}` in another way")
         if values[name].is_graph_output():
             walk.ties.freeze(first, f"the graph returns `{name}`")
