@@ -59,18 +59,21 @@ inline void flush(const Sums& sums, uint16_t* counts, bool first) {
   }
 }
 
+// Counts of even and odd bytes are parted, so that 16 filters in order are 16 even bytes, the next 16 odd ones.
+int place(int filter) { return filter / 32 * 32 + filter % 16 * 2 + filter % 32 / 16; }
+
 // A tile of `pairs` of pixels by 32 * `registers` filters; pairs * registers = 4 sums fill the 16 registers of a CPU.
 template <int pairs, int registers>
-void count(const Tile& tile, uint16_t* counts) {
+void count(const Tiles& tiles, int64_t tile, uint16_t* counts) {
   const __m256i zero = _mm256_setzero_si256();
-  const auto* weights = static_cast<const __m256i*>(tile.weights);
+  const auto* weights = static_cast<const __m256i*>(tiles.weights);
   Sums sums[pairs][registers];
   for (auto& pair : sums)
     for (Sums& sum : pair) sum = {zero, zero};
   bool first = true;
-  for (const Run* run = tile.runs; run != tile.runs + tile.run_count; ++run) {
+  for (const Run* run = tiles.runs; run != tiles.runs + tiles.run_count; ++run) {
     const uint16_t* entries[pairs];
-    for (int i = 0; i < pairs; ++i) entries[i] = static_cast<const uint16_t*>(tile.inputs[i]) + run->offset;
+    for (int i = 0; i < pairs; ++i) entries[i] = static_cast<const uint16_t*>(tiles.inputs[tile * pairs + i]) + run->offset;
     for (int64_t triple = 0; triple < run->length; ++triple, weights += registers * kTriple) {
       __m256i found[pairs][registers];
       for (int j = 0; j < kTriple; ++j)
@@ -95,42 +98,38 @@ void count(const Tile& tile, uint16_t* counts) {
   }
 }
 
-void reached(const uint16_t* counts, int64_t pixels, const uint16_t* limits, uint64_t* words) {
-  const auto at = [](const uint16_t* values, int i) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(values) + i); };
-  const __m256i wanted[4] = {at(limits, 0), at(limits, 1), at(limits, 2), at(limits, 3)};
-  for (int64_t pixel = 0; pixel < pixels; ++pixel, counts += kBlock) {
-    __m256i found[4];
-    for (int i = 0; i < 4; ++i) {
-      const __m256i value = at(counts, i);
-      found[i] = _mm256_cmpeq_epi16(_mm256_max_epu16(value, wanted[i]), value);  // unsigned value >= wanted
-    }
-    // The packs work by halves of registers; 0xd8 puts the quarters back in order.
-    const __m256i low = _mm256_permute4x64_epi64(_mm256_packs_epi16(found[0], found[1]), 0xd8);
-    const __m256i high = _mm256_permute4x64_epi64(_mm256_packs_epi16(found[2], found[3]), 0xd8);
-    words[pixel] = static_cast<uint32_t>(_mm256_movemask_epi8(low)) |
-                   static_cast<uint64_t>(static_cast<uint32_t>(_mm256_movemask_epi8(high))) << 32;
+uint64_t reached(const uint16_t* counts, const uint16_t* limits) {
+  __m256i found[4];
+  for (int i = 0; i < 4; ++i) {
+    const __m256i value = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(counts) + i);
+    const __m256i limit = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(limits) + i);
+    found[i] = _mm256_cmpeq_epi16(_mm256_max_epu16(value, limit), value);  // unsigned value >= limit
   }
+  // The packs work by halves of registers; 0xd8 puts the quarters back in order.
+  const __m256i low = _mm256_permute4x64_epi64(_mm256_packs_epi16(found[0], found[1]), 0xd8);
+  const __m256i high = _mm256_permute4x64_epi64(_mm256_packs_epi16(found[2], found[3]), 0xd8);
+  return static_cast<uint32_t>(_mm256_movemask_epi8(low)) | static_cast<uint64_t>(static_cast<uint32_t>(_mm256_movemask_epi8(high))) << 32;
 }
 
 // Eight channels at a time; every operation rounds as in affine_plain.
-uint64_t affine(const uint16_t* counts, int64_t channels, const Affine& how, float* result) {
+uint64_t affine(const Affine& how, const uint16_t* counts, const AffinePixel& pixel) {
   const __m256i bits = _mm256_set1_epi32(static_cast<int32_t>(how.bits));
   const __m256 zero = _mm256_setzero_ps(), low = _mm256_set1_ps(how.low), high = _mm256_set1_ps(how.high);
   uint64_t below = 0;
   int64_t i = 0;
-  for (; i + 8 <= channels; i += 8) {
+  for (; i + 8 <= how.channels; i += 8) {
     const __m256i count = _mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(counts + i)));
     const __m256 dots = _mm256_cvtepi32_ps(_mm256_sub_epi32(bits, _mm256_slli_epi32(count, 1)));
     __m256 y = _mm256_add_ps(_mm256_mul_ps(dots, _mm256_loadu_ps(how.scale + i)), _mm256_loadu_ps(how.shift + i));
-    if (how.residual) y = _mm256_add_ps(y, _mm256_loadu_ps(how.residual + i));
+    if (pixel.residual) y = _mm256_add_ps(y, _mm256_loadu_ps(pixel.residual + i));
     if (how.slope)
       y = _mm256_blendv_ps(y, _mm256_mul_ps(y, _mm256_loadu_ps(how.slope + i)), _mm256_cmp_ps(y, zero, _CMP_LT_OQ));
     y = _mm256_min_ps(high, _mm256_max_ps(low, y));  // in this order what is no number stays
-    _mm256_storeu_ps(result + i, y);
+    _mm256_storeu_ps(pixel.results + i, y);
     const __m256 limit = how.thresholds ? _mm256_loadu_ps(how.thresholds + i) : zero;
     below |= static_cast<uint64_t>(static_cast<uint32_t>(_mm256_movemask_ps(_mm256_cmp_ps(y, limit, _CMP_LT_OQ)))) << i;
   }
-  return i < channels ? below | affine_rest(counts, i, channels, how, result) : below;
+  return i < how.channels ? below | affine_rest(how, counts, i, pixel) : below;
 }
 
 // The 16 entries of a word.
@@ -224,7 +223,9 @@ void pack_few(const Floats& floats, uint64_t* words) { pack_plain(floats, 0, flo
 
 namespace edgewright {
 
-const Variant avx2_narrow = {"avx2", Layout::pairs, 32, 4, kSpan, count<4, 1>, reached, affine, pack, pair, nullptr, &avx2_floats};
-const Variant avx2_variant = {"avx2", Layout::pairs, kBlock, 2, kSpan, count<2, 2>, reached, affine, pack, pair, &avx2_narrow, &avx2_floats};
+const Variant avx2_narrow = {"avx2", Layout::pairs, 32, 4, kSpan, place, count<4, 1>, signs_of<4 * kSpan, count<4, 1>, reached>,
+                             affine_of<4 * kSpan, count<4, 1>, affine>, pack, pair, nullptr, &avx2_floats};
+const Variant avx2_variant = {"avx2", Layout::pairs, kBlock, 2, kSpan, place, count<2, 2>, signs_of<2 * kSpan, count<2, 2>, reached>,
+                              affine_of<2 * kSpan, count<2, 2>, affine>, pack, pair, &avx2_narrow, &avx2_floats};
 
 }  // namespace edgewright

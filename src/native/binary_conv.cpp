@@ -10,7 +10,6 @@ namespace {
 
 constexpr int64_t kLine = 64;             // bytes of a cache line
 constexpr int64_t kNibbleBits = 4;
-constexpr int64_t kTilesAPart = 16;       // that a thread takes at once
 constexpr uint8_t kNoWeight = 0x80;       // a shuffle gives 0 for an index with this bit
 
 // The `count` (1..64) bits from bit `first` on.
@@ -98,18 +97,16 @@ void BinaryConv::order_weights(const uint64_t* weights) {
   weights_ = Buffer(bytes);
   std::memset(weights_.as<uint8_t>(), pairs ? kNoWeight : 0, static_cast<size_t>(bytes));
   for (int64_t filter = 0; filter < s.filters; ++filter) {
-    const int64_t within = filter % s.group_filters(), lane = within % kBlock;
+    const int64_t within = filter % s.group_filters(), place = variant_.place(static_cast<int>(within % kBlock));
     uint8_t* block = weights_.as<uint8_t>() + (filter / s.group_filters() * blocks_ + within / kBlock) * block_bytes_;
-    // Counts of even and odd bytes are parted, so that 16 filters in order are 16 even bytes, the next 16 odd ones.
-    const int64_t byte = lane / 32 * 32 + lane % 16 * 2 + lane % 32 / 16;
     const uint64_t* pixel = weights + filter * s.kernel_h * s.kernel_w * s.group_words();
     for (int64_t row = 0; row < rows; ++row)
       for (int64_t entry = 0; entry < length; ++entry) {
         const int64_t step = row * steps + entry, at = entry % pixel_entries_;
         if (pairs)
-          block[step * wide + byte] = static_cast<uint8_t>(bits_from(pixel, at * kNibbleBits, kNibbleBits));
+          block[step * wide + place] = static_cast<uint8_t>(bits_from(pixel, at * kNibbleBits, kNibbleBits));
         else
-          reinterpret_cast<uint64_t*>(block)[step * wide + lane] = pixel[at];
+          reinterpret_cast<uint64_t*>(block)[step * wide + place] = pixel[at];
         if (at == pixel_entries_ - 1) pixel += s.group_words();
       }
   }
@@ -178,17 +175,17 @@ void BinaryConv::fill_row(const uint64_t* image, int64_t group, int64_t row, uin
   variant_.pair(padded, partners, map_columns_, s.group_channels(), static_cast<uint16_t*>(map) + row * row_entries_);
 }
 
-void BinaryConv::emit(const SignsOut& out, const Counted& tile) const {
-  const int64_t filters = tile.filters, first = tile.first, shift = first % kWordBits;
-  const size_t at = static_cast<size_t>(tile.group * blocks_ + tile.block);
+void BinaryConv::count(const Tiles& tiles, const Place& place, const SignsOut& out) const {
+  const int64_t filters = place.filters, first = place.first, shift = first % kWordBits;
+  const size_t at = static_cast<size_t>(place.group * blocks_ + place.block);
   const uint64_t flip = flips_[at], all = filters < kBlock ? (uint64_t{1} << filters) - 1 : ~uint64_t{0};
   const int64_t per_pixel = shape_.output_words();
-  uint64_t found[kMostUnits * kMostSpan];
-  variant_.reached(tile.counts, tile.size, &limits_[at * kBlock], found);
-  for (int64_t i = 0; i < tile.size; ++i) {
-    if (tile.pixels[i] == kNoPixel) continue;
+  uint64_t found[kMostPixels];
+  variant_.signs(tiles, &limits_[at * kBlock], found);
+  for (int64_t i = 0; i < place.size; ++i) {
+    if (place.pixels[i] == kNoPixel) continue;
     const uint64_t bits = (found[i] ^ flip) & all;
-    uint64_t* words = out.words + tile.pixels[i] * per_pixel + first / kWordBits;
+    uint64_t* words = out.words + place.pixels[i] * per_pixel + first / kWordBits;
     if (shift == 0) {  // the first filters of a word set all of it, those of later groups add to it
       words[0] = bits;
       continue;
@@ -198,58 +195,62 @@ void BinaryConv::emit(const SignsOut& out, const Counted& tile) const {
   }
 }
 
-void BinaryConv::emit(const FloatsOut& out, const Counted& tile) const {
-  const int64_t filters = tile.filters, first = tile.first;
-  Affine how = {shape_.bits(), scale_.data() + first, shift_.data() + first, nullptr, slope_.empty() ? nullptr : slope_.data() + first, low_, high_,
-                out.thresholds ? out.thresholds + first : nullptr};
-  for (int64_t i = 0; i < tile.size; ++i) {
-    if (tile.pixels[i] == kNoPixel) continue;
-    const int64_t at = tile.pixels[i] * shape_.filters + first;
-    if (out.residual) how.residual = out.residual + at;
-    const uint64_t signs = variant_.affine(tile.counts + i * kBlock, filters, how, out.values + at);
-    if (out.words) out.words[tile.pixels[i] * shape_.output_words() + tile.block] = signs;
+void BinaryConv::count(const Tiles& tiles, const Place& place, const FloatsOut& out) const {
+  const int64_t first = place.first;
+  const Affine how = {shape_.bits(), place.filters, scale_.data() + first, shift_.data() + first, slope_.empty() ? nullptr : slope_.data() + first,
+                      low_, high_, out.thresholds ? out.thresholds + first : nullptr};
+  AffinePixel pixels[kMostPixels];
+  for (int64_t i = 0; i < place.size; ++i) {
+    const int64_t at = place.pixels[i] * shape_.filters + first;
+    const bool real = place.pixels[i] != kNoPixel;
+    pixels[i] = {real && out.residual ? out.residual + at : nullptr, real ? out.values + at : nullptr, 0};
   }
+  variant_.affine(tiles, how, pixels);
+  for (int64_t i = 0; i < place.size && out.words; ++i)
+    if (place.pixels[i] != kNoPixel) out.words[place.pixels[i] * shape_.output_words() + place.block] = pixels[i].signs;
 }
 
-void BinaryConv::emit(const DotsOut& out, const Counted& tile) const {
-  const int64_t filters = tile.filters, first = tile.first;
+void BinaryConv::count(const Tiles& tiles, const Place& place, const DotsOut& out) const {
+  const int64_t pixels = variant_.units * variant_.span;
   const int32_t bits = static_cast<int32_t>(shape_.bits());
-  for (int64_t i = 0; i < tile.size; ++i) {
-    if (tile.pixels[i] == kNoPixel) continue;
-    int32_t* values = out.values + tile.pixels[i] * shape_.filters + first;
-    const uint16_t* counts = tile.counts + i * kBlock;
-    for (int64_t j = 0; j < filters; ++j) values[j] = bits - 2 * static_cast<int32_t>(counts[j]);
+  alignas(kLine) uint16_t counts[kMostUnits * kMostSpan * kBlock];
+  for (int64_t i = 0; i < place.size; ++i) {
+    if (i % pixels == 0) variant_.count(tiles, i / pixels, counts);
+    if (place.pixels[i] == kNoPixel) continue;
+    int32_t* values = out.values + place.pixels[i] * shape_.filters + place.first;
+    for (int64_t j = 0; j < place.filters; ++j) values[j] = bits - 2 * static_cast<int32_t>(counts[i % pixels * kBlock + j]);
   }
 }
 
-// Tiles from part * kTilesAPart on, of the block that the part belongs to.
+// Tiles from part * kMostTiles on, of the block that the part belongs to.
 template <class Out>
 void BinaryConv::run_tiles(const void* map, const Out& out, int64_t image, int64_t group, int64_t part) const {
   const Shape& s = shape_;
-  const int64_t parts = divided_up(tiles_, kTilesAPart), block = part / parts;
-  const int64_t units = units_a_row_ * s.output_h(), first = part % parts * kTilesAPart * variant_.units;
-  const int64_t last = std::min(units, first + kTilesAPart * variant_.units);
-  const int64_t entry_bytes = variant_.layout == Layout::pairs ? 2 : 8, output_w = s.output_w();
-  const int64_t down = s.stride_h * row_entries_, across = variant_.span * s.stride_w * pixel_entries_;
-  Tile tile = {{}, runs_.data(), static_cast<int64_t>(runs_.size()), weights_.as<uint8_t>() + (group * blocks_ + block) * block_bytes_};
-  Counted counted = {};
-  counted.group = group, counted.block = block, counted.size = variant_.units * variant_.span;
-  counted.filters = std::min<int64_t>(kBlock, s.group_filters() - block * kBlock);
-  counted.first = group * s.group_filters() + block * kBlock;
+  const int64_t parts = divided_up(tiles_, kMostTiles), block = part / parts;
+  const int64_t most = int64_t{kMostTiles} * variant_.units, first = part % parts * most;
+  const int64_t count = std::min(most, units_a_row_ * s.output_h() - first);
+  const int64_t entry_bytes = variant_.layout == Layout::pairs ? 2 : 8, output_w = s.output_w(), span = variant_.span;
+  const int64_t down = s.stride_h * row_entries_ * entry_bytes, across = span * s.stride_w * pixel_entries_ * entry_bytes;
+  Tiles tiles;
+  tiles.count = divided_up(count, variant_.units);
+  tiles.runs = runs_.data(), tiles.run_count = static_cast<int64_t>(runs_.size());
+  tiles.weights = weights_.as<uint8_t>() + (group * blocks_ + block) * block_bytes_;
+  Place place;
+  place.group = group, place.block = block, place.first = group * s.group_filters() + block * kBlock;
+  place.filters = std::min<int64_t>(kBlock, s.group_filters() - block * kBlock);
+  place.size = tiles.count * variant_.units * span;
   int64_t y = first / units_a_row_, x = first % units_a_row_;
-  for (int64_t unit = first; unit < last;) {
-    int64_t* pixels = counted.pixels;
-    for (int64_t i = 0; i < variant_.units; ++i, ++unit, pixels += variant_.span) {
-      // Beyond the last unit the first one is computed again, and dropped.
-      const bool real = unit < last;
-      tile.inputs[i] = real ? static_cast<const uint8_t*>(map) + (y * down + x * across) * entry_bytes : tile.inputs[0];
-      const int64_t pixel = (image * s.output_h() + y) * output_w + x * variant_.span;
-      for (int64_t j = 0; j < variant_.span; ++j) pixels[j] = real && x * variant_.span + j < output_w ? pixel + j : kNoPixel;
-      if (++x == units_a_row_) x = 0, ++y;
-    }
-    variant_.count(tile, counted.counts);
-    emit(out, counted);
+  const uint8_t* input = static_cast<const uint8_t*>(map) + y * down + x * across;
+  for (int64_t unit = 0; unit < count; ++unit, ++x, input += across) {
+    if (x == units_a_row_) x = 0, ++y, input = static_cast<const uint8_t*>(map) + y * down;
+    tiles.inputs[unit] = input;
+    const int64_t column = x * span, pixel = (image * s.output_h() + y) * output_w + column;
+    for (int64_t i = 0; i < span; ++i) place.pixels[unit * span + i] = column + i < output_w ? pixel + i : kNoPixel;
   }
+  // Beyond the last unit it is computed again, and dropped.
+  std::fill(tiles.inputs + count, tiles.inputs + tiles.count * variant_.units, tiles.inputs[count - 1]);
+  std::fill(place.pixels + count * span, place.pixels + place.size, kNoPixel);
+  this->count(tiles, place, out);
 }
 
 template <class Out>
@@ -257,7 +258,7 @@ void BinaryConv::run_all(const uint64_t* words, const Out& out, void* workspace,
   const Shape& s = shape_;
   // Blocks of filters that share a word of results must come one after the other.
   const bool in_order = std::is_same_v<Out, SignsOut> && s.groups > 1 && s.group_filters() % kWordBits;
-  const int64_t parts = blocks_ * divided_up(tiles_, kTilesAPart);
+  const int64_t parts = blocks_ * divided_up(tiles_, kMostTiles);
   if (variant_.layout == Layout::pairs) {  // the last triple may reach beyond the map: what it finds is an index
     auto* end = static_cast<uint16_t*>(workspace) + map_rows_ * row_entries_;
     std::fill(end, end + kTriple - 1, uint16_t{0});

@@ -42,12 +42,12 @@ struct DotsOut {
   int32_t* values;  // [batch, output_h, output_w, filters]
 };
 
-// What a tile gives: for each of `size` output pixels (or kNoPixel) the counts of a block of 64 filters.
-struct Counted {
-  int64_t group, block, size;
+// What tiles are of: `size` output pixels (or kNoPixel) and a block of up to 64 filters.
+struct Place {
+  int64_t group, block;
   int64_t first, filters;  // the block's
-  int64_t pixels[kMostUnits * kMostSpan];
-  alignas(64) uint16_t counts[kMostUnits * kMostSpan * kBlock];
+  int64_t size;
+  int64_t pixels[kMostPixels];
 };
 constexpr int64_t kNoPixel = -1;
 
@@ -84,9 +84,9 @@ class BinaryConv {
   void plan_runs();
   void add_run(int64_t offset, int64_t length);
   void order_weights(const uint64_t* weights);
-  void emit(const SignsOut& out, const Counted& tile) const;
-  void emit(const FloatsOut& out, const Counted& tile) const;
-  void emit(const DotsOut& out, const Counted& tile) const;
+  void count(const Tiles& tiles, const Place& place, const SignsOut& out) const;
+  void count(const Tiles& tiles, const Place& place, const FloatsOut& out) const;
+  void count(const Tiles& tiles, const Place& place, const DotsOut& out) const;
 
   Shape shape_;
   const Variant& variant_;

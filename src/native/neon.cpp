@@ -13,7 +13,7 @@ constexpr int kMostSums = 31;  // of up to 8, in a byte
 // The sums of the eight bytes of each word.
 inline uint64x2_t words_of(uint8x16_t bytes) { return vpaddlq_u32(vpaddlq_u16(vpaddlq_u8(bytes))); }
 
-void count_filters(const Tile& tile, const uint64_t* weights, uint16_t* counts) {
+void count_filters(const Tiles& tiles, int64_t tile, const uint64_t* weights, uint16_t* counts) {
   constexpr int kRegisters = kFilters / 2;
   uint8x16_t sums[kUnits][kRegisters];
   uint64x2_t totals[kUnits][kRegisters];
@@ -27,10 +27,10 @@ void count_filters(const Tile& tile, const uint64_t* weights, uint16_t* counts) 
       }
   };
   int room = kMostSums;
-  for (const Run* run = tile.runs; run != tile.runs + tile.run_count; ++run)
+  for (const Run* run = tiles.runs; run != tiles.runs + tiles.run_count; ++run)
     for (int64_t k = run->offset; k < run->offset + run->length; ++k, weights += kBlock) {
       for (int unit = 0; unit < kUnits; ++unit) {
-        const uint64x2_t bits = vdupq_n_u64(static_cast<const uint64_t*>(tile.inputs[unit])[k]);
+        const uint64x2_t bits = vdupq_n_u64(static_cast<const uint64_t*>(tiles.inputs[tile * kUnits + unit])[k]);
         for (int i = 0; i < kRegisters; ++i) {
           const uint64x2_t differ = veorq_u64(bits, vld1q_u64(weights + 2 * i));
           sums[unit][i] = vaddq_u8(sums[unit][i], vcntq_u8(vreinterpretq_u8_u64(differ)));
@@ -49,20 +49,19 @@ void count_filters(const Tile& tile, const uint64_t* weights, uint16_t* counts) 
     }
 }
 
-void count(const Tile& tile, uint16_t* counts) {
+void count(const Tiles& tiles, int64_t tile, uint16_t* counts) {
   for (int first = 0; first < kBlock; first += kFilters)
-    count_filters(tile, static_cast<const uint64_t*>(tile.weights) + first, counts + first);
+    count_filters(tiles, tile, static_cast<const uint64_t*>(tiles.weights) + first, counts + first);
 }
 
-void reached(const uint16_t* counts, int64_t pixels, const uint16_t* limits, uint64_t* words) {
+uint64_t reached(const uint16_t* counts, const uint16_t* limits) {
   static const uint8_t kBits[8] = {1, 2, 4, 8, 16, 32, 64, 128};
-  for (int64_t pixel = 0; pixel < pixels; ++pixel, counts += kBlock) {
-    words[pixel] = 0;
-    for (int i = 0; i < kBlock; i += 8) {
-      const uint8x8_t found = vmovn_u16(vcgeq_u16(vld1q_u16(counts + i), vld1q_u16(limits + i)));
-      words[pixel] |= static_cast<uint64_t>(vaddv_u8(vand_u8(found, vld1_u8(kBits)))) << i;
-    }
+  uint64_t bits = 0;
+  for (int i = 0; i < kBlock; i += 8) {
+    const uint8x8_t found = vmovn_u16(vcgeq_u16(vld1q_u16(counts + i), vld1q_u16(limits + i)));
+    bits |= static_cast<uint64_t>(vaddv_u8(vand_u8(found, vld1_u8(kBits)))) << i;
   }
+  return bits;
 }
 
 // Channels are contiguous: eight comparisons make a byte.
@@ -94,6 +93,7 @@ void pack(const Floats& floats, uint64_t* words) {
 
 }  // namespace
 
-const Variant neon_variant = {"neon", Layout::words, kBlock, kUnits, 1, count, reached, affine_plain, pack, nullptr, nullptr, &neon_floats};
+const Variant neon_variant = {"neon", Layout::words, kBlock, kUnits, 1, in_order, count, signs_of<kUnits, count, reached>,
+                              affine_of<kUnits, count, affine_plain>, pack, nullptr, nullptr, &neon_floats};
 
 }  // namespace edgewright

@@ -21,18 +21,18 @@ uint64_t bytes_summed(uint64_t v) {
   return (v & 0xffffffffu) + (v >> 32);
 }
 
-void count(const Tile& tile, uint16_t* counts) {
+void count(const Tiles& tiles, int64_t tile, uint16_t* counts) {
   constexpr int kMostSums = 31;  // of up to 8, in a byte
   uint64_t total[kBlock] = {}, sums[kBlock] = {};
-  const auto* input = static_cast<const uint64_t*>(tile.inputs[0]);
-  const auto* weights = static_cast<const uint64_t*>(tile.weights);
+  const auto* input = static_cast<const uint64_t*>(tiles.inputs[tile * kUnits]);
+  const auto* weights = static_cast<const uint64_t*>(tiles.weights);
   int room = kMostSums;
   const auto flush = [&] {
     for (int i = 0; i < kBlock; ++i) total[i] += bytes_summed(sums[i]);
     std::memset(sums, 0, sizeof sums);
     room = kMostSums;
   };
-  for (const Run* run = tile.runs; run != tile.runs + tile.run_count; ++run)
+  for (const Run* run = tiles.runs; run != tiles.runs + tiles.run_count; ++run)
     for (int64_t k = 0; k < run->length; ++k, weights += kBlock) {
       const uint64_t bits = input[run->offset + k];
       for (int i = 0; i < kBlock; ++i) sums[i] += ones(bits ^ weights[i]);
@@ -46,6 +46,7 @@ void pack(const Floats& floats, uint64_t* words) { pack_plain(floats, 0, floats.
 
 }  // namespace
 
-const Variant portable_variant = {"portable", Layout::words, kBlock, kUnits, 1, count, reached_plain, affine_plain, pack, nullptr, nullptr, &portable_floats};
+const Variant portable_variant = {"portable", Layout::words, kBlock, kUnits, 1, in_order, count, signs_of<kUnits, count, reached_plain>,
+                                  affine_of<kUnits, count, affine_plain>, pack, nullptr, nullptr, &portable_floats};
 
 }  // namespace edgewright

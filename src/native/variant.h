@@ -11,6 +11,8 @@ namespace edgewright {
 constexpr int kBlock = 64;     // output channels that a tile has
 constexpr int kMostUnits = 4;  // units that a tile has at most
 constexpr int kMostSpan = 2;   // neighbouring output pixels that a unit has at most
+constexpr int kMostTiles = 16;  // that a thread takes at once
+constexpr int kMostPixels = kMostTiles * kMostUnits * kMostSpan;
 constexpr int kTriple = 3;     // nibbles that the paired layout adds before it widens
 
 // How kernels want their inputs. A row of inputs is a run of entries, the channels of one pixel after the other.
@@ -28,23 +30,31 @@ struct Run {
   bool fills;      // Layout::pairs: the next run's counts no longer fit the byte as well
 };
 
-// A few output pixels by 64 output channels.
-struct Tile {
-  const void* inputs[kMostUnits];  // the first entry of each unit's window
+// Tiles, each of a few output pixels by 64 output channels, that have the same weights.
+struct Tiles {
+  const void* inputs[kMostTiles * kMostUnits];  // the first entry of each unit's window
+  int64_t count;
   const Run* runs;
   int64_t run_count;
   const void* weights;
 };
 
-// A float result for up to 64 channels of one pixel: limit(slope(dot * scale + shift + residual)).
+// Float results for up to 64 channels: limit(slope(dot * scale + shift + residual)).
 struct Affine {
   int64_t bits;           // of a dot product, which is bits - 2 * count
+  int64_t channels;
   const float* scale;     // by channel, as are the others
   const float* shift;
-  const float* residual;  // null: none
   const float* slope;     // of negative results; null: none
   float low, high;
   const float* thresholds;  // that the signs of results compare with; null: all 0
+};
+
+// One pixel of such results.
+struct AffinePixel {
+  const float* residual;  // null: none
+  float* results;         // null for a pixel whose results are dropped
+  uint64_t signs;         // of the results: bit i is set where results[i] lies below its threshold
 };
 
 // Floats whose signs are packed: pixels by channels, of which one axis is contiguous.
@@ -60,12 +70,14 @@ struct Variant {
   Layout layout;
   int filters;      // of a block that are counted; counts and limits always have room for 64
   int units, span;  // of a tile
-  // counts[units * span][64]: bits of the window that differ from the filter's.
-  void (*count)(const Tile& tile, uint16_t* counts);
-  // words[pixels]: bit i is set where counts[pixel][i] >= limits[i].
-  void (*reached)(const uint16_t* counts, int64_t pixels, const uint16_t* limits, uint64_t* words);
-  // Returns the signs of the results: bit i is set where result[i] lies below its threshold.
-  uint64_t (*affine)(const uint16_t* counts, int64_t channels, const Affine& how, float* result);
+  // Where a filter of a block stands among the weights of an entry.
+  int (*place)(int filter);
+  // counts[units * span][64] of one tile: bits of the window that differ from the filter's.
+  void (*count)(const Tiles& tiles, int64_t tile, uint16_t* counts);
+  // words[tiles][units * span]: bit i is set where filter i counts limits[i] or more.
+  void (*signs)(const Tiles& tiles, const uint16_t* limits, uint64_t* words);
+  // pixels[tiles][units * span]: their results, where there is room for them, and signs.
+  void (*affine)(const Tiles& tiles, const Affine& how, AffinePixel* pixels);
   // words[pixels][words]: bit set where a float lies below its channel's threshold.
   void (*pack)(const Floats& floats, uint64_t* words);
   // entries[pixels][channels / 4]: nibbles of each pixel and its partner, as offsets into the kernel's table. Pixels and

@@ -109,14 +109,21 @@ bool check_conv(const Shape& s, Pool& pool) {
     flip.push_back(static_cast<uint8_t>(within(0, 1)));
     scale.push_back(normal(rng)), shift.push_back(normal(rng)), slope.push_back(normal(rng));
   }
+  // Each of what may follow a dot product comes and goes.
+  const bool adds = within(0, 1), slopes = within(0, 1), signed_too = s.groups == 1 && within(0, 1);
+  const float most = within(0, 1) ? 9.0f : std::numeric_limits<float>::infinity();
   const int64_t pixels = s.batch * s.output_h() * s.output_w();
+  std::vector<uint64_t> float_signs(signed_too ? static_cast<size_t>(pixels * s.output_words()) : 0);
   std::vector<uint64_t> signs(static_cast<size_t>(pixels * s.output_words()));
   for (int64_t i = 0; i < pixels * s.filters; ++i) {
     const auto m = static_cast<size_t>(i % s.filters);
     residual.push_back(normal(rng));
-    float value = static_cast<float>(dots[static_cast<size_t>(i)]) * scale[m] + shift[m] + residual.back();
-    if (value < 0) value *= slope[m];
-    floats.push_back(std::min(std::max(value, -9.0f), 9.0f));
+    float value = static_cast<float>(dots[static_cast<size_t>(i)]) * scale[m] + shift[m];
+    if (adds) value += residual.back();
+    if (slopes && value < 0) value *= slope[m];
+    floats.push_back(std::min(std::max(value, -most), most));
+    if (signed_too && floats.back() < shift[m])
+      float_signs[static_cast<size_t>(i / s.filters * s.output_words() + i % s.filters / 64)] |= uint64_t{1} << i % s.filters % 64;
     if ((dots[static_cast<size_t>(i)] < thresholds[m]) != (flip[m] != 0))
       signs[static_cast<size_t>(i / s.filters * s.output_words() + i % s.filters / 64)] |= uint64_t{1} << i % s.filters % 64;
   }
@@ -124,15 +131,17 @@ bool check_conv(const Shape& s, Pool& pool) {
   for (const Variant* variant : variants()) {
     BinaryConv conv(s, *variant, weights.data(), pool.threads());
     conv.set_thresholds(thresholds.data(), flip.data());
-    conv.set_affine(scale.data(), shift.data(), slope.data(), -9, 9);
+    conv.set_affine(scale.data(), shift.data(), slopes ? slope.data() : nullptr, -most, most);
     Buffer workspace(conv.workspace_bytes());
     std::vector<int32_t> found(dots.size());
     std::vector<float> found_floats(floats.size());
-    std::vector<uint64_t> found_signs(signs.size(), ~uint64_t{0});
+    std::vector<uint64_t> found_signs(signs.size(), ~uint64_t{0}), found_float_signs(float_signs.size(), ~uint64_t{0});
     conv.run(words.data(), DotsOut{found.data()}, workspace.as<void>(), pool);
-    conv.run(words.data(), FloatsOut{residual.data(), found_floats.data()}, workspace.as<void>(), pool);
+    conv.run(words.data(), FloatsOut{adds ? residual.data() : nullptr, found_floats.data(), signed_too ? found_float_signs.data() : nullptr, shift.data()},
+             workspace.as<void>(), pool);
     conv.run(words.data(), SignsOut{found_signs.data()}, workspace.as<void>(), pool);
     good = equal(found, dots, s, variant->name, "dot products") && equal(found_floats, floats, s, variant->name, "floats") &&
+           equal(found_float_signs, float_signs, s, variant->name, "signs of floats") &&
            equal(found_signs, signs, s, variant->name, "signs") && good;
   }
   return good;
