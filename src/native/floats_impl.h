@@ -108,16 +108,22 @@ void depthwise(const Window& w) {
   }
 }
 
+template <int vectors>
+inline void largest_of(const Window& w, int64_t c) {
+  Vector most[vectors];
+  for (Vector& v : most) v = splat(-std::numeric_limits<float>::infinity());
+  for (int64_t i = 0; i < w.taps; ++i)
+    for (int v = 0; v < vectors; ++v) {
+      const Vector x = load(w.inputs[i] + c + v * kLanes);
+      most[v] = x > most[v] ? x : most[v];
+    }
+  for (int v = 0; v < vectors; ++v) store(w.output + c + v * kLanes, most[v]);
+}
+
 void largest(const Window& w) {
   int64_t c = 0;
-  for (; c + kLanes <= w.channels; c += kLanes) {
-    Vector most = splat(-std::numeric_limits<float>::infinity());
-    for (int64_t i = 0; i < w.taps; ++i) {
-      const Vector x = load(w.inputs[i] + c);
-      most = x > most ? x : most;
-    }
-    store(w.output + c, most);
-  }
+  for (; c + 4 * kLanes <= w.channels; c += 4 * kLanes) largest_of<4>(w, c);  // maxima of which none waits for another
+  for (; c + kLanes <= w.channels; c += kLanes) largest_of<1>(w, c);
   for (; c < w.channels; ++c) {
     float most = -std::numeric_limits<float>::infinity();
     for (int64_t i = 0; i < w.taps; ++i) most = w.inputs[i][c] > most ? w.inputs[i][c] : most;

@@ -141,14 +141,15 @@ inline void put(const WinogradTiles& w, Vector sum, int64_t at, int64_t c) {
   for (int64_t i = c; i < w.filters; ++i) to[i] = finished(sum[i - c], residual, w.finish, i);
 }
 
-// Back from the points of the columns, and what follows the sums.
-void finish_tiles(const WinogradTiles& w) {
-  const int64_t filters = (w.filters + kTileFilters - 1) / kTileFilters * kTileFilters;
+// Back from the points of the columns, and what follows the sums. The tiles are a copy, so that no store can change what they say.
+void finish_tiles(const WinogradTiles w) {
+  const int64_t filters = (w.filters + kTileFilters - 1) / kTileFilters * kTileFilters, step = kTile * w.count * filters;
   for (int64_t x = 0; x < w.columns; ++x)
     for (int64_t c = 0; c < w.filters; c += kLanes) {
       Vector at[kPoints], y[kTile];
-      load_points(w.sums + (x % kTile * w.count + x / kTile) * filters + c, kTile * w.count * filters, at);
+      load_points(w.sums + (x % kTile * w.count + x / kTile) * filters + c, step, at);
       from_points(at, y);
+#pragma GCC unroll 8
       for (int i = 0; i < kTile; ++i)
         if (i < w.rows) put(w, y[i], i * w.output_row + x * w.filters, c);
     }
