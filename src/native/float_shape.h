@@ -22,26 +22,53 @@ inline int64_t input_bytes(const Shape& s) { return product(product(s.batch * s.
 
 inline int64_t output_bytes(const Shape& s) { return product(product(s.batch * s.output_h(), s.output_w()), product(s.filters, 4)); }
 
-// What a convolution reads and writes, however it is computed.
-class ConvStep : public Step {
- protected:
-  explicit ConvStep(const Given& given) : shape_(shape_of(given)), kernels_(*given.variant.floats), threads_(given.threads) {
-    given.expect(16, 2, 2, 1, 3);
-    input_ = given.read(0, input_bytes(shape_));
-    residual_ = given.read(1, output_bytes(shape_), true);
-    output_ = given.write(0, output_bytes(shape_));
-    low_ = given.number(0), high_ = given.number(1);
+// The inputs of a window at an output pixel, calls `tap(number, y, x)` for those inside.
+template <class Tap>
+void each_tap(const Shape& s, int64_t y, int64_t x, Tap&& tap) {
+  for (int64_t i = 0; i < s.kernel_h; ++i) {
+    const int64_t row = y * s.stride_h - s.top + i * s.dilation_h;
+    if (row < 0 || row >= s.height) continue;
+    for (int64_t j = 0; j < s.kernel_w; ++j) {
+      const int64_t column = x * s.stride_w - s.left + j * s.dilation_w;
+      if (column >= 0 && column < s.width) tap(i * s.kernel_w + j, row, column);
+    }
   }
+}
 
+// Rows of one image's outputs, the last one not included.
+struct Rows {
+  int64_t first, last;
+  const float* residual;  // from the first row on, or null
+  float* output;          // the same
+};
+
+// A convolution of one image, however it is computed: its steps know where tensors lie.
+class Convolution {
+ public:
+  explicit Convolution(const Given& given)
+      : shape_(shape_of(given)), kernels_(*given.variant.floats), threads_(given.threads), low_(given.number(0)), high_(given.number(1)) {}
+  virtual ~Convolution() = default;
+
+  const Shape& shape() const { return shape_; }
+  // Whole cache lines; the same workspace goes to all calls for an image.
+  virtual int64_t workspace_bytes() const = 0;
+  // What the image's rows have in common; the threads share it out.
+  virtual void prepare(const float* image, uint8_t* workspace, Pool& pool) const = 0;
+  // All rows after that, shared out as suits them, or some, by one thread.
+  virtual void run(const float* image, const Rows& all, uint8_t* workspace, Pool& pool) const = 0;
+  virtual void run_some(const float* image, const Rows& rows, uint8_t* workspace, int thread) const = 0;
+
+ protected:
   Shape shape_;
   const FloatKernels& kernels_;
   int threads_;
-  int64_t input_, residual_, output_;
   float low_, high_;
 };
 
-// Convolutions of few channels and a large window; see winograd.cpp.
+std::unique_ptr<Convolution> make_convolution(const Given& given);
+
+// Those of few channels and a large window; see winograd.cpp.
 bool winograd_wins(const Shape& shape);
-std::unique_ptr<Step> make_winograd(const Given& given);
+std::unique_ptr<Convolution> make_winograd(const Given& given);
 
 }  // namespace edgewright

@@ -12,7 +12,7 @@ struct Kernel {
 };
 
 constexpr Kernel kKernels[] = {
-    {"conv", make_conv},           {"depthwise", make_depthwise}, {"pool", make_pool},
+    {"conv", make_conv},           {"conv_pool", make_conv_pool}, {"depthwise", make_depthwise}, {"pool", make_pool},
     {"pointwise", make_pointwise}, {"concat", make_concat},       {"softmax", make_softmax},
     {"map", make_map},             {"transpose", make_transpose}, {"expand", make_expand}, {"slice", make_slice}, {"pack", make_pack},
     {"binary_conv", make_binary_conv}, {"binary_signs", make_binary_signs}, {"feed", make_feed}, {"take", make_take},

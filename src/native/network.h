@@ -91,7 +91,7 @@ T* at(const Memory& memory, int64_t offset) {
 
 // One for each kernel, by the name that plans call it.
 using MakeStep = std::unique_ptr<Step> (*)(const Given&);
-std::unique_ptr<Step> make_conv(const Given&), make_depthwise(const Given&), make_pool(const Given&), make_pointwise(const Given&),
+std::unique_ptr<Step> make_conv(const Given&), make_conv_pool(const Given&), make_depthwise(const Given&), make_pool(const Given&), make_pointwise(const Given&),
     make_concat(const Given&), make_softmax(const Given&), make_map(const Given&), make_transpose(const Given&), make_expand(const Given&), make_slice(const Given&),
     make_pack(const Given&),
     make_binary_conv(const Given&), make_binary_signs(const Given&), make_feed(const Given&), make_take(const Given&);

@@ -28,9 +28,9 @@ double weight(int point, int64_t tap) {
   return std::pow(kFinite[point], static_cast<double>(tap)) / differences;
 }
 
-class Winograd : public ConvStep {
+class Winograd : public Convolution {
  public:
-  explicit Winograd(const Given& given) : ConvStep(given) {
+  explicit Winograd(const Given& given) : Convolution(given) {
     const Shape& s = shape_;
     vertical_ = axis(s.kernel_h, s.stride_h), horizontal_ = axis(s.kernel_w, s.stride_w);
     plan();
@@ -41,16 +41,18 @@ class Winograd : public ConvStep {
 
   int64_t workspace_bytes() const override { return rows_ * row_ * 4 + threads_ * scratch_ * 4; }
 
-  void run(const Memory& memory) const override {
-    const Shape& s = shape_;
-    float* rows = reinterpret_cast<float*>(memory.workspace);
-    for (int64_t image = 0; image < s.batch; ++image) {
-      const float* input = at<float>(memory, input_) + image * s.height * s.width * s.channels;
-      memory.pool.run(rows_, [&](int64_t row, int) { part_row(input, row, rows + row * row_); });
-      memory.pool.run(tile_rows_ * strips_, [&](int64_t part, int thread) {
-        run_tiles(memory, image, part / strips_, part % strips_ * strip_, rows + rows_ * row_ + thread * scratch_);
-      });
-    }
+  void prepare(const float* image, uint8_t* workspace, Pool& pool) const override {
+    float* rows = reinterpret_cast<float*>(workspace);
+    pool.run(rows_, [&](int64_t row, int) { part_row(image, row, rows + row * row_); });
+  }
+
+  void run(const float*, const Rows& all, uint8_t* workspace, Pool& pool) const override {
+    pool.run(tile_rows_ * strips_, [&](int64_t part, int thread) { run_tiles(all, part / strips_, part % strips_, workspace, thread); });
+  }
+
+  void run_some(const float*, const Rows& rows, uint8_t* workspace, int thread) const override {
+    for (int64_t tile_row = rows.first / kTile; tile_row * kTile < rows.last; ++tile_row)
+      for (int64_t strip = 0; strip < strips_; ++strip) run_tiles(rows, tile_row, strip, workspace, thread);
   }
 
  private:
@@ -90,20 +92,22 @@ class Winograd : public ConvStep {
     }
   }
 
-  void run_tiles(const Memory& memory, int64_t image, int64_t tile_row, int64_t first, float* scratch) const {
+  void run_tiles(const Rows& rows, int64_t tile_row, int64_t strip, uint8_t* workspace, int thread) const {
     const Shape& s = shape_;
-    const int64_t count = std::min(strip_, tiles_ - first), y = tile_row * kTile, x = first * kTile;
-    const int64_t pixel = (image * s.output_h() + y) * s.output_w() + x;
+    const int64_t first = strip * strip_, count = std::min(strip_, tiles_ - first), y = tile_row * kTile, x = first * kTile;
+    const int64_t place = ((y - rows.first) * s.output_w() + x) * s.filters;
+    const float* input = reinterpret_cast<const float*>(workspace);
     WinogradTiles tiles;
     tiles.vertical = vertical_, tiles.horizontal = horizontal_;
-    tiles.input = reinterpret_cast<const float*>(memory.workspace) + y * s.stride_h * row_ + first;
+    tiles.input = input + y * s.stride_h * row_ + first;
     tiles.plane = plane_, tiles.channels = s.channels, tiles.filters = s.filters, tiles.count = count;
     tiles.weights = weights_.data();
-    tiles.lines = scratch, tiles.points = scratch + lines_, tiles.sums = tiles.points + points_;
-    tiles.rows = std::min<int64_t>(kTile, s.output_h() - y), tiles.columns = std::min(count * kTile, s.output_w() - x);
+    tiles.lines = reinterpret_cast<float*>(workspace) + rows_ * row_ + thread * scratch_;
+    tiles.points = tiles.lines + lines_, tiles.sums = tiles.points + points_;
+    tiles.rows = std::min<int64_t>(kTile, rows.last - y), tiles.columns = std::min(count * kTile, s.output_w() - x);
     tiles.output_row = s.output_w() * s.filters;
-    tiles.output = at<float>(memory, output_) + pixel * s.filters;
-    tiles.residual = residual_ < 0 ? nullptr : at<float>(memory, residual_) + pixel * s.filters;
+    tiles.output = rows.output + place;
+    tiles.residual = rows.residual ? rows.residual + place : nullptr;
     tiles.finish = {nullptr, shift_.empty() ? nullptr : shift_.data(), slope_.empty() ? nullptr : slope_.data(), low_, high_};
     kernels_.winograd(tiles);
   }
@@ -160,6 +164,6 @@ bool winograd_wins(const Shape& s) {
          s.dilation_w == 1 && fits(s.kernel_h, s.stride_h) && fits(s.kernel_w, s.stride_w);
 }
 
-std::unique_ptr<Step> make_winograd(const Given& given) { return std::make_unique<Winograd>(given); }
+std::unique_ptr<Convolution> make_winograd(const Given& given) { return std::make_unique<Winograd>(given); }
 
 }  // namespace edgewright

@@ -5,6 +5,7 @@
 //   build/src/native/network_check [networks] [seed]
 //
 // tests/kernels/test_steps.py does the same against numpy; this one needs no Python, as binary_conv_check.
+#include <algorithm>
 #include <atomic>
 #include <cmath>
 #include <cstdio>
@@ -51,9 +52,9 @@ std::vector<float> normal(int64_t count) {
 
 Constant constant(const std::vector<float>& values) { return {values.data(), static_cast<int64_t>(values.size() * 4)}; }
 
-// x -> conv -> pack -> binary_conv with the conv's results as residual -> pool -> y, all of one size.
+// x -> conv -> pack -> binary_conv with the conv's results as residual -> pool -> y, all of one size; and x -> conv_pool.
 struct Drawn {
-  Shape conv, binary;
+  Shape conv, binary, pool;
   std::vector<float> x, weights, shift, scale, slope;
   std::vector<uint64_t> bits;
 
@@ -72,6 +73,10 @@ struct Drawn {
     Shape& b = binary;
     b.batch = s.batch, b.height = s.output_h(), b.width = s.output_w(), b.channels = b.filters = s.filters;
     b.kernel_h = b.kernel_w = 3, b.top = b.left = b.bottom = b.right = 1;
+    Shape& p = pool;
+    p.batch = b.batch, p.height = b.height, p.width = b.width, p.channels = p.filters = b.filters;
+    p.kernel_h = within(1, 4), p.kernel_w = within(1, 4), p.stride_h = within(1, 5), p.stride_w = within(1, 3);
+    p.top = within(0, 5), p.left = within(0, 2), p.bottom = within(3, 6), p.right = within(3, 4);  // windows fit
     x = normal(s.batch * s.height * s.width * s.channels);
     weights = normal(s.filters * s.kernel_h * s.kernel_w * s.channels);
     shift = normal(s.filters), scale = normal(s.filters), slope = normal(s.filters);
@@ -112,6 +117,21 @@ std::vector<float> plain_conv(const Drawn& d) {
   return made;
 }
 
+std::vector<float> plain_largest(const Shape& s, const std::vector<float>& floats) {
+  std::vector<float> made;
+  for (int64_t n = 0; n < s.batch; ++n)
+    for (int64_t y = 0; y < s.output_h(); ++y)
+      for (int64_t x = 0; x < s.output_w(); ++x)
+        for (int64_t c = 0; c < s.channels; ++c) {
+          float most = -std::numeric_limits<float>::infinity();
+          for (int64_t i = std::max<int64_t>(0, y * s.stride_h - s.top); i < std::min(s.height, y * s.stride_h - s.top + s.kernel_h); ++i)
+            for (int64_t j = std::max<int64_t>(0, x * s.stride_w - s.left); j < std::min(s.width, x * s.stride_w - s.left + s.kernel_w); ++j)
+              most = std::max(most, at_padded(floats, s, n, i, c, j));
+          made.push_back(most);
+        }
+  return made;
+}
+
 // What the binary layer and the pool (a mean of the whole image) make of floats, whose signs are known from here on.
 std::vector<float> plain_rest(const Drawn& d, const std::vector<float>& floats) {
   const Shape& b = d.binary;
@@ -136,7 +156,7 @@ std::vector<float> plain_rest(const Drawn& d, const std::vector<float>& floats) 
 }
 
 struct Result {
-  std::vector<float> floats, y;
+  std::vector<float> floats, y, largest;
 };
 
 bool run(const Drawn& d, const Variant& variant, int threads, Result& result) {
@@ -150,12 +170,15 @@ bool run(const Drawn& d, const Variant& variant, int threads, Result& result) {
     return span;
   };
   const Span x = place(static_cast<int64_t>(d.x.size()) * 4), floats = place(pixels * b.filters * 4), signs = place(pixels * b.input_words() * 8),
-             made = place(pixels * b.filters * 4), y = place(b.batch * b.filters * 4);
+             made = place(pixels * b.filters * 4), y = place(b.batch * b.filters * 4), largest = place(d.pool.batch * d.pool.output_h() * d.pool.output_w() * d.pool.filters * 4);
   Network network(end, variant, threads);
   std::vector<int64_t> binary = sizes(b), pool = sizes(b);
   binary.push_back(0), pool.push_back(1);
   pool[5] = b.height, pool[6] = b.width;
   for (size_t i = 11; i < 15; ++i) pool[i] = 0;
+  const Shape& p = d.pool;
+  std::vector<int64_t> both = sizes(s);
+  both.insert(both.end(), {p.kernel_h, p.kernel_w, p.stride_h, p.stride_w, p.top, p.left, p.bottom, p.right});
   network.add({"feed", {0, 4, 1, 1, x.bytes / 4}, {}, {}, {x}, {}});
   network.add({"conv", sizes(s), {-inf, inf}, {x, Span()}, {floats}, {constant(d.weights), constant(d.shift), Constant()}});
   network.add({"take", {0, 4, 1, 1, floats.bytes / 4}, {}, {floats}, {}, {}});
@@ -164,10 +187,13 @@ bool run(const Drawn& d, const Variant& variant, int threads, Result& result) {
                {{d.bits.data(), static_cast<int64_t>(d.bits.size() * 8)}, constant(d.scale), constant(d.shift), constant(d.slope), Constant()}});
   network.add({"pool", pool, {}, {made}, {y}, {}});
   network.add({"take", {1, 4, 1, 1, y.bytes / 4}, {}, {y}, {}, {}});
+  network.add({"conv_pool", both, {-inf, inf}, {x}, {largest}, {constant(d.weights), constant(d.shift), Constant()}});
+  network.add({"take", {2, 4, 1, 1, largest.bytes / 4}, {}, {largest}, {}, {}});
   network.finish();
   result.floats.resize(static_cast<size_t>(floats.bytes / 4)), result.y.resize(static_cast<size_t>(y.bytes / 4));
+  result.largest.resize(static_cast<size_t>(largest.bytes / 4));
   const void* inputs[] = {d.x.data()};
-  void* outputs[] = {result.floats.data(), result.y.data()};
+  void* outputs[] = {result.floats.data(), result.y.data(), result.largest.data()};
   Pool workers(threads);
   network.run(inputs, outputs, workers);
   const long before = allocations;
@@ -186,6 +212,12 @@ bool near(const std::vector<float>& found, const std::vector<float>& wanted, con
   return true;
 }
 
+bool same(const std::vector<float>& found, const std::vector<float>& wanted, const char* variant, const char* what) {
+  if (found == wanted) return true;
+  std::printf("%s: %s are not those of the single steps\n", variant, what);
+  return false;
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -198,7 +230,8 @@ int main(int argc, char** argv) {
       for (int threads : {1, 3}) {
         Result found;
         if (!run(drawn, *variant, threads, found) || !near(found.floats, floats, variant->name, "convolutions") ||
-            !near(found.y, plain_rest(drawn, found.floats), variant->name, "results"))
+            !near(found.y, plain_rest(drawn, found.floats), variant->name, "results") ||
+            !same(found.largest, plain_largest(drawn.pool, found.floats), variant->name, "pooled convolutions"))
           return 1;
       }
   }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -15,7 +16,7 @@ from tests.conftest import TOLERANCE
 from edgewright import kernels
 from edgewright.ops import packing
 from edgewright.runtimes.native.defined import Defined
-from edgewright.runtimes.native.plan import KERNELS
+from edgewright.runtimes.native.plan import KERNELS, made_places
 
 VARIANTS = [name for name in kernels.variants() if name != kernels.NUMPY]
 pytestmark = pytest.mark.skipif(not VARIANTS, reason="needs the C++ kernels: built without a compiler")
@@ -187,6 +188,51 @@ def test_pools(s: dict[str, int], pooling: int, seed: int) -> None:
     case.reads = [case.floats(s["batch"] * s["height"] * s["width"] * s["channels"])]
     case.writes = [(made(s) * s["channels"], np.float32)]
     case.check()
+
+
+@st.composite
+def pooled(draw: Draw) -> tuple[dict[str, int], dict[str, int]]:
+    """Sizes of a convolution and of a pool over what it makes."""
+    conv = draw(windows() | stems())
+    height, width = made_places(conv)
+    kernel = [draw(st.integers(1, 4)) for _ in range(2)]
+    pads = [draw(st.integers(0, 5)) for _ in range(4)]
+    for axis, size in enumerate((height, width)):  # windows fit, and some lie in the padding alone
+        pads[2 + axis] = max(pads[2 + axis], kernel[axis] - size - pads[axis])
+    strides = [draw(st.integers(1, 5)) for _ in range(2)]
+    values = [conv["batch"], height, width, conv["filters"], conv["filters"], *kernel, *strides, 1, 1, *pads, 1]
+    return conv, dict(zip(KERNELS["conv"].sizes, values, strict=True))
+
+
+@given(pooled(), st.booleans(), st.sampled_from([0.0, math.inf, math.nan]), LIMITS, SEEDS)
+@MANY
+def test_pooled_convolutions_are_both_steps_bit_for_bit(
+    sizes: tuple[dict[str, int], dict[str, int]], slope: bool, odd: float, limits: tuple[float, float], seed: int
+) -> None:
+    conv, pool = sizes
+    names = [name.removeprefix("pool_") for name in KERNELS["conv_pool"].sizes[16:]]
+    both = Case("conv_pool", [*conv.values(), *(pool[name] for name in names)], seed, limits)
+    x = both.floats(conv["batch"] * conv["height"] * conv["width"] * conv["channels"])
+    x[: len(x) // 50] = odd
+    filters, count = conv["filters"], made(pool) * conv["filters"]
+    weights = both.floats(filters * conv["kernel_h"] * conv["kernel_w"] * conv["channels"] // conv["groups"])
+    both.constants = [
+        weights,
+        both.floats(filters),
+        both.floats(filters) if slope else None,
+    ]
+    both.reads, both.writes = [x], [(count, np.float32)]
+    if odd == 0:
+        both.check(most=2e-6 * len(weights) / filters if min(conv["kernel_h"], conv["kernel_w"]) > 4 else ATOL)
+    first, second = Case("conv", [*conv.values()], seed, limits), Case("pool", [*pool.values(), 0], seed)
+    first.reads, first.constants, first.writes = [x, None], both.constants, [(made(conv) * filters, np.float32)]
+    second.writes = both.writes
+    for variant, threads in itertools.product(VARIANTS, (1, 2, 3)):
+        network = kernels.native().Network  # type: ignore[union-attr]
+        how = (lambda size, n=network, v=variant, t=threads: n(size, v, t), kernels.pool(threads))
+        second.reads = [*first.run(*how)]
+        (wanted,), (found,) = second.run(*how), both.run(*how)
+        np.testing.assert_array_equal(found.view(np.int32), wanted.view(np.int32), f"{variant}, {threads} threads")
 
 
 @given(

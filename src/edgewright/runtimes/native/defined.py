@@ -10,7 +10,7 @@ import numpy as np
 
 from edgewright.ops import binary, packing
 from edgewright.ops.binary import Affine, Window
-from edgewright.runtimes.native.plan import KERNELS
+from edgewright.runtimes.native.plan import KERNELS, pool_sizes
 
 Span = tuple[int, int]
 Arrays = dict[str, np.ndarray]
@@ -113,7 +113,8 @@ def _image(s: dict[str, int], named: Arrays) -> np.ndarray:
     return image
 
 
-def _conv(s: dict[str, int], numbers: Sequence[float], named: Arrays) -> None:
+def _sums(s: dict[str, int], numbers: Sequence[float], named: Arrays) -> np.ndarray:
+    """What a convolution makes, [N, OH, OW, filters]."""
     groups, taps = s["groups"], s["kernel_h"] * s["kernel_w"]
     patches = _patches(s, _image(s, named), 0.0)
     front = patches.shape[:3]
@@ -122,7 +123,16 @@ def _conv(s: dict[str, int], numbers: Sequence[float], named: Arrays) -> None:
     seen = patches.reshape(*front, taps, groups, each)
     made = [seen[..., g, :].reshape(-1, taps * each) @ weights[g].T for g in range(groups)]
     y = np.concatenate(made, axis=-1).reshape(*front, s["filters"])
-    _floats(named["out.y"])[...] = _finished(y, named.get("in.residual"), numbers, named).reshape(-1)
+    return _finished(y, named.get("in.residual"), numbers, named)
+
+
+def _conv(s: dict[str, int], numbers: Sequence[float], named: Arrays) -> None:
+    _floats(named["out.y"])[...] = _sums(s, numbers, named).reshape(-1)
+
+
+def _conv_pool(s: dict[str, int], numbers: Sequence[float], named: Arrays) -> None:
+    largest = _patches(pool_sizes(s), _sums(s, numbers, named), -math.inf).max(axis=(3, 4))
+    _floats(named["out.y"])[...] = largest.reshape(-1)
 
 
 def _pool(s: dict[str, int], numbers: Sequence[float], named: Arrays) -> None:
@@ -220,6 +230,7 @@ def _binary_signs(s: dict[str, int], numbers: Sequence[float], named: Arrays) ->
 
 _KERNELS: dict[str, Callable[[dict[str, int], Sequence[float], Arrays], None]] = {
     "conv": _conv,
+    "conv_pool": _conv_pool,
     "depthwise": _conv,
     "pool": _pool,
     "pointwise": _pointwise,

@@ -18,6 +18,7 @@ from __future__ import annotations
 import json
 import math
 import struct
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -56,10 +57,14 @@ _CONV = (
     *("batch", "height", "width", "channels", "filters", "kernel_h", "kernel_w", "stride_h", "stride_w"),
     *("dilation_h", "dilation_w", "top", "left", "bottom", "right", "groups"),
 )
+_POOL = ("kernel_h", "kernel_w", "stride_h", "stride_w", "top", "left", "bottom", "right")
 _LIMITS = ("low", "high")
 #: Every kernel that a step may name.
 KERNELS = {
     "conv": Fields(_CONV, _LIMITS, ("x", "residual?"), ("y",), ("weights", "shift?", "slope?")),
+    "conv_pool": Fields(
+        (*_CONV, *(f"pool_{name}" for name in _POOL)), _LIMITS, ("x",), ("y",), ("weights", "shift?", "slope?")
+    ),
     "depthwise": Fields(_CONV, _LIMITS, ("x", "residual?"), ("y",), ("weights", "shift?", "slope?")),
     "pool": Fields((*_CONV, "pooling"), (), ("x",), ("y",), ()),
     "pointwise": Fields(
@@ -87,6 +92,30 @@ KERNELS = {
     ),
     "binary_signs": Fields((*_CONV, "pads_minus"), (), ("signs",), ("signs",), ("weights", "threshold", "flip")),
 }
+
+
+def made_places(sizes: Mapping[str, int]) -> tuple[int, int]:
+    """Height and width of what a window makes; below 1 where it is larger than the padded input.
+
+    Raises:
+        ZeroDivisionError: A stride is none.
+    """
+    axes = (("height", "_h", "top", "bottom"), ("width", "_w", "left", "right"))
+    height, width = (
+        (sizes[size] + sizes[before] + sizes[after] - sizes[f"dilation{axis}"] * (sizes[f"kernel{axis}"] - 1) - 1)
+        // sizes[f"stride{axis}"]
+        + 1
+        for size, axis, before, after in axes
+    )
+    return height, width
+
+
+def pool_sizes(sizes: Mapping[str, int]) -> dict[str, int]:
+    """The sizes of a `conv_pool`'s second part as those of a `pool`."""
+    height, width = made_places(sizes)
+    own = {name: sizes[f"pool_{name}"] for name in _POOL}
+    here = {"height": height, "width": width, "channels": sizes["filters"], "filters": sizes["filters"]}
+    return {"batch": sizes["batch"], **here, **own, "dilation_h": 1, "dilation_w": 1, "groups": 1, "pooling": 0}
 
 
 @dataclass(frozen=True)
@@ -330,11 +359,13 @@ def _check_padding(plan: Plan) -> None:
     """Refuse windows over more padding than memory should hold: no tensor's size bounds it."""
     for step in plan.steps:
         sizes = dict(zip(KERNELS[step.kernel].sizes, step.sizes, strict=False))
-        if "top" in sizes:
-            rows = sizes["height"] + sizes["top"] + sizes["bottom"]
-            columns = sizes["width"] + sizes["left"] + sizes["right"]
-            if rows * columns * sizes["channels"] > _LARGEST_PADDED:
-                raise ValueError(f"a step `{step.kernel}` pads to {rows} x {columns} x {sizes['channels']}")
+        for window in (sizes, pool_sizes(sizes)) if step.kernel == "conv_pool" else (sizes,):
+            if "top" not in window:
+                continue
+            rows = window["height"] + window["top"] + window["bottom"]
+            columns = window["width"] + window["left"] + window["right"]
+            if rows * columns * window["channels"] > _LARGEST_PADDED:
+                raise ValueError(f"a step `{step.kernel}` pads to {rows} x {columns} x {window['channels']}")
 
 
 def _check_signs(plan: Plan) -> None:

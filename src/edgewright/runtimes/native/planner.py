@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
 #: How far a step's work goes, in the order in which kernels do it; what comes later may still join.
-SCALED, JOINED, SLOPED, LIMITED = range(4)
+SCALED, JOINED, SLOPED, LIMITED, POOLED = range(5)
 _FINISHING = ("conv", "depthwise", "pointwise", "binary_conv")
 
 
@@ -206,7 +206,7 @@ class Planner:
         step.stage = stage
         held = self.values.pop(before.name)
         self._names[held.buffer] -= 1
-        self.name(after, held)
+        self.name(after, step.writes["y"])
 
     # --- the whole ---
 

@@ -8,13 +8,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edgewright.runtimes.native.plan import KERNELS
-from edgewright.runtimes.native.planner import Draft, Planner, Rule, UnsupportedError, constant
+from edgewright.runtimes.native.planner import POOLED, Draft, Planner, Rule, UnsupportedError, constant
 from edgewright.runtimes.native.rules.windows import ints, made, number, whole, window
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
 LARGEST, MEAN, MEAN_OF_ALL = range(3)
+#: Where a pool joins a convolution: one that reads few channels and makes more bytes than lie well in a cache; and the pool's
+#: windows are so low that threads share its rows out without computing many of the convolution's twice.
+_STEM_CHANNELS, _LARGE_BYTES, _POOL_ROWS = 16, 2**18, 3
 
 
 def _conv(planner: Planner, node: ir.Node) -> None:
@@ -85,8 +88,28 @@ def _pool(planner: Planner, node: ir.Node) -> None:
     if counts and whole(node, "ceil_mode"):
         raise UnsupportedError("it counts padding and rounds sizes up")
     pooling = LARGEST if "Max" in node.op_type else MEAN_OF_ALL if counts else MEAN
+    if pooling == LARGEST and _pooled(planner, node, sizes):
+        return
     result = planner.fresh(made(sizes))
     planner.add(node.outputs[0], Draft("pool", {**sizes, "pooling": pooling}, {"x": held}, {"y": result}))
+
+
+def _pooled(planner: Planner, node: ir.Node, sizes: dict[str, int]) -> bool:
+    """A pool of the largest as part of the stem before it, whose rows then never leave the caches."""
+    value = node.inputs[0]
+    step = planner.joinable(value, POOLED)
+    if value is None or step is None or step.kernel != "conv" or "residual" in step.reads:
+        return False
+    stem = step.sizes["groups"] == 1 and step.sizes["channels"] <= _STEM_CHANNELS
+    few_rows = sizes["kernel_h"] <= _POOL_ROWS and sizes["dilation_h"] == sizes["dilation_w"] == 1
+    if not stem or not few_rows or step.writes["y"].size_bytes < _LARGE_BYTES:
+        return False
+    step.kernel = "conv_pool"
+    names = (name.removeprefix("pool_") for name in KERNELS["conv_pool"].sizes[len(step.sizes) :])
+    step.sizes = {**step.sizes, **{f"pool_{name}": sizes[name] for name in names}}
+    step.writes = {"y": planner.fresh(made(sizes))}
+    planner.join(step, value, node.outputs[0], POOLED)
+    return True
 
 
 def _reduce_mean(planner: Planner, node: ir.Node) -> None:

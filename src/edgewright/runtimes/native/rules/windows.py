@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from edgewright.runtimes.native.plan import made_places
 from edgewright.runtimes.native.planner import Held, UnsupportedError
 
 if TYPE_CHECKING:
@@ -53,16 +54,10 @@ def window(node: ir.Node, held: Held, kernel: tuple[int, ...], *, filters: int, 
 
 def made(sizes: dict[str, int]) -> tuple[int, int, int, int]:
     """The shape that such a layer makes, in ONNX's order."""
-    height = _count(sizes, "height", "kernel_h", "stride_h", "dilation_h", ("top", "bottom"))
-    width = _count(sizes, "width", "kernel_w", "stride_w", "dilation_w", ("left", "right"))
-    return (sizes["batch"], sizes["filters"], height, width)
-
-
-def _count(sizes: dict[str, int], size: str, kernel: str, stride: str, dilation: str, pads: tuple[str, str]) -> int:
-    room = sizes[size] + sizes[pads[0]] + sizes[pads[1]] - sizes[dilation] * (sizes[kernel] - 1) - 1
-    if room < 0:
+    height, width = made_places(sizes)
+    if min(height, width) < 1:
         raise UnsupportedError("its window is larger than the padded input")
-    return room // sizes[stride] + 1
+    return (sizes["batch"], sizes["filters"], height, width)
 
 
 def _pads(
