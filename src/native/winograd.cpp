@@ -28,6 +28,33 @@ double weight(int point, int64_t tap) {
   return std::pow(kFinite[point], static_cast<double>(tap)) / differences;
 }
 
+typedef float Four __attribute__((vector_size(16)));
+
+// Four by four floats.
+void transpose_square(const float* from, int64_t from_step, float* to, int64_t to_step) {
+  Four rows[4], halves[4];
+  for (int i = 0; i < 4; ++i) std::memcpy(&rows[i], from + i * from_step, sizeof(Four));
+  for (int i = 0; i < 2; ++i) {
+    halves[i] = __builtin_shufflevector(rows[i], rows[i + 2], 0, 4, 1, 5);
+    halves[i + 2] = __builtin_shufflevector(rows[i], rows[i + 2], 2, 6, 3, 7);
+  }
+  for (int i = 0; i < 2; ++i) {
+    rows[2 * i] = __builtin_shufflevector(halves[2 * i], halves[2 * i + 1], 0, 4, 1, 5);
+    rows[2 * i + 1] = __builtin_shufflevector(halves[2 * i], halves[2 * i + 1], 2, 6, 3, 7);
+  }
+  for (int i = 0; i < 4; ++i) std::memcpy(to + i * to_step, &rows[i], sizeof(Four));
+}
+
+// [rows][columns] -> [columns][rows]; rows are a multiple of four.
+void transpose(const float* from, int64_t rows, int64_t columns, float* to) {
+  for (int64_t row = 0; row < rows; row += 4) {
+    int64_t column = 0;
+    for (; column + 4 <= columns; column += 4) transpose_square(from + row * columns + column, columns, to + column * rows + row, rows);
+    for (; column < columns; ++column)
+      for (int64_t i = row; i < row + 4; ++i) to[column * rows + i] = from[i * columns + column];
+  }
+}
+
 class Winograd : public Convolution {
  public:
   explicit Winograd(const Given& given) : Convolution(given) {
@@ -43,7 +70,7 @@ class Winograd : public Convolution {
 
   void prepare(const float* image, uint8_t* workspace, Pool& pool) const override {
     float* rows = reinterpret_cast<float*>(workspace);
-    pool.run(rows_, [&](int64_t row, int) { part_row(image, row, rows + row * row_); });
+    pool.run(rows_, [&](int64_t row, int thread) { part_row(image, row, rows + rows_ * row_ + thread * scratch_, rows + row * row_); });
   }
 
   void run(const float*, const Rows& all, uint8_t* workspace, Pool& pool) const override {
@@ -69,27 +96,23 @@ class Winograd : public Convolution {
     product(rows_, row_ * 4);
     lines_ = product(kPoints * 2 * planes, strip_ + kAligned);
     points_ = product(kPoints * 4 * s.channels, strip_);
-    scratch_ = lines_ + points_ + product(kPoints * kTile * strip_, filters_);
+    scratch_ = std::max(row_, lines_ + points_ + product(kPoints * kTile * strip_, filters_));
   }
 
   // A padded row, parted by where columns lie in a tile, so that tiles are neighbours: [column of a tile][channels][tiles].
-  void part_row(const float* image, int64_t row, float* to) const {
+  void part_row(const float* image, int64_t row, float* line, float* to) const {
     const Shape& s = shape_;
-    const int64_t y = row - s.top, period = kTile * s.stride_w;
+    const int64_t y = row - s.top, planes = kTile * s.stride_w * s.channels, columns = plane_ * kTile * s.stride_w;
     if (y < 0 || y >= s.height) {
       std::fill(to, to + row_, 0.0f);
       return;
     }
+    const int64_t first = std::min(s.left, columns), count = std::min(s.width, columns - first);
     const float* from = image + y * s.width * s.channels;
-    for (int64_t column = 0; column < period; ++column) {
-      const int64_t first = column < s.left ? divided_up(s.left - column, period) : 0;
-      const int64_t last = std::min(plane_, divided_up(std::max<int64_t>(0, s.left + s.width - column), period));
-      for (int64_t c = 0; c < s.channels; ++c, to += plane_) {
-        std::fill(to, to + plane_, 0.0f);
-        const float* next = from + (first * period + column - s.left) * s.channels + c;
-        for (int64_t tile = first; tile < last; ++tile, next += period * s.channels) to[tile] = *next;
-      }
-    }
+    std::fill(line, line + first * s.channels, 0.0f);
+    float* end = std::copy(from, from + count * s.channels, line + first * s.channels);
+    std::fill(end, line + row_, 0.0f);
+    transpose(line, plane_, planes, to);
   }
 
   void run_tiles(const Rows& rows, int64_t tile_row, int64_t strip, uint8_t* workspace, int thread) const {
