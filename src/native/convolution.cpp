@@ -47,9 +47,10 @@ class Conv : public Convolution {
     });
   }
 
-  void run_some(const float* image, const Rows& rows, uint8_t* workspace, int thread) const override {
+  void run_some(Band& band, const Rows& rows) const override {
     const int64_t chunks = divided_up(divided_up((rows.last - rows.first) * shape_.output_w(), kernels_.rows), kTilesAPart);
-    for (int64_t chunk = 0; chunk < chunks; ++chunk) run_chunk(chunk_of(image, rows, chunk, workspace, thread), 0, blocks_ * shape_.groups);
+    for (int64_t chunk = 0; chunk < chunks; ++chunk)
+      run_chunk(chunk_of(band.image, rows, chunk, band.workspace, band.thread), 0, blocks_ * shape_.groups);
   }
 
  private:

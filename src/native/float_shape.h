@@ -42,6 +42,14 @@ struct Rows {
   float* output;          // the same
 };
 
+// What one thread does of an image: some rows, and then others below them.
+struct Band {
+  const float* image;
+  uint8_t* workspace;
+  int thread;
+  int64_t known = 0;  // rows of the input above this one need not be looked at again
+};
+
 // A convolution of one image, however it is computed: its steps know where tensors lie.
 class Convolution {
  public:
@@ -52,11 +60,11 @@ class Convolution {
   const Shape& shape() const { return shape_; }
   // Whole cache lines; the same workspace goes to all calls for an image.
   virtual int64_t workspace_bytes() const = 0;
-  // What the image's rows have in common; the threads share it out.
-  virtual void prepare(const float* image, uint8_t* workspace, Pool& pool) const = 0;
-  // All rows after that, shared out as suits them, or some, by one thread.
+  // What the image's rows have in common, where there is something; the threads share it out.
+  virtual void prepare(const float*, uint8_t*, Pool&) const {}
+  // All rows after that, shared out as suits them, or some of a band.
   virtual void run(const float* image, const Rows& all, uint8_t* workspace, Pool& pool) const = 0;
-  virtual void run_some(const float* image, const Rows& rows, uint8_t* workspace, int thread) const = 0;
+  virtual void run_some(Band& band, const Rows& rows) const = 0;
 
  protected:
   Shape shape_;

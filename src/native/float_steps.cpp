@@ -185,7 +185,7 @@ class ConvPool : public Step {
       float* output = at<float>(memory, output_) + image * p.output_h() * p.output_w() * p.channels;
       conv_->prepare(input, memory.workspace, memory.pool);
       memory.pool.run(bands, [&](int64_t band, int thread) {
-        run_band({p.output_h() * band / bands, p.output_h() * (band + 1) / bands, nullptr, output}, input, memory.workspace, thread);
+        run_band({input, memory.workspace, thread}, {p.output_h() * band / bands, p.output_h() * (band + 1) / bands, nullptr, output});
       });
     }
   }
@@ -203,17 +203,17 @@ class ConvPool : public Step {
   }
 
   // Rows of the pool; its windows are all that says which of the convolution's are needed.
-  void run_band(const Rows& band, const float* image, uint8_t* workspace, int thread) const {
+  void run_band(Band band, const Rows& rows) const {
     const Shape& p = windows_.shape();
-    uint8_t* own = workspace + conv_->workspace_bytes() + thread * (kept_bytes_ + windows_.table_bytes());
+    uint8_t* own = band.workspace + conv_->workspace_bytes() + band.thread * (kept_bytes_ + windows_.table_bytes());
     float* kept = reinterpret_cast<float*>(own);
     int64_t next = 0;  // row of the convolution
-    for (int64_t y = band.first; y < band.last; ++y) {
+    for (int64_t y = rows.first; y < rows.last; ++y) {
       const int64_t first = std::max<int64_t>(0, y * p.stride_h - p.top), last = std::min(p.height, y * p.stride_h - p.top + p.kernel_h);
       for (next = std::max(next, first / kTogether * kTogether); next < last; next += kTogether)
-        conv_->run_some(image, {next, std::min(p.height, next + kTogether), nullptr, kept + next % kept_ * p.width * p.channels}, workspace, thread);
+        conv_->run_some(band, {next, std::min(p.height, next + kTogether), nullptr, kept + next % kept_ * p.width * p.channels});
       windows_.each(kept, kept_, y, own + kept_bytes_, [&](Window& window, int64_t place) {
-        window.output = band.output + y * p.output_w() * p.channels + place;
+        window.output = rows.output + y * p.output_w() * p.channels + place;
         kernels_.largest(window);
       });
     }

@@ -55,11 +55,11 @@ struct WinogradAxis {
 // A row of tiles.
 struct WinogradTiles {
   WinogradAxis vertical, horizontal;
-  const float* input;   // [rows][column of a tile][channels][plane: that column of all tiles]
+  const float* rows[2 * kPoints];  // of the input, as far as windows reach: [column of a tile][channels][plane: that column of all tiles]
   int64_t plane, channels, filters, count;
   const float* weights; // at each two points: [block of filters][part of the column][part of the row][channels][filters]
   float *lines, *points, *sums;  // scratch
-  int64_t rows, columns, output_row;  // of the output: how many exist, floats from one row to the next
+  int64_t height, width, output_row;  // of the output: how many exist, floats from one row to the next
   float* output;
   const float* residual;  // or null
   Finish finish;        // without scale, in whole blocks

@@ -66,20 +66,27 @@ class Winograd : public Convolution {
     slope_ = in_blocks(given.constant<float>(2, s.filters, true));
   }
 
-  int64_t workspace_bytes() const override { return rows_ * row_ * 4 + threads_ * scratch_ * 4; }
+  int64_t workspace_bytes() const override { return threads_ * scratch_ * 4; }
 
-  void prepare(const float* image, uint8_t* workspace, Pool& pool) const override {
-    float* rows = reinterpret_cast<float*>(workspace);
-    pool.run(rows_, [&](int64_t row, int thread) { part_row(image, row, rows + rows_ * row_ + thread * scratch_, rows + row * row_); });
+  void run(const float* image, const Rows& all, uint8_t* workspace, Pool& pool) const override {
+    const int64_t bands = pool.threads() == 1 ? 1 : std::min<int64_t>(tile_rows_, 4 * pool.threads());
+    pool.run(bands, [&](int64_t number, int thread) {
+      const int64_t first = tile_rows_ * number / bands * kTile, last = std::min(all.last, tile_rows_ * (number + 1) / bands * kTile);
+      const int64_t place = first * shape_.output_w() * shape_.filters;
+      Band band = {image, workspace, thread};
+      run_some(band, {first, last, all.residual ? all.residual + place : nullptr, all.output + place});
+    });
   }
 
-  void run(const float*, const Rows& all, uint8_t* workspace, Pool& pool) const override {
-    pool.run(tile_rows_ * strips_, [&](int64_t part, int thread) { run_tiles(all, part / strips_, part % strips_, workspace, thread); });
-  }
-
-  void run_some(const float*, const Rows& rows, uint8_t* workspace, int thread) const override {
-    for (int64_t tile_row = rows.first / kTile; tile_row * kTile < rows.last; ++tile_row)
-      for (int64_t strip = 0; strip < strips_; ++strip) run_tiles(rows, tile_row, strip, workspace, thread);
+  void run_some(Band& band, const Rows& rows) const override {
+    float* parted = reinterpret_cast<float*>(band.workspace) + band.thread * scratch_;
+    float* scratch = parted + reach_ * row_;
+    for (int64_t tile_row = rows.first / kTile; tile_row * kTile < rows.last; ++tile_row) {
+      const int64_t first = tile_row * kTile * shape_.stride_h;
+      for (int64_t row = std::max(band.known, first); row < first + reach_; ++row) part_row(band.image, row, scratch, parted + row % reach_ * row_);
+      band.known = first + reach_;
+      for (int64_t strip = 0; strip < strips_; ++strip) run_tiles(rows, tile_row, strip, parted, scratch);
+    }
   }
 
  private:
@@ -89,14 +96,13 @@ class Winograd : public Convolution {
     tile_rows_ = divided_up(s.output_h(), kTile), tiles_ = divided_up(s.output_w(), kTile);
     strip_ = aligned(divided_up(tiles_, divided_up(tiles_, kMostTiles)));
     strips_ = divided_up(tiles_, strip_);
-    const int64_t planes = kTile * s.stride_w * s.channels, last = vertical_.first[1] + (kPoints - 1) * s.stride_h;
-    rows_ = (tile_rows_ - 1) * kTile * s.stride_h + last + 1;
+    const int64_t planes = kTile * s.stride_w * s.channels;
+    reach_ = vertical_.first[1] + (kPoints - 1) * s.stride_h + 1;
     plane_ = aligned(tiles_ + horizontal_.reach());
     row_ = product(planes, plane_);
-    product(rows_, row_ * 4);
     lines_ = product(kPoints * 2 * planes, strip_ + kAligned);
     points_ = product(kPoints * 4 * s.channels, strip_);
-    scratch_ = std::max(row_, lines_ + points_ + product(kPoints * kTile * strip_, filters_));
+    scratch_ = reach_ * row_ + std::max(row_, lines_ + points_ + product(kPoints * kTile * strip_, filters_));
   }
 
   // A padded row, parted by where columns lie in a tile, so that tiles are neighbours: [column of a tile][channels][tiles].
@@ -115,19 +121,17 @@ class Winograd : public Convolution {
     transpose(line, plane_, planes, to);
   }
 
-  void run_tiles(const Rows& rows, int64_t tile_row, int64_t strip, uint8_t* workspace, int thread) const {
+  void run_tiles(const Rows& rows, int64_t tile_row, int64_t strip, const float* parted, float* scratch) const {
     const Shape& s = shape_;
     const int64_t first = strip * strip_, count = std::min(strip_, tiles_ - first), y = tile_row * kTile, x = first * kTile;
     const int64_t place = ((y - rows.first) * s.output_w() + x) * s.filters;
-    const float* input = reinterpret_cast<const float*>(workspace);
     WinogradTiles tiles;
     tiles.vertical = vertical_, tiles.horizontal = horizontal_;
-    tiles.input = input + y * s.stride_h * row_ + first;
+    for (int64_t i = 0; i < reach_; ++i) tiles.rows[i] = parted + (y * s.stride_h + i) % reach_ * row_ + first;
     tiles.plane = plane_, tiles.channels = s.channels, tiles.filters = s.filters, tiles.count = count;
     tiles.weights = weights_.data();
-    tiles.lines = reinterpret_cast<float*>(workspace) + rows_ * row_ + thread * scratch_;
-    tiles.points = tiles.lines + lines_, tiles.sums = tiles.points + points_;
-    tiles.rows = std::min<int64_t>(kTile, rows.last - y), tiles.columns = std::min(count * kTile, s.output_w() - x);
+    tiles.lines = scratch, tiles.points = scratch + lines_, tiles.sums = tiles.points + points_;
+    tiles.height = std::min<int64_t>(kTile, rows.last - y), tiles.width = std::min(count * kTile, s.output_w() - x);
     tiles.output_row = s.output_w() * s.filters;
     tiles.output = rows.output + place;
     tiles.residual = rows.residual ? rows.residual + place : nullptr;
@@ -173,7 +177,8 @@ class Winograd : public Convolution {
 
   WinogradAxis vertical_, horizontal_;
   int64_t filters_, tile_rows_, tiles_, strip_, strips_;  // filters: of whole blocks
-  int64_t rows_, plane_, row_, lines_, points_, scratch_;  // counts of floats, but for rows
+  int64_t reach_;                                         // rows of the input that a row of tiles reads
+  int64_t plane_, row_, lines_, points_, scratch_;        // counts of floats
   std::vector<float> weights_, shift_, slope_;
 };
 

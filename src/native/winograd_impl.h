@@ -40,15 +40,16 @@ inline int64_t lanes(int64_t count) { return (count + kLanes - 1) / kLanes * kLa
 
 // Columns to the points: lines are [point][part][column of a tile, channel][tiles and those beyond that windows reach].
 void transform_columns(const WinogradTiles& w) {
-  const int64_t planes = kTile * w.horizontal.stride * w.channels, line = lanes(w.count) + kLanes, row = planes * w.plane;
+  const int64_t planes = kTile * w.horizontal.stride * w.channels, line = lanes(w.count) + kLanes;
   const int64_t read = lanes(w.count + w.horizontal.reach());
   for (int part = 0; part < 2; ++part) {
-    const float* from = w.input + w.vertical.first[part] * row;
-    for (int64_t plane = 0; plane < planes; ++plane, from += w.plane) {
+    const float* rows[kPoints];
+    for (int i = 0; i < kPoints; ++i) rows[i] = w.rows[w.vertical.first[part] + i * w.vertical.stride];
+    for (int64_t plane = 0; plane < planes; ++plane) {
       float* to = w.lines + (part * planes + plane) * line;
       for (int64_t t = 0; t < line; t += kLanes) {
         Vector d[kPoints] = {}, at[kPoints];
-        if (t < read) load_points(from + t, w.vertical.stride * row, d);
+        for (int i = 0; i < kPoints && t < read; ++i) d[i] = load(rows[i] + plane * w.plane + t);
         to_points(d, at);
         for (int i = 0; i < kPoints; ++i) store(to + i * 2 * planes * line + t, at[i]);
       }
@@ -108,13 +109,13 @@ constexpr Multiply multiply_of(int64_t wanted, std::integer_sequence<int, rows..
 
 // All sums at one point of the columns, back from the points of the rows: [output of a row][tiles][filters].
 void multiply_rows(const WinogradTiles& w, int above, const float* weights, float* to) {
-  const int64_t wide = lanes(w.count), parts = w.vertical.parts(above), groups = (w.count + kRows - 1) / kRows;
+  const int64_t wide = lanes(w.count), parts = w.vertical.parts(above), count = w.count, groups = (count + kRows - 1) / kRows;
   const int64_t filters = (w.filters + kTileFilters - 1) / kTileFilters * kTileFilters;
   alignas(64) float sums[kPoints][kRows * kTileFilters];
   for (int64_t block = 0; block < filters; block += kTileFilters) {
     const float* next = weights;
     for (int64_t group = 0; group < groups; ++group) {
-      const int64_t first = w.count * group / groups, rows = w.count * (group + 1) / groups - first;
+      const int64_t first = count * group / groups, rows = count * (group + 1) / groups - first;
       const Multiply call = multiply_of(rows, std::make_integer_sequence<int, kRows>());
       next = weights;
       for (int i = 0; i < kPoints; ++i) {
@@ -127,7 +128,7 @@ void multiply_rows(const WinogradTiles& w, int above, const float* weights, floa
           Vector at[kPoints], y[kTile];
           load_points(sums[0] + r * kTileFilters + v * kLanes, kRows * kTileFilters, at);
           from_points(at, y);
-          for (int j = 0; j < kTile; ++j) store(to + (j * w.count + first + r) * filters + block + v * kLanes, y[j]);
+          for (int j = 0; j < kTile; ++j) store(to + (j * count + first + r) * filters + block + v * kLanes, y[j]);
         }
     }
     weights = next;
@@ -144,14 +145,14 @@ inline void put(const WinogradTiles& w, Vector sum, int64_t at, int64_t c) {
 // Back from the points of the columns, and what follows the sums. The tiles are a copy, so that no store can change what they say.
 void finish_tiles(const WinogradTiles w) {
   const int64_t filters = (w.filters + kTileFilters - 1) / kTileFilters * kTileFilters, step = kTile * w.count * filters;
-  for (int64_t x = 0; x < w.columns; ++x)
+  for (int64_t x = 0; x < w.width; ++x)
     for (int64_t c = 0; c < w.filters; c += kLanes) {
       Vector at[kPoints], y[kTile];
       load_points(w.sums + (x % kTile * w.count + x / kTile) * filters + c, step, at);
       from_points(at, y);
 #pragma GCC unroll 8
       for (int i = 0; i < kTile; ++i)
-        if (i < w.rows) put(w, y[i], i * w.output_row + x * w.filters, c);
+        if (i < w.height) put(w, y[i], i * w.output_row + x * w.filters, c);
     }
 }
 
