@@ -22,7 +22,7 @@ inline int64_t input_bytes(const Shape& s) { return product(product(s.batch * s.
 
 inline int64_t output_bytes(const Shape& s) { return product(product(s.batch * s.output_h(), s.output_w()), product(s.filters, 4)); }
 
-// The inputs of a window at an output pixel, calls `tap(number, y, x)` for those inside.
+// Calls `tap(number, y, x)` for the inputs of a window at an output pixel; number is its place in the window.
 template <class Tap>
 void each_tap(const Shape& s, int64_t y, int64_t x, Tap&& tap) {
   for (int64_t i = 0; i < s.kernel_h; ++i) {

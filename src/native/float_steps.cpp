@@ -43,24 +43,22 @@ class Windows {
   int64_t taps() const { return taps_; }
   int64_t table_bytes() const { return to_line(taps_ * 16); }
 
-  // Calls `call(window, place)` for the outputs of row y, place being their first channel's in the row. Of the input `kept` rows
-  // are there, in turn: row i is the one of number i % kept.
+  // Calls `call(window, place)` for the outputs of row y, as many at once as have the same taps, place being where the first one
+  // lies in the row. Of the input `kept` rows are there, in turn: row i is the one of number i % kept.
   template <class Call>
   void each(const float* input, int64_t kept, int64_t y, uint8_t* table, Call&& call) const {
     const Shape& s = shape_;
     auto* inputs = reinterpret_cast<const float**>(table);
     auto* numbers = reinterpret_cast<int64_t*>(inputs + taps_);
-    Window window = {inputs, numbers, 0, s.channels, nullptr, nullptr, nullptr, {}};
-    for (int64_t x = 0; x < s.output_w(); ++x) {
-      if (x > 0 && inside(x - 1) && inside(x)) {  // the same taps, one step to the right
-        for (int64_t i = 0; i < window.taps; ++i) inputs[i] += s.stride_w * s.channels;
-      } else {
-        window.taps = 0;
-        each_tap(s, y, x, [&](int64_t number, int64_t row, int64_t column) {
-          inputs[window.taps] = input + (row % kept * s.width + column) * s.channels;
-          numbers[window.taps++] = number;
-        });
-      }
+    Window window = {1, s.stride_w * s.channels, inputs, numbers, 0, s.channels, nullptr, nullptr, nullptr, {}};
+    for (int64_t x = 0; x < s.output_w(); x += window.count) {
+      window.taps = 0;
+      each_tap(s, y, x, [&](int64_t number, int64_t row, int64_t column) {
+        inputs[window.taps] = input + (row % kept * s.width + column) * s.channels;
+        numbers[window.taps++] = number;
+      });
+      window.count = 1;
+      while (inside(x) && x + window.count < s.output_w() && inside(x + window.count)) ++window.count;
       call(window, x * s.channels);
     }
   }

@@ -28,9 +28,10 @@ struct FloatTile {
   Finish finish;               // without scale
 };
 
-// One output pixel whose channels have a window each.
+// Output pixels of a row whose channels have a window each, all of the same taps.
 struct Window {
-  const float* const* inputs;  // [taps], only those inside the input
+  int64_t count, step;         // pixels, and floats of the input from one's window to the next one's
+  const float* const* inputs;  // [taps] of the first, only those inside the input
   const int64_t* numbers;      // [taps]: which of the window's they are
   int64_t taps, channels;
   const float* weights;        // [taps of the window][channels]

@@ -95,53 +95,66 @@ void tile_apart(const FloatTile& tile) {
 }
 
 void depthwise(const Window& w) {
-  int64_t c = 0;
-  for (; c + kLanes <= w.channels; c += kLanes) {
-    Vector sum = {};
-    for (int64_t i = 0; i < w.taps; ++i) sum += load(w.inputs[i] + c) * load(w.weights + w.numbers[i] * w.channels + c);
-    store(w.output + c, finished(sum, w.residual, w.finish, c));
-  }
-  for (; c < w.channels; ++c) {
-    float sum = 0;
-    for (int64_t i = 0; i < w.taps; ++i) sum += w.inputs[i][c] * w.weights[w.numbers[i] * w.channels + c];
-    w.output[c] = finished(sum, w.residual, w.finish, c);
+  for (int64_t pixel = 0; pixel < w.count; ++pixel) {
+    const int64_t from = pixel * w.step, to = pixel * w.channels;
+    const float* residual = w.residual ? w.residual + to : nullptr;
+    int64_t c = 0;
+    for (; c + kLanes <= w.channels; c += kLanes) {
+      Vector sum = {};
+      for (int64_t i = 0; i < w.taps; ++i) sum += load(w.inputs[i] + from + c) * load(w.weights + w.numbers[i] * w.channels + c);
+      store(w.output + to + c, finished(sum, residual, w.finish, c));
+    }
+    for (; c < w.channels; ++c) {
+      float sum = 0;
+      for (int64_t i = 0; i < w.taps; ++i) sum += w.inputs[i][from + c] * w.weights[w.numbers[i] * w.channels + c];
+      w.output[to + c] = finished(sum, residual, w.finish, c);
+    }
   }
 }
 
+// The largest of the taps' floats from one place on; several vectors at once, of which none waits for another.
 template <int vectors>
-inline void largest_of(const Window& w, int64_t c) {
+inline void largest_of(const Window& w, int64_t from, float* to) {
   Vector most[vectors];
   for (Vector& v : most) v = splat(-std::numeric_limits<float>::infinity());
   for (int64_t i = 0; i < w.taps; ++i)
     for (int v = 0; v < vectors; ++v) {
-      const Vector x = load(w.inputs[i] + c + v * kLanes);
+      const Vector x = load(w.inputs[i] + from + v * kLanes);
       most[v] = x > most[v] ? x : most[v];
     }
-  for (int v = 0; v < vectors; ++v) store(w.output + c + v * kLanes, most[v]);
+  for (int v = 0; v < vectors; ++v) store(to + v * kLanes, most[v]);
 }
 
 void largest(const Window& w) {
-  int64_t c = 0;
-  for (; c + 4 * kLanes <= w.channels; c += 4 * kLanes) largest_of<4>(w, c);  // maxima of which none waits for another
-  for (; c + kLanes <= w.channels; c += kLanes) largest_of<1>(w, c);
-  for (; c < w.channels; ++c) {
-    float most = -std::numeric_limits<float>::infinity();
-    for (int64_t i = 0; i < w.taps; ++i) most = w.inputs[i][c] > most ? w.inputs[i][c] : most;
-    w.output[c] = most;
+  for (int64_t pixel = 0; pixel < w.count; ++pixel) {
+    const int64_t from = pixel * w.step;
+    float* to = w.output + pixel * w.channels;
+    int64_t c = 0;
+    for (; c + 4 * kLanes <= w.channels; c += 4 * kLanes) largest_of<4>(w, from + c, to + c);
+    for (; c + kLanes <= w.channels; c += kLanes) largest_of<1>(w, from + c, to + c);
+    for (; c < w.channels; ++c) {
+      float most = -std::numeric_limits<float>::infinity();
+      for (int64_t i = 0; i < w.taps; ++i) most = w.inputs[i][from + c] > most ? w.inputs[i][from + c] : most;
+      to[c] = most;
+    }
   }
 }
 
 void summed(const Window& w, float factor) {
-  int64_t c = 0;
-  for (; c + kLanes <= w.channels; c += kLanes) {
-    Vector sum = {};
-    for (int64_t i = 0; i < w.taps; ++i) sum += load(w.inputs[i] + c);
-    store(w.output + c, sum * factor);
-  }
-  for (; c < w.channels; ++c) {
-    float sum = 0;
-    for (int64_t i = 0; i < w.taps; ++i) sum += w.inputs[i][c];
-    w.output[c] = sum * factor;
+  for (int64_t pixel = 0; pixel < w.count; ++pixel) {
+    const int64_t from = pixel * w.step;
+    float* to = w.output + pixel * w.channels;
+    int64_t c = 0;
+    for (; c + kLanes <= w.channels; c += kLanes) {
+      Vector sum = {};
+      for (int64_t i = 0; i < w.taps; ++i) sum += load(w.inputs[i] + from + c);
+      store(to + c, sum * factor);
+    }
+    for (; c < w.channels; ++c) {
+      float sum = 0;
+      for (int64_t i = 0; i < w.taps; ++i) sum += w.inputs[i][from + c];
+      to[c] = sum * factor;
+    }
   }
 }
 
