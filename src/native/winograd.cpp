@@ -30,18 +30,16 @@ double weight(int point, int64_t tap) {
 
 typedef float Four __attribute__((vector_size(16)));
 
+// Two halves in turn: the first ones, or the second ones.
+Four low(Four a, Four b) { return Four{a[0], b[0], a[1], b[1]}; }
+Four high(Four a, Four b) { return Four{a[2], b[2], a[3], b[3]}; }
+
 // Four by four floats.
 void transpose_square(const float* from, int64_t from_step, float* to, int64_t to_step) {
-  Four rows[4], halves[4];
+  Four rows[4];
   for (int i = 0; i < 4; ++i) std::memcpy(&rows[i], from + i * from_step, sizeof(Four));
-  for (int i = 0; i < 2; ++i) {
-    halves[i] = __builtin_shufflevector(rows[i], rows[i + 2], 0, 4, 1, 5);
-    halves[i + 2] = __builtin_shufflevector(rows[i], rows[i + 2], 2, 6, 3, 7);
-  }
-  for (int i = 0; i < 2; ++i) {
-    rows[2 * i] = __builtin_shufflevector(halves[2 * i], halves[2 * i + 1], 0, 4, 1, 5);
-    rows[2 * i + 1] = __builtin_shufflevector(halves[2 * i], halves[2 * i + 1], 2, 6, 3, 7);
-  }
+  const Four even[2] = {low(rows[0], rows[2]), high(rows[0], rows[2])}, odd[2] = {low(rows[1], rows[3]), high(rows[1], rows[3])};
+  for (int i = 0; i < 2; ++i) rows[2 * i] = low(even[i], odd[i]), rows[2 * i + 1] = high(even[i], odd[i]);
   for (int i = 0; i < 4; ++i) std::memcpy(to + i * to_step, &rows[i], sizeof(Four));
 }
 
