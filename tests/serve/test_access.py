@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("granian", reason="needs the extra `serve`")
+pytest.importorskip("httptools", reason="needs the extra `serve`")
 
 from edgewright.cli import main
 from edgewright.errors import EdgewrightError
@@ -33,7 +33,7 @@ PARENT = f"00-{TRACE}-00f067aa0ba902b7-01"
 
 
 class Request:
-    """Scope and transport in one, as granian hands them over."""
+    """Scope and transport in one, as a connection hands them over."""
 
     def __init__(self, method: str, path: str, body: bytes = b"", **headers: str) -> None:
         self.method, self.path, self.query_string = method, path, ""

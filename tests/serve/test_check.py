@@ -21,7 +21,7 @@ from edgewright.errors import EdgewrightError
 from edgewright.serve.check import check
 from edgewright.serve.check.cases import Subject, WrongError
 
-pytest.importorskip("granian", reason="needs the extra `serve`")
+pytest.importorskip("httptools", reason="needs the extra `serve`")
 pytest.importorskip("grpc", reason="needs the extra `serve`")
 
 

@@ -213,7 +213,7 @@ def test_haproxy_accepts_the_configuration(tmp_path: Path) -> None:
 def test_a_server_that_is_killed_under_load_costs_nobody_an_answer(proxy: str) -> None:
     """The short form of benchmarks/fleet.py: three servers behind a real proxy, one ended by SIGKILL."""
     binary = program(proxy)
-    pytest.importorskip("granian", reason="needs the extra `serve`")
+    pytest.importorskip("httptools", reason="needs the extra `serve`")
     module = benchmark()
     with module.fleet(proxy, binary) as running:
         for _ in range(3):

@@ -46,7 +46,7 @@ class Secured(NamedTuple):
 @pytest.fixture(scope="module")
 def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
     """`edgewright serve` with a certificate for localhost that `ca.pem` has signed, and `other.pem` has not."""
-    pytest.importorskip("granian", reason="needs the extra `serve`")
+    pytest.importorskip("httptools", reason="needs the extra `serve`")
     onnx_ir = pytest.importorskip("onnx_ir")
     import edgewright as ew
 

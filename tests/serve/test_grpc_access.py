@@ -185,7 +185,7 @@ def test_each_call_is_a_line_whatever_becomes_of_it(net: Server, listen: Callabl
 
 
 def test_http_and_grpc_share_the_room_and_the_log(net: Server) -> None:
-    pytest.importorskip("granian", reason="needs the extra `serve`")
+    pytest.importorskip("httptools", reason="needs the extra `serve`")
     lines: list[str] = []
     limits = Limits()
     bodies = Bodies(limits)

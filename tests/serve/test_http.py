@@ -34,7 +34,7 @@ Call = Callable[..., Answer]
 
 
 class Request:
-    """What granian hands to an application, without a socket: scope and transport in one."""
+    """What a connection hands to an application, without a socket: scope and transport in one."""
 
     def __init__(
         self, method: str, path: str, body: bytes = b"", headers: dict[str, str] | None = None, *, chunked: int = 0

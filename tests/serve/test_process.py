@@ -23,7 +23,7 @@ import pytest
 
 import edgewright as ew
 
-pytest.importorskip("granian", reason="needs the extra `serve`")
+pytest.importorskip("httptools", reason="needs the extra `serve`")
 
 
 def free_port() -> int:
@@ -291,10 +291,10 @@ def test_mistakes_at_the_start_name_what_is_wrong(
 
 
 def test_a_missing_extra_is_told_with_the_pip_line(run: Run, real: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edgewright.registry.missing", lambda extra: ("granian",) if extra == "serve" else ())
+    monkeypatch.setattr("edgewright.registry.missing", lambda extra: ("httptools",) if extra == "serve" else ())
     status, _, err = run(str(real))
     assert status == 2
-    assert "error[E102]: `serve` needs `granian`, which is not installed" in err
+    assert "error[E102]: `serve` needs `httptools`, which is not installed" in err
     assert 'pip install "edgewright[serve]"' in err
 
 

@@ -30,7 +30,7 @@ TOKEN = "correct-horse-battery-staple"
 
 
 class Request:
-    """Scope and transport in one, as granian hands them over."""
+    """Scope and transport in one, as a connection hands them over."""
 
     def __init__(self, method: str, path: str, body: bytes, headers: dict[str, str]) -> None:
         self.method, self.path, self.query_string = method, path, ""

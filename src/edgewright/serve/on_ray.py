@@ -71,7 +71,7 @@ class Replica:
         self._guard = Guard(Application(self._server, log=log), tokens=(token,) if token else (), log=log)
 
     async def __call__(self, request: Any) -> Any:
-        """Answer a request of Starlette's, through the application that answers granian's."""
+        """Answer a request of Starlette's, through the application that answers over HTTP."""
         from starlette.responses import Response
 
         exchange = _Exchange(request)

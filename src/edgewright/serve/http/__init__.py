@@ -1,1 +1,1 @@
-"""HTTP: the protocol's paths, photos, figures and documentation over one asynchronous handler (RSGI, by granian)."""
+"""HTTP: the protocol's paths, photos, figures and documentation, over connections of our own."""

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
@@ -23,6 +23,7 @@ from edgewright.serve.http import pages, quick
 from edgewright.serve.http.arrival import Arrival
 from edgewright.serve.http.discarding import Discards
 from edgewright.serve.http.exchange import (
+    WHOLE_BYTES,
     HttpError,
     Patience,
     Response,
@@ -38,6 +39,7 @@ from edgewright.serve.http.exchange import (
     respond,
     send,
 )
+from edgewright.serve.http.heads import Head
 from edgewright.serve.protocol import documents
 from edgewright.serve.protocol.forms import Forms
 from edgewright.serve.protocol.limits import Bodies, Limits
@@ -63,8 +65,16 @@ class _IndexBody(msgspec.Struct):
     ready: bool = False
 
 
+class _Short(NamedTuple):
+    """A request that may go the short way."""
+
+    name: str
+    number: int | None
+    json_length: int
+
+
 class Application:
-    """The server over HTTP. An instance is what an RSGI server calls."""
+    """The server over HTTP: what connections hand their requests to."""
 
     def __init__(
         self,
@@ -96,6 +106,40 @@ class Application:
         """Requests that are being answered, or whose bodies are still coming in."""
         return self._answering + len(self._discards)
 
+    def at_once(self, head: Head, body: bytes) -> Response | None:
+        """The answer to a request that is here as a whole, if it goes the short way; None where it has to be awaited.
+
+        What a head says is found out once for all requests that begin with it.
+        """
+        asked = head.notes
+        if asked is None:
+            asked = head.notes = self._short(head)
+        if not isinstance(asked, _Short) or not self._server.ready:
+            return None
+        try:
+            version = self._server.repository.get(asked.name, asked.number)
+            return quick.answer(version, self._forms, body, asked.json_length)
+        except RefusalError as problem:
+            return error_response(problem)
+        except Exception as problem:
+            return self._failed(head, problem)
+
+    def _short(self, head: Head) -> _Short | bool:
+        """What a request that may go the short way asks for; False for all others, wrong ones among them."""
+        model = _to_infer(head.path) if len(head.path) <= _LONGEST_PATH and head.method == "POST" else None
+        plain = head.headers.get("content-encoding", "identity").strip().lower() == "identity"
+        if model is None or not plain or head.length is None or head.length > min(WHOLE_BYTES, self._limits.body_bytes):
+            return False
+        with suppress(HttpError):
+            json_length = header_length(head.headers)
+            return False if json_length is None else _Short(*model, json_length)
+        return False
+
+    def _failed(self, scope: Scope, problem: Exception) -> Response:
+        """The answer to a mistake of ours; the client learns no more than that."""
+        self._log("error", path=scope.path, problem=repr(problem))
+        return error_response(HttpError(500, "the server failed"))
+
     async def __rsgi__(self, scope: Scope, transport: Transport) -> None:
         """Answer one request. Nothing a client sends raises beyond here."""
         self._answering += 1
@@ -112,9 +156,8 @@ class Application:
                 response = error_response(problem)
                 if not await self._discards.discard(scope.headers, transport, room):
                     response = last_response(response)
-            except Exception as problem:  # a mistake of ours; the client learns no more than that
-                self._log("error", path=scope.path, problem=repr(problem))
-                response = error_response(HttpError(500, "the server failed"))
+            except Exception as problem:
+                response = self._failed(scope, problem)
             await send(scope, transport, response)
         finally:
             room.give_back()

@@ -38,7 +38,7 @@ class Headers(Protocol):
 
 
 class Scope(Protocol):
-    """What the server says of a request. Source: granian, docs/spec/RSGI.md."""
+    """What the server says of a request: the form that RSGI gave it."""
 
     method: str
     path: str
@@ -46,7 +46,7 @@ class Scope(Protocol):
 
     @property
     def headers(self) -> Headers:
-        """Made anew at each look."""
+        """Nobody changes them."""
 
 
 class Transport(Protocol):
@@ -221,7 +221,7 @@ async def read_body(headers: Headers, transport: Transport, room: Room, patience
         body = await patience.wait(transport() if whole else _in_parts(transport, room, limits)) if size != 0 else b""
     except TimeoutError:
         raise HttpError(408, f"the body did not come within {limits.body_s:g} s", connection="close") from None
-    except RuntimeError as problem:  # what granian raises for a body that ends early or is no chunked one
+    except RuntimeError as problem:  # it ends early, or is no chunked one
         raise HttpError(400, f"the body cannot be read to its end: {problem or 'it is cut short'}") from None
     if encoding is None or encoding == "identity":
         return body
@@ -289,8 +289,10 @@ def header_length(headers: Headers) -> int | None:
     return int(text)
 
 
-def _accepted(scope: Scope) -> str | None:
-    """The compression that the client takes, if any."""
+def compression(scope: Scope, response: Response) -> str | None:
+    """How an answer is compressed; None where the client takes that not, or it would save nothing."""
+    if len(response.body) < _COMPRESS_FROM or response.headers[0][1] == "image/png":
+        return None
     for item in (scope.headers.get("accept-encoding") or "").lower().split(","):
         name, _, weight = item.strip().partition(";")
         if name in _WBITS and weight.replace(" ", "") not in ("q=0", "q=0.0"):
@@ -301,7 +303,7 @@ def _accepted(scope: Scope) -> str | None:
 async def send(scope: Scope, transport: Transport, response: Response) -> None:
     """Send an answer, compressed where the client takes that."""
     body, status, headers = response
-    if len(body) >= _COMPRESS_FROM and headers[0][1] != "image/png" and (encoding := _accepted(scope)):
+    if encoding := compression(scope, response):
         body = await asyncio.to_thread(_compressed, body, encoding)
         headers = [*headers, ("content-encoding", encoding), ("vary", "accept-encoding")]
     transport.response_bytes(status, headers, b"" if scope.method == "HEAD" else body)

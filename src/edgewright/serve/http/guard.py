@@ -10,12 +10,13 @@ from typing import Any
 from edgewright.serve.access import OPEN_PATHS, may_pass
 from edgewright.serve.core.log import Log, silent
 from edgewright.serve.http.application import Application
-from edgewright.serve.http.exchange import HttpError, Scope, Transport, error_response, send
+from edgewright.serve.http.exchange import HttpError, Response, Scope, Transport, error_response, send
+from edgewright.serve.http.heads import Head
 from edgewright.serve.tracing import RUNS, Timed, Tracer, trace_id
 
 
 class Guard:
-    """An application behind a guard. An instance is what an RSGI server calls."""
+    """An application behind a guard: what connections hand their requests to."""
 
     def __init__(
         self,
@@ -44,6 +45,12 @@ class Guard:
     def active(self) -> int:
         """Requests that are being answered."""
         return self._application.active
+
+    def at_once(self, head: Head, body: bytes) -> Response | None:
+        """As `Application.at_once`; a request that is told of, or refused, goes the usual way."""
+        if self._tracer or self._log is not silent or not self._passes(head):
+            return None
+        return self._application.at_once(head, body)
 
     async def __rsgi__(self, scope: Scope, transport: Transport) -> None:
         """Answer one request, or refuse it."""
