@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import http.client
 import json
-import shutil
 import ssl
 import subprocess
 import sys
@@ -136,24 +135,6 @@ def test_an_empty_file_name_does_not_mean_no_token(
 
 
 # --- TLS ------------------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with cert.pem and key.pem for localhost, other.pem (another key), and locked.pem (a key with a password)."""
-    openssl = shutil.which("openssl")
-    if openssl is None:
-        pytest.skip("needs openssl to make a certificate")
-    folder = tmp_path_factory.mktemp("tls")
-
-    def run(words: str) -> None:
-        subprocess.run([openssl, *words.split()], check=True, capture_output=True, cwd=folder)
-
-    san = "subjectAltName=DNS:localhost,IP:127.0.0.1"
-    run(f"req -x509 -newkey rsa:2048 -nodes -keyout key.pem -out cert.pem -days 2 -subj /CN=localhost -addext {san}")
-    run("genpkey -algorithm RSA -pkeyopt rsa_keygen_bits:2048 -out other.pem")
-    run("rsa -aes128 -passout pass:secret -in key.pem -out locked.pem")
-    return folder
 
 
 @pytest.mark.parametrize(

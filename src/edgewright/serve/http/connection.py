@@ -8,7 +8,11 @@ processor time for a small request.
 from __future__ import annotations
 
 import asyncio
+import fcntl
+import struct
+import termios
 from collections.abc import Coroutine
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from edgewright.serve.core.log import Log
@@ -182,7 +186,7 @@ class Connection(asyncio.Protocol):
         """End what takes too long."""
         if self._transport is None or not (self._clogged or self._ending or self._request is None):
             return  # a request that is under way has bounds of its own
-        unsent = self._transport.get_write_buffer_size() if self._clogged or self._ending else 0
+        unsent = self._waiting() if self._clogged or self._ending else 0
         if unsent:  # a client may take its answer slowly, but has to take some
             if unsent != self._unsent:
                 self._unsent, self._since = unsent, now
@@ -360,6 +364,15 @@ class Connection(asyncio.Protocol):
         self.flow()
         if self._transport.can_write_eof():
             self._transport.write_eof()
+
+    def _waiting(self) -> int:
+        """Bytes that the client has not taken; 0 where all of them are with the system."""
+        unsent: int = self._transport.get_write_buffer_size()
+        if unsent:
+            with suppress(OSError, AttributeError):  # the system takes more only once much of what it has is gone
+                place = self._transport.get_extra_info("socket").fileno()
+                unsent += struct.unpack("i", fcntl.ioctl(place, termios.TIOCOUTQ, bytes(4)))[0]
+        return unsent
 
     def _close(self) -> None:
         self._ending = True

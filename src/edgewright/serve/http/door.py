@@ -81,15 +81,16 @@ class Door:
         self._wait()
         self._shut = self.closing = True
         self._listening.close()
+        for task in self._welcoming:  # whose handshakes are under way
+            task.cancel()
         while self._connections and self.loop.time() < until:
             for connection in [*self._connections]:
                 connection.leave_idle()
             await asyncio.sleep(0.01)
         for connection in [*self._connections]:
             connection.abort()
-        for task in self._welcoming:
-            task.cancel()
         self._timer.cancel()
+        await asyncio.sleep(0)  # in which they end
 
     def _wait(self) -> None:
         if self._open:

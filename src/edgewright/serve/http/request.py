@@ -89,7 +89,7 @@ class Request:
         Raises:
             RuntimeError: The body cannot be read to its end.
         """
-        if not self._parts and not self.complete:
+        while not (self._parts or self.complete):  # what came may have been the framing of chunks alone
             await self._more()
         if not self._parts:
             raise StopAsyncIteration
@@ -170,7 +170,7 @@ class Request:
         return data
 
     async def _all(self) -> bytes:
-        if not self.complete:
+        while not self.complete:
             await self._more()
         return self._taken()
 

@@ -91,7 +91,7 @@ async def _serve(
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, asked.set)
-    door = Door(application, listening, keep_alive_s=keep_alive_s, tls=_tls(access), log=log)
+    door = Door(application, listening, keep_alive_s=keep_alive_s, tls=tls_of(access), log=log)
     # what is here by now stays: looking through all of it for garbage again and again would hold up requests
     gc.collect()
     gc.freeze()
@@ -111,7 +111,8 @@ async def _serve(
     log("stopped")
 
 
-def _tls(access: Access) -> ssl.SSLContext | None:
+def tls_of(access: Access) -> ssl.SSLContext | None:
+    """How TLS is spoken: version 1.3 alone; None without a certificate."""
     if access.tls_cert is None or access.tls_key is None:
         return None
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

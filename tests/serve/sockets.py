@@ -1,0 +1,138 @@
+"""Connections of ours before an application that a test makes, and raw sockets to them."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+import threading
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import uvloop
+
+from edgewright.serve.http.door import Door
+from edgewright.serve.http.exchange import Response
+
+Answering = Callable[[Any], Awaitable[Any]]
+
+
+class Plain:
+    """An application that is a function of the request; what it returns is the answer, None is none."""
+
+    def __init__(self, answering: Answering) -> None:
+        self._answering = answering
+
+    def at_once(self, head: Any, body: bytes) -> Response | None:
+        if head.path != "/at-once":
+            return None
+        return Response(body, 200, [("content-type", "text/plain"), ("x-path", head.path)])
+
+    async def __rsgi__(self, scope: Any, transport: Any) -> None:
+        answer = await self._answering(transport)
+        if answer is not None:
+            status, headers, body = answer
+            transport.response_bytes(status, headers, body)
+
+
+class Place:
+    """Where an application is served; `log` is what the server said."""
+
+    def __init__(self) -> None:
+        self.port = 0
+        self.log: list[dict[str, Any]] = []
+        self.door: Any = None
+        self.loop: Any = None
+        self.end: Any = None
+
+    def connect(self, data: bytes = b"", *, small: bool = False) -> socket.socket:
+        """A connection that has sent `data`; `small` takes little at a time."""
+        connection = socket.socket()
+        if small:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.settimeout(20)
+        connection.connect(("127.0.0.1", self.port))
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connection.sendall(data)
+        return connection
+
+    def ask(self, data: bytes) -> bytes:
+        """All that comes for `data` until the server closes; the last request in it should ask for that."""
+        with self.connect(data) as connection:
+            return rest_of(connection)
+
+    def call(self, work: Callable[[], Any]) -> Any:
+        """The result of a call on the loop's thread."""
+        done: Any = asyncio.run_coroutine_threadsafe(_called(work), self.loop)
+        return done.result(20)
+
+
+async def _called(work: Callable[[], Any]) -> Any:
+    return work()
+
+
+def rest_of(connection: socket.socket) -> bytes:
+    """What comes until the other side closes."""
+    parts = []
+    while part := connection.recv(65536):
+        parts.append(part)
+    return b"".join(parts)
+
+
+def answers_in(data: bytes) -> list[tuple[int, dict[str, str], bytes]]:
+    """Answers one behind the other."""
+    found = []
+    while data:
+        head, _, data = data.partition(b"\r\n\r\n")
+        first, *lines = head.decode("latin-1").split("\r\n")
+        headers = {name.lower(): value for name, value in (line.split(": ", 1) for line in lines)}
+        size = int(headers.get("content-length", "0"))
+        found.append((int(first.split()[1]), headers, data[:size]))
+        assert len(data) >= size, "an answer is cut short"
+        data = data[size:]
+    return found
+
+
+@contextmanager
+def served(
+    application: Any, *, keep_alive_s: float = 20.0, tls: ssl.SSLContext | None = None, drain_s: float = 1.0
+) -> Iterator[Place]:
+    """Serve an application (or a function, as of `Plain`) on a thread."""
+    place, begun = Place(), threading.Event()
+    shown = application if hasattr(application, "at_once") else Plain(application)
+
+    async def go() -> None:
+        with socket.socket() as listening:
+            listening.bind(("127.0.0.1", 0))
+            listening.setblocking(False)
+            listening.listen(128)
+            place.port = listening.getsockname()[1]
+            place.loop, place.end = asyncio.get_running_loop(), asyncio.Event()
+            log: Any = lambda event, **fields: place.log.append({"event": event, **fields})  # noqa: E731
+            place.door = Door(shown, listening, keep_alive_s=keep_alive_s, tls=tls, log=log)
+            place.door.open()
+            begun.set()
+            await place.end.wait()
+            await place.door.close(place.loop.time() + drain_s)
+            assert len(place.door) == 0
+
+    failed: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            uvloop.run(go())
+        except BaseException as problem:
+            failed.append(problem)
+            begun.set()
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    assert begun.wait(20)
+    try:
+        yield place
+    finally:
+        place.loop.call_soon_threadsafe(place.end.set)
+        thread.join(30)
+        assert not thread.is_alive()
+        assert not failed, failed
