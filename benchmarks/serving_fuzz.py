@@ -1,11 +1,14 @@
 """Damaged requests against a real server: answers of 500 and more, and answers that never came.
 
-    python benchmarks/serving_fuzz.py [--cases 1000000] [--seed 0] [--json FILE]
+    python benchmarks/serving_fuzz.py [--cases 1000000] [--seed 0] [--only http] [--patience 2] [--json FILE]
 
-Half of the cases go over HTTP through a socket of their own, half over gRPC. Each starts from a good request (JSON, binary
+Half of the cases go over HTTP through a socket of their own, half over gRPC, or all over one. Each starts
+ from a good request (JSON, binary
 tensors, a photo, loading and unloading, repository and metadata calls, a stream of up to four messages), of which a few
 places are replaced: by nothing, digits, brackets, zero bytes, chance, another part of itself, or sizes that are one off or
-huge; of a stream each message may be. Who asks for loading and unloading has the token. A case is bad
+huge; of a stream each message may be. Who asks for loading and unloading has the token. Over HTTP a case may also be cut into
+pieces at any byte, hold several requests one behind the other, have its body in chunks whose framing is damaged, or end early:
+the client closes, or resets, before the answer. A case is bad
 where the server answers 5xx (gRPC: INTERNAL or UNKNOWN) or not within 20 seconds; 503 and UNAVAILABLE are bad as well, and
 so is a connection that is closed without an answer, unless the request was cut short: then nobody could answer it.
 The same seed makes the same cases.
@@ -35,7 +38,6 @@ import edgewright as ew
 from edgewright.serve.grpc import schema
 
 _WAIT_S = 20.0
-_PATIENCE_S = 2.0  # after which a request that was not answered is taken to lack something
 _KEPT = 20  # bad cases that are printed
 _STREAM = "ModelStreamInfer"
 _TOKEN = "correct-horse-battery-staple"
@@ -76,6 +78,36 @@ def http_seeds() -> list[bytes]:
     ]
 
 
+def chunked(request: bytes, chance: random.Random) -> bytes:
+    """The same request with its body in chunks; now and then something between them is wrong."""
+    head, _, body = request.partition(b"\r\n\r\n")
+    head = re.sub(rb"\r\ncontent-length:[^\r]*", b"", head) + b"\r\ntransfer-encoding: chunked\r\n\r\n"
+    parts = [b"%x%b\r\n" % (0, chance.choice([b"", b"", b";a=b"])), chance.choice([b"", b"", b"x-a: b\r\n"]), b"\r\n"]
+    while body:
+        size = chance.choice([1, 7, 64, 4096])
+        part, body = body[-size:], body[:-size]
+        parts[:0] = [b"%x%b" % (len(part), chance.choice([b"", b"", b";a", b';a="b"'])), b"\r\n", part, b"\r\n"]
+    if chance.random() < 0.5:
+        parts[chance.randrange(len(parts))] = chance.choice(
+            [*_WORDS, b"\n", b"\r", b"\r\r\n", b"1", b"0\r\n\r\n", b" 1\r\n"]
+        )
+    return head + b"".join(parts)
+
+
+def sent(seeds: list[bytes], chance: random.Random) -> tuple[list[bytes], bool]:
+    """What a case sends, in pieces, and whether the client then goes without waiting."""
+    requests = []
+    for _ in range(chance.choice([1, 1, 1, 2, 5])):
+        request = chance.choice(seeds)
+        if chance.random() < 0.25 and request.startswith(b"POST"):
+            request = chunked(request, chance)
+        requests.append(request if chance.random() < 0.3 else damaged(request, chance))
+    data = b"".join(requests)
+    places = sorted(chance.randrange(len(data) + 1) for _ in range(chance.choice([0, 0, 1, 3, 20])))
+    pieces = [data[start:end] for start, end in zip([0, *places], [*places, len(data)], strict=True)]
+    return [piece for piece in pieces if piece], chance.random() < 0.05
+
+
 def grpc_seeds() -> list[tuple[str, bytes]]:
     """Names of calls, and a good message for each."""
     protocol = schema.load("inference")
@@ -101,41 +133,51 @@ def is_cut_short(data: bytes) -> bool:
     return not end or (announced is not None and int(announced[1]) > len(body))
 
 
-def answer_of(connection: socket.socket, cut: bool) -> tuple[bytes, bool]:
-    """What the server answers in the end, and whether it lacked something of the request, as is known before if `cut`.
+def answers_of(connection: socket.socket, cut: bool, patience_s: float) -> tuple[bytes, bool]:
+    """What the server answers until it closes, and whether it lacked something of the request, as is known before if `cut`.
 
-    A client that closes its side early has gone, for the server: only one that has sent too little does.
+    A client that closes its side early has gone, for the server: only one that has sent too little does so before an answer.
     """
     answer, closed = b"", False
-    while not answer:
-        cut = cut or not select.select([connection], [], [], _PATIENCE_S)[0]
-        if cut and not closed:
+    while True:
+        if not closed and (is_answer(answer) or cut or not select.select([connection], [], [], patience_s)[0]):
+            cut = cut or not is_answer(answer)
             connection.shutdown(socket.SHUT_WR)
             closed = True
-        answer = connection.recv(4096)
-        if not answer:
-            break
-        if answer.startswith(b"HTTP/1.1 100"):  # go on; the answer itself follows
-            answer = answer.partition(b"\r\n\r\n")[2]
-    return answer, cut
+        part = connection.recv(4096)
+        if not part:
+            return answer, cut
+        answer += part
 
 
-def over_http(port: int) -> Callable[[random.Random], tuple[str, bytes]]:
+def is_answer(data: bytes) -> bool:
+    """Whether there is more in it than leave to go on."""
+    return data.replace(b"HTTP/1.1 100 Continue\r\n\r\n", b"") != b""
+
+
+def over_http(port: int, patience_s: float) -> Callable[[random.Random], tuple[str, bytes]]:
     seeds = http_seeds()
 
     def ask(chance: random.Random) -> tuple[str, bytes]:
-        data = damaged(chance.choice(seeds), chance)
+        pieces, leaves = sent(seeds, chance)
+        data, resets = b"".join(pieces), chance.random() < 0.5
         cut = is_cut_short(data)
         try:
             with socket.create_connection(("127.0.0.1", port), timeout=_WAIT_S) as connection:
-                connection.sendall(data)
-                answer, cut = answer_of(connection, cut)
+                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                for piece in pieces:
+                    connection.sendall(piece)
+                if leaves:
+                    if resets:
+                        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+                    return "left", data
+                answer, cut = answers_of(connection, cut, patience_s)
         except TimeoutError:
             return "hang", data
         except OSError:
             answer = b""
-        if answer.startswith(b"HTTP/"):
-            return answer[9:12].decode("ascii", "replace"), data
+        if is_answer(answer):
+            return max(re.findall(rb"HTTP/1\.1 ([0-9]{3}) ", answer), default=b"599").decode(), data
         return "cut short" if cut else "closed", data
 
     return ask
@@ -174,7 +216,7 @@ def is_bad(outcome: str) -> bool:
     )
 
 
-def fuzz(cases: int, seed: int) -> dict[str, Any]:
+def fuzz(cases: int, seed: int, only: str = "http,grpc", patience_s: float = 2.0) -> dict[str, Any]:
     import onnx_ir as ir
 
     chance = random.Random(seed)
@@ -189,9 +231,9 @@ def fuzz(cases: int, seed: int) -> dict[str, Any]:
         options = ("--max-body", "1", "--admin-token", str(token), "--grpc", str(number))
         with ours(Path(name) / "models", *options) as server:
             with grpc.insecure_channel(f"127.0.0.1:{number}") as channel:
-                ways = {"http": over_http(server.port), "grpc": over_grpc(channel)}
+                ways = {"http": over_http(server.port, patience_s), "grpc": over_grpc(channel)}
                 for _ in range(cases):
-                    way = chance.choice(["http", "grpc"])
+                    way = chance.choice(only.split(","))
                     outcome, data = ways[way](chance)
                     found[way][outcome] += 1
                     if is_bad(outcome):
@@ -214,9 +256,16 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cases", type=int, default=1_000_000)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", default="http,grpc")
+    parser.add_argument(
+        "--patience",
+        type=float,
+        default=2.0,
+        help="Seconds until a request without an answer is taken to lack something.",
+    )
     parser.add_argument("--json", metavar="FILE")
     options = parser.parse_args()
-    found = fuzz(options.cases, options.seed)
+    found = fuzz(options.cases, options.seed, options.only, options.patience)
     print(json.dumps(found, indent=1))
     if options.json:
         Path(options.json).write_text(json.dumps(found, indent=1))

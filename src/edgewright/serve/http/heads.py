@@ -64,7 +64,7 @@ class Heads:
         """The head in `data`, which ends with its empty line.
 
         Raises:
-            HttpError: 400, 431 or 505 with what is wrong.
+            HttpError: 400 or 431 with what is wrong.
         """
         head = _read(data)
         if len(data) <= _LONGEST_BYTES:
@@ -112,7 +112,7 @@ def _read(data: bytes) -> Head:
         raise HttpError(400, f"the request is malformed: {problem}") from None
     version = parser.get_http_version()
     if version not in ("1.0", "1.1"):
-        raise HttpError(505, "this server speaks HTTP/1.1")
+        raise HttpError(400, "this server speaks HTTP/1.1 and 1.0")
     if seen.messages != 1 or not seen.ended or not _LINE.match(data):
         raise HttpError(400, "the request is malformed: its head is none of HTTP/1.1")
     return Head(parser.get_method().decode("ascii"), seen.target, seen.headers, old=version == "1.0")
