@@ -2,16 +2,15 @@
 
     python benchmarks/serving_fuzz.py [--cases 1000000] [--seed 0] [--only http] [--patience 2] [--json FILE]
 
-Half of the cases go over HTTP through a socket of their own, half over gRPC, or all over one. Each starts
- from a good request (JSON, binary
-tensors, a photo, loading and unloading, repository and metadata calls, a stream of up to four messages), of which a few
-places are replaced: by nothing, digits, brackets, zero bytes, chance, another part of itself, or sizes that are one off or
-huge; of a stream each message may be. Who asks for loading and unloading has the token. Over HTTP a case may also be cut into
-pieces at any byte, hold several requests one behind the other, have its body in chunks whose framing is damaged, or end early:
-the client closes, or resets, before the answer. A case is bad
-where the server answers 5xx (gRPC: INTERNAL or UNKNOWN) or not within 20 seconds; 503 and UNAVAILABLE are bad as well, and
-so is a connection that is closed without an answer, unless the request was cut short: then nobody could answer it.
-The same seed makes the same cases.
+Half of the cases go over HTTP through a socket of their own, half over gRPC, or all over one. Each starts from a
+good request (JSON, binary tensors, a photo, loading and unloading, repository and metadata calls, a stream of up to four
+messages), of which a few places are replaced: by nothing, digits, brackets, zero bytes, chance, another part of itself, or
+sizes that are one off or huge; of a stream each message may be. Who asks for loading and unloading has the token. Over HTTP a
+case may also be cut into pieces at any byte, hold several requests one behind the other, have its body in chunks whose framing
+is damaged, or end early: the client closes, or resets, before the answer. A case is bad where the server answers 5xx (gRPC:
+INTERNAL or UNKNOWN) or not within 20 seconds; 503 and UNAVAILABLE are bad as well, and so is a connection that is closed
+without an answer, unless the request was cut short: then nobody could answer it. Of several requests the first is sure to be
+answered; a client that then closes its side may miss the others' answers. The same seed makes the same cases.
 """
 
 from __future__ import annotations
