@@ -78,6 +78,8 @@ REFUSED = {
     "a high byte in the path": b"GET /\xff HTTP/1.1\r\n\r\n",
     "a zero byte in the path": b"GET /\0 HTTP/1.1\r\n\r\n",
     "a tab in the path": b"GET /\t HTTP/1.1\r\n\r\n",
+    "a bare LF before it": b"\nGET / HTTP/1.1\r\n\r\n",
+    "a bare CR before it": b"\rGET / HTTP/1.1\r\n\r\n",
     "no request": b"\x16\x03\x01\x02\0\x01\0\x01\xfc\r\n\r\n",
     "101 headers": b"GET / HTTP/1.1\r\n" + b"a: b\r\n" * 101 + b"\r\n",
 }

@@ -56,6 +56,7 @@ class Connection(asyncio.Protocol):
         "_held",
         "_log",
         "_paused",
+        "_peer",
         "_request",
         "_since",
         "_task",
@@ -77,6 +78,7 @@ class Connection(asyncio.Protocol):
         self._heads, self._find = heads, heads.find
         self._door, self._log = door, log
         self._transport: Any = None
+        self._peer: tuple[Any, ...] = ("", 0)
         self._request: Request | None = None
         self._task: asyncio.Task[None] | None = None
         self._held = b""  # of a head that has not come as a whole, or after the request that is being answered
@@ -90,6 +92,7 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin."""
         self._transport = transport
+        self._peer = transport.get_extra_info("peername") or ("", 0)
         self._since = self._door.now
 
     def data_received(self, data: bytes) -> None:
@@ -144,8 +147,7 @@ class Connection(asyncio.Protocol):
     @property
     def client(self) -> str:
         """Address and port of the client."""
-        peer = self._transport.get_extra_info("peername") or ("", 0)
-        return f"{peer[0]}:{peer[1]}"
+        return f"{self._peer[0]}:{self._peer[1]}"
 
     def want_body(self, request: Request) -> None:
         """Ask the client for the body, if it waits to be asked."""
@@ -194,7 +196,7 @@ class Connection(asyncio.Protocol):
                 self.abort()
         elif self._ending:
             if now - self._since > LINGERING_S:
-                self.abort()
+                self._transport.close()
         elif now - self._since > self._door.idle_s:
             if self._held:
                 self._refuse(HttpError(408, "the headers did not come in time"))
@@ -203,9 +205,7 @@ class Connection(asyncio.Protocol):
 
     def leave_idle(self) -> None:
         """End where no answer is under way; where one is, it is the last one anyway."""
-        if self._transport is None or (self._ending and not self._transport.get_write_buffer_size()):
-            self.abort()
-        elif self._request is None and not self._ending:
+        if self._transport is not None and self._request is None and not self._ending:
             self._close()
 
     def abort(self) -> None:
@@ -228,9 +228,8 @@ class Connection(asyncio.Protocol):
             return
         head = self._find(data[:end])
         if head is None:
-            text = data.lstrip(b"\r\n")  # empty lines before a request mean nothing (RFC 9112, section 2.2)
-            if len(text) < len(data):
-                self._held = text
+            if data.startswith(b"\r\n"):  # an empty line before a request means nothing (RFC 9112, section 2.2)
+                self._held = data[2:]
                 self._take_turns()
                 return
             try:
@@ -355,7 +354,7 @@ class Connection(asyncio.Protocol):
         """Close once the answer is sent, and the client has heard it."""
         unread = unread or bool(self._held) or (self._request is not None and not self._request.complete)
         self._held = b""
-        if not unread:
+        if not unread or self.gone:
             self._close()
             return
         # a client that is still sending would lose its answer if we closed now (RFC 9112, section 9.6)

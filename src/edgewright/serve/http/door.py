@@ -124,7 +124,7 @@ class Door:
         try:
             client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             await self.loop.connect_accepted_socket(lambda: connection, client, ssl=self._tls, **times)
-        except (OSError, asyncio.CancelledError):  # TLS errors and timeouts are such
+        except (Exception, asyncio.CancelledError):  # no handshake, a wrong one, or it has gone already
             client.close()
             self.leave(connection)
 
