@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from types import MappingProxyType
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -65,14 +65,6 @@ class _IndexBody(msgspec.Struct):
     ready: bool = False
 
 
-class _Short(NamedTuple):
-    """A request that may go the short way."""
-
-    name: str
-    number: int | None
-    json_length: int
-
-
 class Application:
     """The server over HTTP: what connections hand their requests to."""
 
@@ -114,26 +106,26 @@ class Application:
         asked = head.notes
         if asked is None:
             asked = head.notes = self._short(head)
-        if not isinstance(asked, _Short) or not self._server.ready:
+        if not asked or not self._server.ready:
             return None
+        name, number, json_length = asked
         try:
-            version = self._server.repository.get(asked.name, asked.number)
-            return quick.answer(version, self._forms, body, asked.json_length)
+            return quick.answer(self._server.repository.get(name, number), self._forms, body, json_length)
         except RefusalError as problem:
             return error_response(problem)
         except Exception as problem:
             return self._failed(head, problem)
 
-    def _short(self, head: Head) -> _Short | bool:
-        """What a request that may go the short way asks for; False for all others, wrong ones among them."""
+    def _short(self, head: Head) -> tuple[str, int | None, int] | tuple[()]:
+        """Model, version and length of the JSON of a request that may go the short way; nothing for all others."""
         model = _to_infer(head.path) if len(head.path) <= _LONGEST_PATH and head.method == "POST" else None
         plain = head.headers.get("content-encoding", "identity").strip().lower() == "identity"
         if model is None or not plain or head.length is None or head.length > min(WHOLE_BYTES, self._limits.body_bytes):
-            return False
+            return ()
         with suppress(HttpError):
             json_length = header_length(head.headers)
-            return False if json_length is None else _Short(*model, json_length)
-        return False
+            return () if json_length is None else (*model, json_length)
+        return ()
 
     def _failed(self, scope: Scope, problem: Exception) -> Response:
         """The answer to a mistake of ours; the client learns no more than that."""

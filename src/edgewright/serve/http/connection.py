@@ -98,12 +98,12 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Take what has come."""
         request = self._request
-        if self._ending:
+        if request is None and not (self._due or self._ending):
+            self._read(data)
+        elif self._ending:
             pass  # nobody reads it any more
         elif request is not None and not request.complete:
             self._feed(request, data)
-        elif request is None and not self._due:
-            self._read(data)
         else:
             self._held += data
             self.flow()
@@ -300,10 +300,8 @@ class Connection(asyncio.Protocol):
         """Go on to the next request: the last one has its answer, and all of its body has come."""
         self._request = None
         self._since = self._door.now
-        if self._held or self._clogged:
+        if self._held or self._clogged or self._paused:
             self._take_turns()
-        elif self._paused:
-            self.flow()
 
     def _take_turns(self) -> None:
         """Let others have theirs before what is held."""

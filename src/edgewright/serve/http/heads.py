@@ -7,6 +7,7 @@ and 11.2) is refused: llhttp is strict by default, and what it lets pass all the
 from __future__ import annotations
 
 import re
+from typing import Any
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 
@@ -50,7 +51,7 @@ class Head:
         wishes = {wish.strip() for wish in headers.get("connection", "").lower().split(",")}
         self.keeps = "close" not in wishes and (not old or "keep-alive" in wishes)
         self.expects = not old and headers.get("expect", "").lower() == "100-continue"
-        self.notes: object = None
+        self.notes: Any = None
 
 
 class Heads:
