@@ -29,7 +29,7 @@ class Plain:
             return None
         return Response(body, 200, [("content-type", "text/plain"), ("x-path", head.path)])
 
-    async def __rsgi__(self, scope: Any, transport: Any) -> None:
+    async def __call__(self, scope: Any, transport: Any) -> None:
         answer = await self._answering(transport)
         if answer is not None:
             status, headers, body = answer

@@ -56,7 +56,7 @@ class Request:
 
 
 def ask(guard: Guard, request: Request) -> Request:
-    asyncio.run(guard.__rsgi__(request, request))  # type: ignore[arg-type]
+    asyncio.run(guard(request, request))  # type: ignore[arg-type]
     return request
 
 

@@ -65,11 +65,11 @@ def test_a_full_queue_refuses_before_the_body_and_what_has_room_is_never_refused
         tickets = [server.submit("same", {"x": x}, lambda answer: None, inline=False)]
         await asyncio.to_thread(held.wait)
         early = Slow("/v2/models/same/infer")  # the queue is empty: its body is waited for
-        reading = asyncio.create_task(application.__rsgi__(early, early))
+        reading = asyncio.create_task(application(early, early))
         await _soon(lambda: early.read == "whole")
         tickets.append(server.submit("same", {"x": x}, lambda answer: None, inline=False))
         refused = Slow("/v2/models/same/infer")
-        await application.__rsgi__(refused, refused)
+        await application(refused, refused)
         status, headers = refused.answers[0]
         assert (status, headers["retry-after"]) == (429, "1")
         assert "connection" not in headers
@@ -93,7 +93,7 @@ def test_a_body_that_never_comes_is_given_up(whole: Server) -> None:
 
     async def go() -> None:
         request = Slow()
-        await application.__rsgi__(request, request)
+        await application(request, request)
         assert request.answers[0][0] == 404
         assert application.active == 1
         await _soon(lambda: application.active == 0)
@@ -108,9 +108,9 @@ def test_many_and_large_bodies_are_read_in_parts_before_the_answer(whole: Server
     async def go() -> None:
         requests = [Slow() for _ in range(64)]
         for request in requests:
-            await application.__rsgi__(request, request)
+            await application(request, request)
         for late in (Slow(), Slow(size=2**20 + 1)):
-            waiting = asyncio.create_task(application.__rsgi__(late, late))
+            waiting = asyncio.create_task(application(late, late))
             await _soon(lambda late=late: late.read == "in parts")
             assert not late.answers
             late.comes.set()
@@ -121,7 +121,7 @@ def test_many_and_large_bodies_are_read_in_parts_before_the_answer(whole: Server
         await _soon(lambda: application.active == 0)
         full = Slow(size=100_001)  # more than all bodies may have together
         full.comes.set()
-        await application.__rsgi__(full, full)
+        await application(full, full)
         assert full.read == "in parts"
         assert application._bodies.held == 0
 
@@ -134,7 +134,7 @@ def test_many_and_large_bodies_are_read_in_parts_before_the_answer(whole: Server
 )
 def test_what_is_not_read_ends_its_connection(whole: Server, headers: dict[str, str], closes: bool) -> None:
     request = Slow(**headers)
-    asyncio.run(Application(whole).__rsgi__(request, request))
+    asyncio.run(Application(whole)(request, request))
     assert request.read == "not"
     assert request.answers[0][0] == 404
     assert request.answers[0][1].get("connection") == ("close" if closes else None)

@@ -70,7 +70,7 @@ class Request:
 def ask(application: Application, method: str, path: str, body: bytes = b"", **settings: Any) -> Answer:
     async def go() -> Answer:
         request = Request(method, path, body, **settings)
-        await application.__rsgi__(request, request)
+        await application(request, request)
         assert request.answer is not None
         return request.answer
 
@@ -268,13 +268,13 @@ def test_full_and_late_and_stopping(serve: Any, repository: Any, gate: Any) -> N
 
     async def go() -> list[Answer | None]:
         requests = [Request("POST", "/v2/models/net/infer", body, headers)]
-        tasks = [asyncio.create_task(application.__rsgi__(requests[0], requests[0]))]
+        tasks = [asyncio.create_task(application(requests[0], requests[0]))]
         await asyncio.to_thread(held.wait)
         requests.append(Request("POST", "/v2/models/net/infer", late_body, late_headers))
-        tasks.append(asyncio.create_task(application.__rsgi__(requests[1], requests[1])))
+        tasks.append(asyncio.create_task(application(requests[1], requests[1])))
         await asyncio.sleep(0.001)
         requests.append(Request("POST", "/v2/models/net/infer", body, headers))
-        await application.__rsgi__(requests[2], requests[2])
+        await application(requests[2], requests[2])
         await tasks[1]  # its time is up although the run before it goes on
         held.open()
         await tasks[0]
@@ -305,9 +305,9 @@ def test_a_client_that_goes_away_takes_its_request_with_it(serve: Any, repositor
 
     async def go() -> None:
         requests = [Request("POST", "/v2/models/net/infer", body, headers) for _ in range(2)]
-        first = asyncio.create_task(application.__rsgi__(requests[0], requests[0]))
+        first = asyncio.create_task(application(requests[0], requests[0]))
         await asyncio.to_thread(held.wait)
-        second = asyncio.create_task(application.__rsgi__(requests[1], requests[1]))
+        second = asyncio.create_task(application(requests[1], requests[1]))
         await asyncio.sleep(0.01)
         requests[1].gone.set()
         await second
@@ -328,7 +328,7 @@ def test_a_body_beyond_the_limit_is_refused_before_it_is_read(whole: Server) -> 
 
     async def go(chunked: int) -> Request:
         request = Request("POST", "/v2/models/same/infer", bytes(10**6), chunked=chunked)
-        await application.__rsgi__(request, request)
+        await application(request, request)
         return request
 
     for chunked, most in ((0, 0), (300, 1200)):
@@ -349,7 +349,7 @@ def test_many_bodies_together_are_bounded(whole: Server) -> None:
     application = Application(whole, Limits(bodies_bytes=1500))
     application._bodies.held = 1000
     request = Request("POST", "/v2/models/same/infer", bytes(600))
-    asyncio.run(application.__rsgi__(request, request))
+    asyncio.run(application(request, request))
     assert request.answer is not None
     assert "too many bodies" in told(request.answer, 429)
     assert request.answer[1]["retry-after"] == "1"
@@ -363,7 +363,7 @@ def test_a_slow_body_is_not_waited_for(whole: Server) -> None:
             return b""
 
     request = Slow("POST", "/v2/models/same/infer", b"123")
-    asyncio.run(Application(whole, Limits(body_s=0.01)).__rsgi__(request, request))
+    asyncio.run(Application(whole, Limits(body_s=0.01))(request, request))
     assert request.answer is not None
     assert "did not come within 0.01 s" in told(request.answer, 408)
 
@@ -528,7 +528,7 @@ def test_fuzzed_requests_get_an_answer_below_500(whole: Server) -> None:
                 path = "/".join(parts)
             method = chance.choice(["GET", "POST", "POST", "PUT", "BREW"])
             request = Request(method, path, bytes(content), given, chunked=chance.choice([0, 0, 7]))
-            await asyncio.wait_for(application.__rsgi__(request, request), 30)
+            await asyncio.wait_for(application(request, request), 30)
             assert request.answer is not None
             assert request.answer[0] < 500, (method, path, given, bytes(content), request.answer)
             good += request.answer[0] == 200

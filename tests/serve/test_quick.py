@@ -59,7 +59,7 @@ def head_of(array: np.ndarray, name: str = "x", datatype: str = "FP32", **more: 
 
 def ask(application: Application, model: str, head: bytes, tensors: bytes) -> Answer:
     request = Request(f"/v2/models/{model}/infer", head + tensors, len(head))
-    asyncio.run(application.__rsgi__(request, request))
+    asyncio.run(application(request, request))
     assert request.answer is not None
     assert application._bodies.held == application.active == 0
     return request.answer
@@ -144,7 +144,7 @@ def test_a_token_is_asked_for_and_the_way_stays_short(short: Server, monkeypatch
         for _ in range(2):
             request = Request("/v2/models/same/infer", head + X.tobytes(), len(head))
             request.headers["authorization"] = given
-            asyncio.run(guard.__rsgi__(request, request))
+            asyncio.run(guard(request, request))
             assert request.answer is not None
             assert request.answer[0] == status
             monkeypatch.setattr(short, "submit", lambda *_, **__: pytest.fail("it was submitted"))
@@ -221,7 +221,7 @@ def test_long_json_is_not_remembered_and_all_of_it_stays_small(short: Server) ->
             head = head_of(X, id=str(number))
             for _ in range(2):
                 request = Request("/v2/models/same/infer", head + X.tobytes(), len(head))
-                await application.__rsgi__(request, request)
+                await application(request, request)
                 assert request.answer is not None
                 assert f'"id":"{number}"'.encode() in request.answer[2]
 

@@ -53,7 +53,7 @@ class Request:
 
 def ask(server: Server, method: str, path: str, body: bytes = b"", token: str | None = None, **headers: str) -> Request:
     request = Request(method, path, body, {name.replace("_", "-"): value for name, value in headers.items()})
-    asyncio.run(Application(server, token=token).__rsgi__(request, request))  # type: ignore[arg-type]
+    asyncio.run(Application(server, token=token)(request, request))  # type: ignore[arg-type]
     return request
 
 

@@ -75,7 +75,7 @@ class Replica:
         from starlette.responses import Response
 
         exchange = _Exchange(request)
-        answering = asyncio.ensure_future(self._guard.__rsgi__(exchange, exchange))
+        answering = asyncio.ensure_future(self._guard(exchange, exchange))
         try:
             await asyncio.shield(answering)
         except asyncio.CancelledError:

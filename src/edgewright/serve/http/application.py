@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 import hmac
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -40,6 +39,7 @@ from edgewright.serve.http.exchange import (
     send,
 )
 from edgewright.serve.http.heads import Head
+from edgewright.serve.http.paths import to_infer, version_of
 from edgewright.serve.protocol import documents
 from edgewright.serve.protocol.forms import Forms
 from edgewright.serve.protocol.limits import Bodies, Limits
@@ -118,7 +118,7 @@ class Application:
 
     def _short(self, head: Head) -> tuple[str, int | None, int] | tuple[()]:
         """Model, version and length of the JSON of a request that may go the short way; nothing for all others."""
-        model = _to_infer(head.path) if len(head.path) <= _LONGEST_PATH and head.method == "POST" else None
+        model = to_infer(head.path) if len(head.path) <= _LONGEST_PATH and head.method == "POST" else None
         plain = head.headers.get("content-encoding", "identity").strip().lower() == "identity"
         if model is None or not plain or head.length is None or head.length > min(WHOLE_BYTES, self._limits.body_bytes):
             return ()
@@ -132,14 +132,14 @@ class Application:
         self._log("error", path=scope.path, problem=repr(problem))
         return error_response(HttpError(500, "the server failed"))
 
-    async def __rsgi__(self, scope: Scope, transport: Transport) -> None:
+    async def __call__(self, scope: Scope, transport: Transport) -> None:
         """Answer one request. Nothing a client sends raises beyond here."""
         self._answering += 1
         room = Room(self._bodies)
         try:
             try:
                 path = scope.path
-                model = _to_infer(path) if len(path) <= _LONGEST_PATH and scope.method == "POST" else None
+                model = to_infer(path) if len(path) <= _LONGEST_PATH and scope.method == "POST" else None
                 if model is not None:
                     response = await self._infer(scope, transport, room, *model)
                 else:
@@ -209,7 +209,7 @@ class Application:
 
     async def _model(self, scope: Scope, transport: Transport, room: Room, path: list[str]) -> Response:
         """`NAME[/versions/N][/VERB]`."""
-        name, number, rest = _version_of(path)
+        name, number, rest = version_of(path)
         match rest:
             case ["infer"]:
                 _only(scope, "POST")
@@ -383,30 +383,3 @@ def _only(scope: Scope, method: str) -> None:
     allowed = ("GET", "HEAD") if method == "GET" else (method,)
     if scope.method not in allowed:
         raise HttpError(405, f"{scope.path[:200]!r} takes {method}, not {scope.method[:20]}", allow=", ".join(allowed))
-
-
-def _version_of(path: list[str]) -> tuple[str, int | None, list[str]]:
-    """`NAME[/versions/N][/VERB]` apart.
-
-    Raises:
-        HttpError: 400 for a version that is no number.
-    """
-    name, *rest = path
-    if not rest or rest[0] != "versions":
-        return name, None, rest
-    text = rest[1] if len(rest) > 1 else ""
-    if not (text.isascii() and text.isdecimal() and 0 < len(text) < 18):
-        raise HttpError(400, f"version {text[:40]!r} is no number")
-    return name, int(text), rest[2:]
-
-
-@functools.lru_cache(256)  # which is a dictionary in C: quicker than taking the path apart
-def _to_infer(path: str) -> tuple[str, int | None] | None:
-    """Model and version of a path that ends in `/infer`; None for all others, wrong ones among them."""
-    parts = path.strip("/").split("/")
-    if parts[:2] != ["v2", "models"] or len(parts) < 4:
-        return None
-    with suppress(HttpError):
-        name, number, rest = _version_of(parts[2:])
-        return (name, number) if rest == ["infer"] else None
-    return None

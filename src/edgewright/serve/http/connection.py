@@ -270,7 +270,7 @@ class Connection(asyncio.Protocol):
         self._request = request
         if data:
             self._feed(request, data)
-        task = self._door.loop.create_task(answering or self._application.__rsgi__(request, request))
+        task = self._door.loop.create_task(answering or self._application(request, request))
         self._task = task
         task.add_done_callback(self._done)
         if self._held:

@@ -38,7 +38,7 @@ class Headers(Protocol):
 
 
 class Scope(Protocol):
-    """What the server says of a request: the form that RSGI gave it."""
+    """What stands before a request's body."""
 
     method: str
     path: str

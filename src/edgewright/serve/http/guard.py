@@ -52,7 +52,7 @@ class Guard:
             return None
         return self._application.at_once(head, body)
 
-    async def __rsgi__(self, scope: Scope, transport: Transport) -> None:
+    async def __call__(self, scope: Scope, transport: Transport) -> None:
         """Answer one request, or refuse it."""
         begun = time.monotonic()
         seen = _Seen(transport)
@@ -64,7 +64,7 @@ class Guard:
         span_of = self._tracer.request(scope.method, scope.path, headers) if self._tracer else nullcontext()
         with span_of as span:
             if self._passes(scope):
-                await self._application.__rsgi__(scope, seen)
+                await self._application(scope, seen)
             else:
                 refusal = HttpError(401, "the token is missing or wrong", www_authenticate="Bearer")
                 await send(scope, seen, error_response(refusal))
