@@ -127,8 +127,9 @@ class Connection(asyncio.Protocol):
         self.gone = self._ending = True
         self._held = b""
         self._door.leave(self)
-        if self._request is not None:
-            self._request.leave()
+        request, self._request = self._request, None
+        if request is not None:
+            request.leave()
 
     def pause_writing(self) -> None:
         """The client takes its answers too slowly: it gets no more of them meanwhile."""
@@ -280,9 +281,10 @@ class Connection(asyncio.Protocol):
         problem = None if task.cancelled() else task.exception()
         if problem is not None:
             self._log("error", problem=repr(problem))
-        request = self._request
-        if task is self._task and request is not None and not request.answered:
-            request.response_bytes(_FAILED.status, _FAILED.headers, _FAILED.body)
+        if task is self._task:
+            self._task = None
+            if self._request is not None and not self._request.answered:
+                self._request.response_bytes(_FAILED.status, _FAILED.headers, _FAILED.body)
 
     def _feed(self, request: Request, data: bytes) -> None:
         """Hand a request what has come of its body."""

@@ -131,6 +131,6 @@ class Door:
     def _look(self) -> None:
         self.now = self.loop.time()
         self.date = b"date: %b\r\n" % formatdate(usegmt=True).encode()
+        self._timer = self.loop.call_later(self._pause_s, self._look)
         for connection in [*self._connections]:
             connection.look(self.now)
-        self._timer = self.loop.call_later(self._pause_s, self._look)
