@@ -24,7 +24,7 @@ STATUS: dict[Reason, int] = {
     "failed": 500,
 }
 #: Answers below this size are sent as they are: compressing them saves nothing.
-_COMPRESS_FROM = 1024
+COMPRESS_FROM = 1024
 #: Bodies up to this size are read in one piece, which is quicker than in parts.
 WHOLE_BYTES = 2**20
 _WBITS = {"gzip": 31, "deflate": 15}
@@ -291,7 +291,7 @@ def header_length(headers: Headers) -> int | None:
 
 def compression(scope: Scope, response: Response) -> str | None:
     """How an answer is compressed; None where the client takes that not, or it would save nothing."""
-    if len(response.body) < _COMPRESS_FROM or response.headers[0][1] == "image/png":
+    if len(response.body) < COMPRESS_FROM or response.headers[0][1] == "image/png":
         return None
     for item in (scope.headers.get("accept-encoding") or "").lower().split(","):
         name, _, weight = item.strip().partition(";")

@@ -48,7 +48,7 @@ def answer(version: Version, forms: Forms, body: bytes, header_length: int) -> R
     Raises:
         RefusalError: As on the usual way.
     """
-    form = forms.find(body, header_length) if version.short() else None
+    form = forms.find(body, header_length)
     if form is None or form.request.timeout_s is not None:
         return None
     known = version.notes.get(form)
