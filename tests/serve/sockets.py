@@ -25,8 +25,9 @@ class Plain:
         self._answering = answering
 
     def at_once(self, head: Any, body: bytes) -> Response | None:
-        if head.path != "/at-once":
+        if not head.path.startswith("/at-once"):
             return None
+        body = bytes(2**22) if head.path == "/at-once/large" else body
         return Response(body, 200, [("content-type", "text/plain"), ("x-path", head.path)])
 
     async def __call__(self, scope: Any, transport: Any) -> None:

@@ -378,6 +378,25 @@ def test_who_takes_its_answers_slowly_gets_no_more_meanwhile() -> None:
         assert paths == [f"/{number}" for number in range(8)] + ["/bye"]
 
 
+@pytest.mark.parametrize("path", ["/large", "/at-once/large"])
+def test_what_is_asked_while_an_answer_is_not_taken_waits(path: str) -> None:
+    paths: list[str] = []
+
+    async def large(request: Any) -> Any:
+        paths.append(request.path)
+        return 200, TEXT, bytes(2**22)
+
+    with served(large) as place, place.connect(post(path, b""), small=True) as connection:
+        assert connection.recv(1)
+        connection.sendall(post("/next", b""))
+        time.sleep(0.3)
+        assert "/next" not in paths
+        connection.sendall(BYE)
+        answers = answers_in(b"H" + rest_of(connection))
+        assert [len(body) for *_, body in answers] == [2**22] * 3
+        assert paths[-2:] == ["/next", "/bye"]
+
+
 @pytest.mark.parametrize("ending", [b"", LAST])
 def test_who_takes_nothing_is_left(monkeypatch: pytest.MonkeyPatch, ending: bytes) -> None:
     monkeypatch.setattr(connections, "STALLED_S", 0.5)
