@@ -54,7 +54,11 @@ _SHARP = 0.05
     "--recipe", "recipes", multiple=True, metavar="NAME|FILE", help="Recipes to try. Repeatable.  [default: all]"
 )
 @click.option("--min-agreement", type=float, default=0.98, show_default=True, help="Least agreement with the original.")
-@click.option("--max-drop", type=float, help="Largest drop of the task's metric, 0.01 = one point, beside the agreement; needs labels.")
+@click.option(
+    "--max-drop",
+    type=float,
+    help="Largest drop of the task's metric, 0.01 = one point, beside the agreement; needs labels.",
+)
 @click.option("--cpu", default="host", show_default=True, help="CPU to make files for (edgewright list cpus).")
 @click.option("--out", metavar="DIR", help="Folder of the run; a stopped one goes on.  [default: runs/MODEL]")
 @click.option(

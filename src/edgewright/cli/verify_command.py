@@ -31,7 +31,11 @@ if TYPE_CHECKING:
 )
 @click.option("--spec", metavar="FILE", help="Spec of the model.")
 @click.option("--min-agreement", type=float, default=0.98, show_default=True, help="Least agreement with the original.")
-@click.option("--max-drop", type=float, help="Largest drop of the task's metric, 0.01 = one point, beside the agreement; needs labels.")
+@click.option(
+    "--max-drop",
+    type=float,
+    help="Largest drop of the task's metric, 0.01 = one point, beside the agreement; needs labels.",
+)
 @click.option("--seed", type=int, default=0, show_default=True)
 def command(
     terminal: Terminal,
