@@ -7,6 +7,7 @@ and 11.2) is refused: llhttp is strict by default, and what it lets pass all the
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from typing import Any
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
@@ -106,9 +107,8 @@ def _read(data: bytes) -> Head:
     seen = _Seen()
     parser = HttpRequestParser(seen)
     try:
-        parser.feed_data(data)
-    except HttpParserUpgrade:
-        pass  # an offer, which nobody has to take
+        with suppress(HttpParserUpgrade):  # an offer, which nobody has to take
+            parser.feed_data(data)
     except HttpParserError as problem:
         raise HttpError(400, f"the request is malformed: {problem}") from None
     version = parser.get_http_version()
