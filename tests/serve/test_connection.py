@@ -46,6 +46,20 @@ async def echo(request: Any) -> Any:
     return 200, [*TEXT, ("x-path", request.path)], body
 
 
+def telling() -> tuple[Any, list[str]]:
+    """As `echo`, and why bodies could not be read."""
+    failures: list[str] = []
+
+    async def reading(request: Any) -> Any:
+        try:
+            return await echo(request)
+        except RuntimeError as problem:
+            failures.append(str(problem))
+            return 400, TEXT, b""
+
+    return reading, failures
+
+
 def told(data: bytes) -> list[tuple[int, str, bytes]]:
     return [(status, headers.get("x-path", ""), body) for status, headers, body in answers_in(data)]
 
@@ -195,15 +209,7 @@ def test_long_heads_are_refused(data: bytes, status: int) -> None:
 
 @pytest.mark.parametrize("path", ["/a", "/parts"])
 def test_bad_chunks_end_the_body_and_the_connection(path: str) -> None:
-    failures: list[str] = []
-
-    async def reading(request: Any) -> Any:
-        try:
-            return await echo(request)
-        except RuntimeError as problem:
-            failures.append(str(problem))
-            return 400, TEXT, b""
-
+    reading, failures = telling()
     with served(reading) as place:
         for start in (b"", b"5\r\nhello\r\n"):
             answers = answers_in(place.ask(chunked(path, start + b"zz\r\n") + BYE))
@@ -451,15 +457,7 @@ def test_the_application_is_told_when_the_client_goes(how: str) -> None:
 
 @pytest.mark.parametrize("data", [post("/a", b"hello")[:-1], chunked("/parts", b"5\r\nhello\r\n0\r\n")])
 def test_a_body_that_is_cut_short_is_told_to_both(data: bytes) -> None:
-    failures: list[str] = []
-
-    async def reading(request: Any) -> Any:
-        try:
-            return await echo(request)
-        except RuntimeError as problem:
-            failures.append(str(problem))
-            return 400, TEXT, b""
-
+    reading, failures = telling()
     with served(reading) as place, place.connect(data) as connection:
         connection.shutdown(socket.SHUT_WR)
         assert [status for status, *_ in answers_in(rest_of(connection))] == [400]
