@@ -28,6 +28,7 @@ TOKEN = "correct-horse-battery-staple"
 def head_for(model: str, json_length: int, length: int, *more: str, method: str = "POST") -> Head:
     lines = [
         f"{method} /v2/models/{model}/infer HTTP/1.1",
+        "host: x",
         f"inference-header-content-length: {json_length}",
         f"content-length: {length}",
         *more,
@@ -66,7 +67,7 @@ def test_the_short_way_is_for_plain_small_requests_to_infer_alone(short: Server)
         application.at_once(head_for("same", len(head), len(whole), "inference-header-content-length: 1"), whole)
         is None
     )
-    chunked = Heads().read(b"POST /v2/models/same/infer HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n")
+    chunked = Heads().read(b"POST /v2/models/same/infer HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n")
     assert application.at_once(chunked, whole) is None
     assert application._bodies.held == application.active == 0
     short.drain(10)

@@ -24,15 +24,15 @@ from edgewright.serve.http import door as doors
 
 TEXT = [("content-type", "text/plain")]
 LAST = b"connection: close\r\n"
-BYE = b"GET /bye HTTP/1.1\r\nconnection: close\r\n\r\n"
+BYE = b"GET /bye HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"
 
 
 def post(path: str, body: bytes, headers: bytes = b"") -> bytes:
-    return b"POST %b HTTP/1.1\r\n%bcontent-length: %d\r\n\r\n%b" % (path.encode(), headers, len(body), body)
+    return b"POST %b HTTP/1.1\r\nhost: x\r\n%bcontent-length: %d\r\n\r\n%b" % (path.encode(), headers, len(body), body)
 
 
 def chunked(path: str, chunks: bytes, headers: bytes = b"") -> bytes:
-    return b"POST %b HTTP/1.1\r\n%btransfer-encoding: chunked\r\n\r\n%b" % (path.encode(), headers, chunks)
+    return b"POST %b HTTP/1.1\r\nhost: x\r\n%btransfer-encoding: chunked\r\n\r\n%b" % (path.encode(), headers, chunks)
 
 
 async def echo(request: Any) -> Any:
@@ -79,8 +79,8 @@ def test_requests_behind_each_other_are_answered_in_their_order_however_they_com
         b"GET /2?x HTTP/1.1\r\nhost: x\r\n\r\n",
         post("/at-once", b""),
         chunked("/slow", b"1\r\nb\r\n0\r\n\r\n"),
-        post("/parts/2", b"POST /never HTTP/1.1\r\n\r\n"),
-        post("/3", b"GET /never HTTP/1.1\r\n\r\n"),
+        post("/parts/2", b"POST /never HTTP/1.1\r\nhost: x\r\n\r\n"),
+        post("/3", b"GET /never HTTP/1.1\r\nhost: x\r\n\r\n"),
     ]
     data = b"".join(requests) + BYE
     chance = random.Random(0)
@@ -116,7 +116,7 @@ def test_many_requests_at_once_wait_for_their_turn_and_take_no_memory() -> None:
         active -= 1
         return 200, TEXT, b""
 
-    request = b"GET / HTTP/1.1\r\n\r\n"
+    request = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"
     with served(one_at_a_time) as place, place.connect() as connection:
         sender = threading.Thread(target=connection.sendall, args=(request * 20_000 + BYE,))
         sender.start()
@@ -135,7 +135,10 @@ def test_many_requests_at_once_wait_for_their_turn_and_take_no_memory() -> None:
     ],
 )
 def test_connections_go_on_where_both_sides_want_it(version: bytes, header: bytes, goes_on: str) -> None:
-    with served(echo) as place, place.connect(b"GET /a HTTP/" + version + b"\r\n" + header + b"\r\n") as connection:
+    with (
+        served(echo) as place,
+        place.connect(b"GET /a HTTP/" + version + b"\r\nhost: x\r\n" + header + b"\r\n") as connection,
+    ):
         if goes_on != "close":
             time.sleep(0.1)
             connection.sendall(BYE)
@@ -150,12 +153,12 @@ def test_head_has_no_body_and_other_methods_reach_the_application() -> None:
         return 200, TEXT, b"" if request.method == "HEAD" else request.method.encode()
 
     with served(shown) as place:
-        answer = place.ask(b"HEAD / HTTP/1.1\r\nconnection: close\r\n\r\n")
+        answer = place.ask(b"HEAD / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
         assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
         assert answer.endswith(b"\r\n\r\n")
         assert b"content-length" not in answer
         for method in (b"PUT", b"DELETE", b"OPTIONS", b"PATCH", b"TRACE"):
-            assert told(place.ask(method + b" / HTTP/1.1\r\nconnection: close\r\n\r\n"))[0][2] == method
+            assert told(place.ask(method + b" / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"))[0][2] == method
 
 
 def test_an_upgrade_is_an_ordinary_request() -> None:
@@ -180,19 +183,19 @@ def test_whatever_is_refused_ends_its_connection_and_nothing_behind_it_is_read()
 
     with served(noted) as place:
         for name, data in REFUSED.items():
-            answers = answers_in(place.ask(data + b"GET /smuggled HTTP/1.1\r\n\r\n"))
+            answers = answers_in(place.ask(data + b"GET /smuggled HTTP/1.1\r\nhost: x\r\n\r\n"))
             assert [status in (400, 431) for status, *_ in answers] == [True], name
             assert answers[0][1]["connection"] == "close"
-        assert told(place.ask(b"GET /a HTTP/1.1\r\n\r\n" + REFUSED["a bare LF"]))[0] == (200, "/a", b"")
+        assert told(place.ask(b"GET /a HTTP/1.1\r\nhost: x\r\n\r\n" + REFUSED["a bare LF"]))[0] == (200, "/a", b"")
     assert paths == ["/a"]
 
 
 @pytest.mark.parametrize(
     ("data", "status"),
     [
-        (b"GET / HTTP/1.1\r\na: " + b"b" * 65536 + b"\r\n\r\n", 431),
-        (b"GET / HTTP/1.1\r\na: " + b"b" * 200_000, 431),
-        (b"GET /" + b"a" * 65536 + b" HTTP/1.1\r\n\r\n", 414),
+        (b"GET / HTTP/1.1\r\nhost: x\r\na: " + b"b" * 65536 + b"\r\n\r\n", 431),
+        (b"GET / HTTP/1.1\r\nhost: x\r\na: " + b"b" * 200_000, 431),
+        (b"GET /" + b"a" * 65536 + b" HTTP/1.1\r\nhost: x\r\n\r\n", 414),
         (b"a" * 65536, 414),
     ],
 )
@@ -203,7 +206,7 @@ def test_long_heads_are_refused(data: bytes, status: int) -> None:
                 for start in range(0, len(data), size):
                     connection.sendall(data[start : start + size])
                 assert told(rest_of(connection))[0][0] == status
-        fits = b"GET /bye HTTP/1.1\r\nconnection: close\r\na: "
+        fits = b"GET /bye HTTP/1.1\r\nhost: x\r\nconnection: close\r\na: "
         assert told(place.ask(fits + b"b" * (65536 - len(fits) - 4) + b"\r\n\r\n")) == [(200, "/bye", b"")]
 
 
@@ -346,7 +349,7 @@ def test_idle_connections_and_slow_heads_end_in_time(data: bytes, answer: bytes)
 
 
 def test_a_head_that_comes_byte_by_byte_has_no_longer() -> None:
-    with served(echo, keep_alive_s=0.5) as place, place.connect(b"GET / HTTP/1.1\r\n") as connection:
+    with served(echo, keep_alive_s=0.5) as place, place.connect(b"GET / HTTP/1.1\r\nhost: x\r\n") as connection:
         begun = time.monotonic()
         with pytest.raises(OSError):
             while time.monotonic() - begun < 15:
@@ -375,7 +378,7 @@ def test_who_takes_its_answers_slowly_gets_no_more_meanwhile() -> None:
         return 200, TEXT, bytes(2**22)
 
     with served(large) as place:
-        requests = b"".join(b"GET /%d HTTP/1.1\r\n\r\n" % number for number in range(8))
+        requests = b"".join(b"GET /%d HTTP/1.1\r\nhost: x\r\n\r\n" % number for number in range(8))
         with place.connect(requests + BYE, small=True) as connection:
             time.sleep(0.5)
             assert len(paths) <= 2
@@ -411,7 +414,7 @@ def test_who_takes_nothing_is_left(monkeypatch: pytest.MonkeyPatch, ending: byte
         return 200, TEXT, bytes(2**24)
 
     with served(large, keep_alive_s=1) as place:
-        with place.connect(b"GET / HTTP/1.1\r\n" + ending + b"\r\n", small=True) as connection:
+        with place.connect(b"GET / HTTP/1.1\r\nhost: x\r\n" + ending + b"\r\n", small=True) as connection:
             until = time.monotonic() + 15
             while place.call(lambda: len(place.door)) == 0 and time.monotonic() < until:
                 time.sleep(0.02)
@@ -420,7 +423,9 @@ def test_who_takes_nothing_is_left(monkeypatch: pytest.MonkeyPatch, ending: byte
             assert time.monotonic() < until
             with pytest.raises((OSError, AssertionError)):
                 answers_in(rest_of(connection))
-        with place.connect(b"GET / HTTP/1.1\r\n" + LAST + b"\r\n", small=True) as connection:  # slowly, but it goes on
+        with place.connect(
+            b"GET / HTTP/1.1\r\nhost: x\r\n" + LAST + b"\r\n", small=True
+        ) as connection:  # slowly, but it goes on
             size, begun = 0, time.monotonic()
             while part := connection.recv(65536):
                 size += len(part)
@@ -536,7 +541,7 @@ def test_the_end_does_not_wait_for_ever() -> None:
 
     for answering in (for_ever, large):
         with served(answering, drain_s=0.5) as place:
-            connection = place.connect(b"GET / HTTP/1.1\r\n\r\n", small=True)
+            connection = place.connect(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n", small=True)
             time.sleep(0.2)
             begun = time.monotonic()
         assert time.monotonic() - begun < 5

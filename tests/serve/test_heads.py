@@ -23,6 +23,10 @@ def read(data: bytes) -> heads.Head:
 
 #: Each could be understood in two ways, by us and by a proxy before us (RFC 9112, section 11.2), or is malformed.
 REFUSED = {
+    "no host": b"GET / HTTP/1.1\r\n\r\n",
+    "two hosts": POST + b"host: y\r\n\r\n",
+    "the same host twice": POST + b"Host: x\r\n\r\n",
+    "two hosts in HTTP/1.0": b"GET / HTTP/1.0\r\nhost: x\r\nhost: y\r\n\r\n",
     "two lengths": POST + b"content-length: 5\r\ncontent-length: 6\r\n\r\n",
     "the same length twice": POST + b"content-length: 5\r\ncontent-length: 5\r\n\r\n",
     "a list of lengths": POST + b"content-length: 5, 5\r\n\r\n",
@@ -48,7 +52,7 @@ REFUSED = {
     "a folded header": POST + b"a: b\r\n c\r\n\r\n",
     "a folded header with a tab": POST + b"a: b\r\n\tc\r\n\r\n",
     "a header that begins with a fold": POST + b"a:\r\n b\r\n\r\n",
-    "a space before the first header": b"POST /a HTTP/1.1\r\n a: b\r\n\r\n",
+    "a space before the first header": b"POST /a HTTP/1.1\r\n a: b\r\nhost: x\r\n\r\n",
     "a bare LF": POST + b"a: b\nc: d\r\n\r\n",
     "a bare LF at the end": POST + b"a: b\n\r\n\r\n",
     "a bare CR": POST + b"a: b\rc: d\r\n\r\n",
@@ -59,29 +63,29 @@ REFUSED = {
     "no name": POST + b": b\r\n\r\n",
     "no colon": POST + b"novalue\r\n\r\n",
     "a bare LF after the first line": b"GET / HTTP/1.1\nhost: x\r\n\r\n",
-    "a CR after the version": b"GET / HTTP/1.1\r\r\n\r\n",
-    "a space after the version": b"GET / HTTP/1.1 \r\n\r\n",
-    "a version in lower case": b"GET / http/1.1\r\n\r\n",
-    "no version": b"GET /\r\n\r\n",
-    "HTTP/0.9": b"GET / HTTP/0.9\r\n\r\n",
-    "HTTP/1.2": b"GET / HTTP/1.2\r\n\r\n",
+    "a CR after the version": b"GET / HTTP/1.1\r\r\nhost: x\r\n\r\n",
+    "a space after the version": b"GET / HTTP/1.1 \r\nhost: x\r\n\r\n",
+    "a version in lower case": b"GET / http/1.1\r\nhost: x\r\n\r\n",
+    "no version": b"GET /\r\nhost: x\r\n\r\n",
+    "HTTP/0.9": b"GET / HTTP/0.9\r\nhost: x\r\n\r\n",
+    "HTTP/1.2": b"GET / HTTP/1.2\r\nhost: x\r\n\r\n",
     "HTTP/2": b"PRI * HTTP/2.0\r\n\r\n",
-    "HTTP/2.0": b"GET / HTTP/2.0\r\n\r\n",
+    "HTTP/2.0": b"GET / HTTP/2.0\r\nhost: x\r\n\r\n",
     "another protocol": b"DESCRIBE / RTSP/1.0\r\n\r\n",
     "and another": b"SOURCE / ICE/1.0\r\n\r\n",
-    "an unknown method": b"BREW / HTTP/1.1\r\n\r\n",
-    "a method in lower case": b"get / HTTP/1.1\r\n\r\n",
-    "CONNECT": b"CONNECT a:1 HTTP/1.1\r\n\r\n",
-    "a relative path": b"GET a HTTP/1.1\r\n\r\n",
-    "a fragment": b"GET /a#b HTTP/1.1\r\n\r\n",
-    "another scheme": b"GET file:///etc/passwd HTTP/1.1\r\n\r\n",
-    "a high byte in the path": b"GET /\xff HTTP/1.1\r\n\r\n",
-    "a zero byte in the path": b"GET /\0 HTTP/1.1\r\n\r\n",
-    "a tab in the path": b"GET /\t HTTP/1.1\r\n\r\n",
-    "a bare LF before it": b"\nGET / HTTP/1.1\r\n\r\n",
-    "a bare CR before it": b"\rGET / HTTP/1.1\r\n\r\n",
+    "an unknown method": b"BREW / HTTP/1.1\r\nhost: x\r\n\r\n",
+    "a method in lower case": b"get / HTTP/1.1\r\nhost: x\r\n\r\n",
+    "CONNECT": b"CONNECT a:1 HTTP/1.1\r\nhost: x\r\n\r\n",
+    "a relative path": b"GET a HTTP/1.1\r\nhost: x\r\n\r\n",
+    "a fragment": b"GET /a#b HTTP/1.1\r\nhost: x\r\n\r\n",
+    "another scheme": b"GET file:///etc/passwd HTTP/1.1\r\nhost: x\r\n\r\n",
+    "a high byte in the path": b"GET /\xff HTTP/1.1\r\nhost: x\r\n\r\n",
+    "a zero byte in the path": b"GET /\0 HTTP/1.1\r\nhost: x\r\n\r\n",
+    "a tab in the path": b"GET /\t HTTP/1.1\r\nhost: x\r\n\r\n",
+    "a bare LF before it": b"\nGET / HTTP/1.1\r\nhost: x\r\n\r\n",
+    "a bare CR before it": b"\rGET / HTTP/1.1\r\nhost: x\r\n\r\n",
     "no request": b"\x16\x03\x01\x02\0\x01\0\x01\xfc\r\n\r\n",
-    "101 headers": b"GET / HTTP/1.1\r\n" + b"a: b\r\n" * 101 + b"\r\n",
+    "101 headers": b"GET / HTTP/1.1\r\nhost: x\r\n" + b"a: b\r\n" * 100 + b"\r\n",
 }
 
 
@@ -107,8 +111,13 @@ def test_ambiguous_and_malformed_heads_are_refused(data: bytes) -> None:
     ],
 )
 def test_targets_are_paths(target: bytes, path: str, query: str) -> None:
-    head = read(b"GET " + target + b" HTTP/1.1\r\n\r\n")
+    head = read(b"GET " + target + b" HTTP/1.1\r\nhost: x\r\n\r\n")
     assert (head.path, head.query_string) == (path, query)
+
+
+def test_old_clients_need_no_host() -> None:
+    assert read(b"GET / HTTP/1.0\r\n\r\n").old
+    assert read(b"GET / HTTP/1.1\r\nHost:\r\n\r\n").headers == {"host": ""}
 
 
 def test_headers_have_names_in_lower_case_and_several_become_one() -> None:
@@ -130,7 +139,7 @@ def test_headers_have_names_in_lower_case_and_several_become_one() -> None:
     ],
 )
 def test_who_wants_the_connection_to_go_on(version: bytes, connection: bytes, keeps: bool) -> None:
-    assert read(b"GET / HTTP/" + version + b"\r\n" + connection + b"\r\n").keeps is keeps
+    assert read(b"GET / HTTP/" + version + b"\r\nhost: x\r\n" + connection + b"\r\n").keeps is keeps
 
 
 def test_offers_of_another_protocol_are_not_taken() -> None:
@@ -177,7 +186,7 @@ CHUNKS = b'5\r\nhello\r\n00A;name=value\r\n\r\n\r\n\r\n\r\n\r\n\r\n1;a="b c"\r\n
 
 
 def test_chunks_are_the_same_however_they_come() -> None:
-    expected = (b"hello" + b"\r\n" * 5 + b"\0", b"GET / HTTP/1.1\r\n\r\n", True)
+    expected = (b"hello" + b"\r\n" * 5 + b"\0", b"GET / HTTP/1.1\r\nhost: x\r\n\r\n", True)
     data = CHUNKS + expected[1]
     for first in range(len(data)):
         assert taken(data, [first]) == expected

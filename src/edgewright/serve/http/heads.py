@@ -79,12 +79,12 @@ class Heads:
 class _Seen:
     """What the parser sees."""
 
-    __slots__ = ("ended", "headers", "messages", "target")
+    __slots__ = ("ended", "headers", "hosts", "messages", "target")
 
     def __init__(self) -> None:
         self.target = b""
         self.headers: dict[str, str] = {}
-        self.messages, self.ended = 0, False
+        self.messages, self.hosts, self.ended = 0, 0, False
 
     def on_message_begin(self) -> None:
         self.messages += 1
@@ -94,6 +94,7 @@ class _Seen:
 
     def on_header(self, name: bytes, value: bytes) -> None:
         key, text = name.decode("ascii").lower(), value.strip(b" \t").decode("latin-1")
+        self.hosts += key == "host"
         before = self.headers.get(key)
         self.headers[key] = text if before is None else f"{before}, {text}"
 
@@ -116,6 +117,8 @@ def _read(data: bytes) -> Head:
         raise HttpError(400, "this server speaks HTTP/1.1 and 1.0")
     if seen.messages != 1 or not seen.ended or not _LINE.match(data):
         raise HttpError(400, "the request is malformed: its head is none of HTTP/1.1")
+    if seen.hosts > 1 or not (seen.hosts or version == "1.0"):
+        raise HttpError(400, f"the request has {seen.hosts} host headers; HTTP/1.1 wants one")
     return Head(parser.get_method().decode("ascii"), seen.target, seen.headers, old=version == "1.0")
 
 
