@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tests.serve.sockets import answers_in, rest_of, served
 from tests.serve.test_process import Process, running
 
 from edgewright.serve import ModelOptions, Server
@@ -140,6 +141,15 @@ def test_what_is_not_read_ends_its_connection(whole: Server, headers: dict[str, 
     assert request.answers[0][1].get("connection") == ("close" if closes else None)
 
 
+def test_a_body_that_was_read_to_its_end_ends_no_connection(whole: Server) -> None:
+    request = Slow("/v2/models/same/infer")
+    request.comes.set()
+    asyncio.run(Application(whole)(request, request))
+    ((status, headers),) = request.answers
+    assert status == 400  # zeros are no JSON
+    assert "connection" not in headers
+
+
 # --- over a socket ------------------------------------------------------------------------------------------------------
 
 
@@ -170,3 +180,14 @@ def test_who_asks_first_is_refused_without_its_body(process: Process) -> None:
         answer = b"".join(iter(lambda: connection.recv(65536), b""))
     assert answer.startswith(b"HTTP/1.1 404")
     assert b"connection: close" in answer.lower()
+
+
+def test_a_body_that_is_refused_in_its_middle_ends_its_connection(whole: Server) -> None:
+    """There is no more room for it: what is still to come would wait for ever for somebody to read it."""
+    chunked = b"POST /v2/models/same/infer HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n"
+    known = b"POST /v2/models/same/infer HTTP/1.1\r\ncontent-length: 2000000\r\n\r\n"
+    with served(Application(whole, Limits(bodies_bytes=100_000))) as place:
+        for data in (chunked + (b"10000\r\n" + bytes(65536) + b"\r\n") * 3, known + bytes(200_000)):
+            with place.connect(data) as connection:
+                ((status, headers, _),) = answers_in(rest_of(connection))
+            assert (status, headers["connection"]) == (429, "close")

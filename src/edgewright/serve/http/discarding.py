@@ -43,7 +43,9 @@ class Discards:
 
     async def discard(self, headers: Headers, transport: Transport, room: Room) -> bool:
         """See to a refused request's body; False where the connection has to end since the rest of it stays unread."""
-        if room.begun or (headers.get("content-length") in (None, "0") and headers.get("transfer-encoding") is None):
+        if room.begun:
+            return room.ended  # nobody reads on where somebody gave up: the connection would wait for ever
+        if headers.get("content-length") in (None, "0") and headers.get("transfer-encoding") is None:
             return True
         if (headers.get("expect") or "").strip().lower() == "100-continue":
             return False  # the client sends it only once it is asked for

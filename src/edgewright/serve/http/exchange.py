@@ -121,14 +121,15 @@ class Room:
     Attributes:
         taken: Bytes.
         begun: Whether the body is being read, or was.
+        ended: Whether all of it was.
     """
 
-    __slots__ = ("_bodies", "begun", "taken")
+    __slots__ = ("_bodies", "begun", "ended", "taken")
 
     def __init__(self, bodies: Bodies) -> None:
         self._bodies = bodies
         self.taken = 0
-        self.begun = False
+        self.begun = self.ended = False
 
     def give_back(self) -> None:
         """Give back all of it."""
@@ -223,6 +224,7 @@ async def read_body(headers: Headers, transport: Transport, room: Room, patience
         raise HttpError(408, f"the body did not come within {limits.body_s:g} s", connection="close") from None
     except RuntimeError as problem:  # it ends early, or is no chunked one
         raise HttpError(400, f"the body cannot be read to its end: {problem or 'it is cut short'}") from None
+    room.ended = True
     if encoding is None or encoding == "identity":
         return body
     return await asyncio.to_thread(_expanded, body, encoding, room, limits)
