@@ -184,8 +184,8 @@ def test_who_asks_first_is_refused_without_its_body(process: Process) -> None:
 
 def test_a_body_that_is_refused_in_its_middle_ends_its_connection(whole: Server) -> None:
     """There is no more room for it: what is still to come would wait for ever for somebody to read it."""
-    chunked = b"POST /v2/models/same/infer HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n"
-    known = b"POST /v2/models/same/infer HTTP/1.1\r\ncontent-length: 2000000\r\n\r\n"
+    chunked = b"POST /v2/models/same/infer HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n"
+    known = b"POST /v2/models/same/infer HTTP/1.1\r\nhost: x\r\ncontent-length: 2000000\r\n\r\n"
     with served(Application(whole, Limits(bodies_bytes=100_000))) as place:
         for data in (chunked + (b"10000\r\n" + bytes(65536) + b"\r\n") * 3, known + bytes(200_000)):
             with place.connect(data) as connection:

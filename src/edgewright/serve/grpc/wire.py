@@ -10,6 +10,7 @@ varint and so many bytes; fields of one message may be cut apart and joined at w
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -46,11 +47,37 @@ class Asked(NamedTuple):
     form: object = None
 
 
-class _Plan(NamedTuple):
-    """What a head asks for, without inputs, and by input its numpy type, its shape and its bytes."""
+class _Plan:
+    """What a head asks for, and how messages lie that begin with it. Plans are equal only to themselves.
 
-    asked: Asked
-    tensors: tuple[tuple[str, np.dtype[Any], tuple[int, ...], int], ...]
+    Attributes:
+        size: Bytes of such a message.
+        marks: By place, the bytes that stand before each input's own: at first the head, then tag and length alone.
+    """
+
+    __slots__ = ("_model", "_number", "_said", "_tensors", "marks", "size")
+
+    def __init__(self, head: bytes, asked: Asked) -> None:
+        """The plan of a request whose inputs are raw numbers, all of them, in their order."""
+        self._model, self._number = asked.model, asked.number
+        self._said = asked.request[1:]  # all but the inputs
+        self._tensors: list[tuple[str, np.dtype[Any], tuple[int, ...], int]] = []
+        self.marks: list[tuple[int, bytes]] = []
+        self.size, mark = 0, head
+        for name, array in asked.request.inputs.items():
+            mark += _field(_RAW_INPUT, array.nbytes)
+            self.marks.append((self.size, mark))
+            self._tensors.append((name, array.dtype, array.shape, self.size + len(mark)))
+            self.size, mark = self.size + len(mark) + array.nbytes, b""
+
+    def fits(self, data: bytes) -> bool:
+        """Whether a message differs from the one that was read in the numbers alone."""
+        return len(data) == self.size and all(data.startswith(mark, place) for place, mark in self.marks)
+
+    def read(self, data: bytes) -> Asked:
+        """What a message asks for that fits."""
+        inputs = {name: numbers(data, dtype, shape, start) for name, dtype, shape, start in self._tensors}
+        return Asked(self._model, self._number, InferRequest(inputs, *self._said), self)
 
 
 class Reader:
@@ -59,6 +86,7 @@ class Reader:
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self._plans: dict[bytes, _Plan] = {}
+        self._heads: dict[int, int] = {}  # by bytes of a message, those of its head, when it was last remembered
 
     def read(self, data: bytes) -> Asked:
         """The request in a serialized ModelInferRequest; its arrays are views of `data` where they are aligned.
@@ -66,26 +94,18 @@ class Reader:
         Raises:
             RefusalError: "invalid" with what is wrong.
         """
+        plan = self._plans.get(data[: self._heads.get(len(data), 0)])
+        if plan is not None and plan.fits(data):
+            return plan.read(data)
         found = _split(data)
         if len(data) > self._limits.json_bytes and (found is None or found.head > self._limits.json_bytes):
             # small fields take many times their length once they are read, as numbers in JSON do
             raise RefusalError("invalid", f"beside raw contents a request may have {self._limits.json_bytes} bytes")
-        plan = None if found is None or found.head > _REMEMBERED_BYTES else self._plans.get(data[: found.head])
-        if found is None or plan is None or [size for _, size in found.raw] != [tensor[3] for tensor in plan.tensors]:
-            return self._read(data, found)
-        inputs = {
-            name: numbers(data, dtype, shape, start)
-            for (name, dtype, shape, _), (start, _) in zip(plan.tensors, found.raw, strict=True)
-        }
-        model, number, request, _ = plan.asked
-        return Asked(model, number, request._replace(inputs=inputs), plan.tensors)
-
-    def _read(self, data: bytes, found: _Places | None) -> Asked:
         message = messages.parse(schema.load("inference").methods["ModelInfer"], data)
         number = messages.version_of(message.model_version)
         asked = Asked(message.model_name, number, messages.read_request(message, self._limits))
         if found is not None and found.head <= _REMEMBERED_BYTES:
-            self._remember(data[: found.head], asked, len(found.raw))
+            self._remember(data[: found.head], asked, found.contents)
         return asked
 
     def _remember(self, head: bytes, asked: Asked, count: int) -> None:
@@ -95,15 +115,16 @@ class Reader:
             return
         if len(self._plans) >= _MOST_REMEMBERED:
             self._plans.clear()
-        tensors = tuple((name, array.dtype, array.shape, array.nbytes) for name, array in arrays.items())
-        self._plans[head] = _Plan(asked._replace(request=asked.request._replace(inputs={})), tensors)
+            self._heads.clear()
+        plan = self._plans[head] = _Plan(head, asked)
+        self._heads[plan.size] = len(head)
 
 
 class _Places(NamedTuple):
-    """The size of the head, and where raw contents start and how long they are."""
+    """The size of the head, and how many raw contents are behind it."""
 
     head: int
-    raw: list[tuple[int, int]]
+    contents: int
 
 
 def _split(data: bytes) -> _Places | None:
@@ -111,8 +132,7 @@ def _split(data: bytes) -> _Places | None:
 
     That is: no raw contents, fields behind them, other wire types, too many fields, damage.
     """
-    place, size, head = 0, len(data), -1
-    raw: list[tuple[int, int]] = []
+    place, size, head, count = 0, len(data), -1, 0
     try:
         for _ in range(_MOST_FIELDS):
             tag = data[place]
@@ -124,38 +144,46 @@ def _split(data: bytes) -> _Places | None:
             while data[place - 1] & 0x80:
                 length |= (data[place] & 0x7F) << shift
                 shift, place = shift + 7, place + 1
-            if head >= 0:
-                raw.append((place, length))
+            count += head >= 0
             place += length
             if place >= size:
                 break
     except IndexError:
         return None
-    return _Places(head, raw) if head >= 0 and place == size else None
+    return _Places(head, count) if head >= 0 and place == size else None
 
 
 def write(request: InferRequest, version: Version, outputs: Mapping[str, np.ndarray]) -> bytes:
     """A serialized ModelInferResponse."""
-    arrays = [(name, outputs[name]) for name in request.wanted or [info.name for info in version.bundle.outputs]]
-    about = tuple([(name, array.dtype, array.shape) for name, array in arrays])
-    parts: list[Any] = [_head(version.name, version.number, request.id, about)]
-    for _, array in arrays:
-        content: Any = array
-        if array.dtype.kind in "OUS":
+    names = request.wanted or [info.name for info in version.bundle.outputs]
+    arrays = [outputs[name] for name in names]
+    kinds = tuple([(name, array.dtype, array.shape) for name, array in zip(names, arrays, strict=True)])
+    parts: list[Any] = []
+    for mark, array in zip(_marks(version.name, version.number, request.id, kinds), arrays, strict=True):
+        kind = array.dtype.kind
+        if kind in "fiub":
+            parts += (mark, array if array.flags.c_contiguous else array.tobytes())
+        elif kind in "OUS":
             content = pack_bytes(array.reshape(-1))
-        elif array.dtype.kind not in "fiub" or not array.flags.c_contiguous:
-            content = array.tobytes()
-        parts += (_field(_RAW_OUTPUT, len(content) if isinstance(content, bytes) else array.nbytes), content)
+            parts += (mark, _field(_RAW_OUTPUT, len(content)), content)
+        else:
+            parts += (mark, array.tobytes())
     return b"".join(parts)
 
 
 @functools.lru_cache(256)
-def _head(name: str, number: int, id: str, about: tuple[tuple[str, np.dtype[Any], tuple[int, ...]], ...]) -> bytes:
+def _marks(
+    name: str, number: int, id: str, kinds: tuple[tuple[str, np.dtype[Any], tuple[int, ...]], ...]
+) -> list[bytes]:
+    """What stands before each output's own bytes: the head before the first, tag and length where types have a size."""
     message = schema.load("inference").methods["ModelInfer"].response(model_name=name, model_version=str(number), id=id)
-    for output, dtype, shape in about:
+    for output, dtype, shape in kinds:
         message.outputs.add(name=output, datatype=datatype_of(dtype.name), shape=shape)
-    content: bytes = message.SerializeToString()
-    return content
+    marks = [
+        b"" if dtype.kind in "OUS" else _field(_RAW_OUTPUT, dtype.itemsize * math.prod(shape))
+        for _, dtype, shape in kinds
+    ]
+    return [message.SerializeToString() + marks[0], *marks[1:]]
 
 
 def in_stream(response: bytes) -> bytes:
