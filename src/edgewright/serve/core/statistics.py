@@ -6,6 +6,7 @@ import itertools
 import threading
 import time
 from collections import Counter, deque
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -46,6 +47,7 @@ class Statistics:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._noted: deque[tuple[int, tuple[float, float, float], tuple[float, ...]]] = deque()
+        self._noted_short: deque[tuple[int, float]] = deque()
         self._requests = 0
         self._rows = 0
         self._runs = 0
@@ -61,6 +63,14 @@ class Statistics:
         self._last_s = time.time()
         self._noted.append((rows, stages_s, waited_s))
         if len(self._noted) >= _NOTED:
+            with self._lock:
+                self._count()
+
+    def ran_short(self, rows: int, took_s: float) -> None:
+        """One run of one request that waited for nothing, of which nothing but the network's time is worth a note."""
+        self._last_s = time.time()
+        self._noted_short.append((rows, took_s))
+        if len(self._noted_short) >= _NOTED:
             with self._lock:
                 self._count()
 
@@ -134,21 +144,32 @@ class Statistics:
 
     def _count(self) -> None:
         """Count what was noted; the caller holds the lock."""
-        runs = [self._noted.popleft() for _ in range(len(self._noted))]
-        if not runs:
-            return
-        rows, stages, waited = zip(*runs, strict=True)
-        stages_s = np.array(stages)
+        if runs := _taken(self._noted):
+            rows, stages, waited = zip(*runs, strict=True)
+            stages_s = np.array(stages)
+            waited_s = np.fromiter(itertools.chain.from_iterable(waited), np.float64)
+            table = np.column_stack([waited_s, np.repeat(stages_s, list(map(len, waited)), axis=0)])
+            self._add(rows, stages_s[:, 1], table)
+        if short := _taken(self._noted_short):
+            rows, took = zip(*short, strict=True)
+            table = np.zeros((len(short), len(STAGES)))
+            table[:, STAGES.index("compute_infer")] = took
+            self._add(rows, np.array(took), table)
+
+    def _add(self, rows: Sequence[int], took_s: np.ndarray, table: np.ndarray) -> None:
+        """Add runs, by rows in each and seconds f64[runs] of the network, and their requests' seconds f64[n, stages]."""
         for size, count in Counter(rows).items():
             entry = self._batches.setdefault(size, [0, 0])
             entry[0] += count
-            entry[1] += int(stages_s[np.array(rows) == size, 1].sum() * 1e9)
-        self._runs += len(runs)
+            entry[1] += int(took_s[np.array(rows) == size].sum() * 1e9)
+        self._runs += len(rows)
         self._rows += sum(rows)
-        requests = list(map(len, waited))
-        self._requests += sum(requests)
-        waited_s = np.fromiter(itertools.chain.from_iterable(waited), np.float64)
-        table = np.column_stack([waited_s, np.repeat(stages_s, requests, axis=0)])
+        self._requests += len(table)
         self._latency.add(table.sum(axis=1))
         for histogram, column in zip(self._stages.values(), table.T, strict=True):
             histogram.add(column)
+
+
+def _taken(noted: deque[Any]) -> list[Any]:
+    """All that was noted by now; others may go on noting."""
+    return [noted.popleft() for _ in range(len(noted))]

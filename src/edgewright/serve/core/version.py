@@ -156,7 +156,7 @@ class Version:
             raise refusal from None
         finally:
             self._busy.release()
-        self.statistics.ran(rows, (0.0, took_s, 0.0), (0.0,))
+        self.statistics.ran_short(rows, took_s)
         return outputs
 
     def check_room(self) -> None:
