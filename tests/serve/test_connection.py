@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import re
+import select
 import socket
 import ssl
 import threading
@@ -62,6 +63,14 @@ def telling() -> tuple[Any, list[str]]:
 
 def told(data: bytes) -> list[tuple[int, str, bytes]]:
     return [(status, headers.get("x-path", ""), body) for status, headers, body in answers_in(data)]
+
+
+def _until(condition: Any) -> None:
+    """Wait for a condition."""
+    until = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < until
+        time.sleep(0.01)
 
 
 # --- one request after the other ----------------------------------------------------------------------------------------
@@ -123,6 +132,64 @@ def test_many_requests_at_once_wait_for_their_turn_and_take_no_memory() -> None:
         assert len(answers_in(rest_of(connection))) == 20_001
         sender.join()
     assert set(seen) == {1}
+
+
+def test_of_requests_that_wait_few_are_read() -> None:
+    begun, go = threading.Event(), threading.Event()
+
+    async def waiting(request: Any) -> Any:
+        begun.set()
+        await asyncio.to_thread(go.wait)
+        return 200, TEXT, b""
+
+    with served(waiting) as place, place.connect(BYE) as connection:
+        try:
+            assert begun.wait(20)
+            connection.settimeout(0.5)
+            with pytest.raises(TimeoutError):  # it has to wait
+                connection.sendall(b"GET / HTTP/1.1\r\n\r\n" * 2**20)
+            (ours,) = place.door._connections
+            assert len(ours._held) <= 600_000  # two reads of the event loop
+        finally:
+            go.set()
+
+
+def test_what_is_here_as_a_whole_is_answered_without_the_usual_way() -> None:
+    async def never(request: Any) -> Any:
+        raise RuntimeError("it went the usual way")
+
+    with served(never) as place:
+        data = post("/at-once", b"a") + post("/at-once", b"b") + post("/at-once", b"last", LAST)
+        assert [body for *_, body in told(place.ask(data))] == [b"a", b"b", b"last"]
+
+
+def test_a_second_answer_is_not_sent() -> None:
+    async def twice(request: Any) -> Any:
+        request.response_bytes(200, TEXT, b"first")
+        return 200, TEXT, b"second"
+
+    with served(twice) as place:
+        answers = answers_in(place.ask(post("/a", b"") + BYE))
+    assert [body for *_, body in answers] == [b"first", b"first"]
+
+
+def test_what_fails_after_its_answer_does_not_fail_the_next_request() -> None:
+    next_one, go = threading.Event(), threading.Event()
+
+    async def failing(request: Any) -> Any:
+        if request.path == "/next":
+            next_one.set()
+            await asyncio.to_thread(go.wait)
+            return 200, TEXT, b"next"
+        request.response_bytes(200, TEXT, b"first")
+        await asyncio.to_thread(next_one.wait)
+        raise RuntimeError("after its answer")
+
+    with served(failing) as place, place.connect(post("/a", b"") + post("/next", b"", LAST)) as connection:
+        _until(lambda: place.log)
+        go.set()
+        assert [body for *_, body in answers_in(rest_of(connection))] == [b"first", b"next"]
+        assert "after its answer" in str(place.log)
 
 
 @pytest.mark.parametrize(
@@ -210,6 +277,13 @@ def test_long_heads_are_refused(data: bytes, status: int) -> None:
         assert told(place.ask(fits + b"b" * (65536 - len(fits) - 4) + b"\r\n\r\n")) == [(200, "/bye", b"")]
 
 
+def test_who_is_refused_hears_at_once_that_nothing_more_comes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "LINGERING_S", 1000.0)
+    with served(echo) as place:
+        assert told(place.ask(REFUSED["a bare LF"]))[0][0] == 400
+        place.call(lambda: [ours.abort() for ours in [*place.door._connections]])
+
+
 @pytest.mark.parametrize("path", ["/a", "/parts"])
 def test_bad_chunks_end_the_body_and_the_connection(path: str) -> None:
     reading, failures = telling()
@@ -253,6 +327,13 @@ def test_the_body_is_asked_for_when_somebody_wants_it() -> None:
                 assert told(rest_of(connection)) == [(200, path, b"hello"), (200, "/bye", b"")]
         for data in (post("/a", b"hello", expects), post("/a", b"", expects)):  # it is here, or there is none
             assert len(answers_in(place.ask(data + BYE))) == 2
+        with place.connect(post("/a", b"hel", expects).replace(b": 3", b": 5")) as connection:  # it has begun to come
+            connection.settimeout(0.3)
+            with pytest.raises(TimeoutError):
+                connection.recv(100)
+            connection.settimeout(20)
+            connection.sendall(b"lo" + BYE)
+            assert told(rest_of(connection)) == [(200, "/a", b"hello"), (200, "/bye", b"")]
         with place.connect(post("/unread", b"", expects).replace(b": 0", b": 5")) as connection:
             ((status, headers, _),) = answers_in(rest_of(connection))
             assert (status, headers["connection"]) == (200, "close")
@@ -261,6 +342,45 @@ def test_the_body_is_asked_for_when_somebody_wants_it() -> None:
             time.sleep(0.1)
             connection.sendall(b"hello")
             assert told(rest_of(connection)) == [(200, "/a", b"hello")]
+
+
+def test_nobody_is_asked_for_a_body_after_the_answer() -> None:
+    async def late(request: Any) -> Any:
+        request.response_bytes(200, TEXT, b"")
+        await request()
+
+    with served(late) as place:
+        answer = place.ask(post("/", b"", b"expect: 100-continue\r\n").replace(b": 0", b": 5"))
+    assert [status for status, *_ in answers_in(answer)] == [200]
+
+
+def test_a_body_that_is_given_up_still_has_its_answer_and_ends_the_connection() -> None:
+    async def impatient(request: Any) -> Any:
+        try:
+            await asyncio.wait_for(request(), 0.05)
+        except TimeoutError:
+            return 408, TEXT, b"too late"
+
+    with served(impatient) as place:
+        ((status, headers, body),) = answers_in(place.ask(post("/", b"hello")[:-1]))
+    assert (status, headers["connection"], body) == (408, "close", b"too late")
+
+
+def test_a_body_that_is_given_up_wakes_nobody_twice() -> None:
+    """The rest of it comes before the task that was cancelled has its turn."""
+
+    async def cancelled(request: Any) -> Any:
+        reading = asyncio.ensure_future(request())
+        await asyncio.sleep(0)
+        reading.cancel()
+        request.feed(b"hello")
+        with pytest.raises(asyncio.CancelledError):
+            await reading
+        return 200, TEXT, b"done"
+
+    with served(cancelled) as place:
+        ((status, _, body),) = answers_in(place.ask(post("/", b"hello", LAST)[:-5]))
+    assert (status, body) == (200, b"done")
 
 
 def test_a_body_that_nobody_reads_is_not_kept() -> None:
@@ -313,6 +433,26 @@ def test_who_still_sends_gets_its_last_answer() -> None:
             with place.connect() as connection:
                 connection.sendall(post("/unread", bytes(8 * 2**20)))
                 assert told(rest_of(connection)) == [(200, "/unread", b"")]
+        for last in (BYE, post("/at-once", b"", LAST), REFUSED["a bare LF"]):
+            with place.connect() as connection:
+                connection.sendall(last + bytes(8 * 2**20))
+                assert len(told(rest_of(connection))) == 1
+
+
+def test_who_still_sends_has_some_time_from_the_answer_on_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def long_ago(request: Any) -> Any:
+        request._connection._since = -1e9  # the last answer
+        return 200, TEXT, b""
+
+    with served(long_ago, keep_alive_s=0.4) as place, place.connect(post("/", b"hello")[:-1]) as connection:
+        looks: list[float] = []
+        look = connections.Connection.look
+        monkeypatch.setattr(connections.Connection, "look", lambda *ours: (looks.append(ours[1]), look(*ours)))
+        assert len(answers_in(rest_of(connection))) == 1
+        _until(lambda: len(looks) > 3)
+        assert place.call(lambda: len(place.door)) == 1
+        monkeypatch.setattr(connections, "LINGERING_S", 0.1)
+        _until(lambda: place.call(lambda: len(place.door)) == 0)
 
 
 def test_a_body_may_come_after_its_answer() -> None:
@@ -332,6 +472,15 @@ def test_a_body_may_come_after_its_answer() -> None:
             assert connection.recv(1000).startswith(b"HTTP/1.1 200")
             place.call(bodies[1].cancel)  # it takes too long: the connection cannot go on
             assert rest_of(connection) == b""
+        for end in (b"zz\r\n", b""):  # it is no body, or the client goes
+            with place.connect(chunked("/early", b"5\r\nhello\r\n")) as connection:
+                assert connection.recv(1000).startswith(b"HTTP/1.1 200")
+                connection.sendall(end)
+                if not end:
+                    connection.shutdown(socket.SHUT_WR)
+                assert rest_of(connection) == b""
+            with pytest.raises(RuntimeError):
+                place.call(bodies[-1].result)
 
 
 # --- time ---------------------------------------------------------------------------------------------------------------
@@ -346,6 +495,29 @@ def test_idle_connections_and_slow_heads_end_in_time(data: bytes, answer: bytes)
         begun = time.monotonic()
         assert rest_of(connection)[9:12] == answer
         assert 0.35 < time.monotonic() - begun < 5
+
+
+def test_no_connection_is_closed_before_its_time() -> None:
+    """However its beginning lies to the ticks of the clock."""
+    with served(echo, keep_alive_s=0.8) as place:
+        open_since = {}
+        for _ in range(12):
+            begun = time.monotonic()
+            open_since[place.connect()] = begun
+            time.sleep(0.03)
+        while open_since:
+            for connection in select.select([*open_since], [], [], 20)[0]:
+                assert time.monotonic() - open_since.pop(connection) > 0.75
+                connection.close()
+
+
+def test_the_date_goes_on() -> None:
+    def date() -> str:
+        return str(answers_in(place.ask(BYE))[0][1]["date"])
+
+    with served(echo, keep_alive_s=0.4) as place:
+        first = date()
+        _until(lambda: date() != first)
 
 
 def test_a_head_that_comes_byte_by_byte_has_no_longer() -> None:
@@ -460,6 +632,22 @@ def test_the_application_is_told_when_the_client_goes(how: str) -> None:
             assert answers_in(rest_of(connection))[0][1]["connection"] == "close"
 
 
+def test_who_asks_later_is_told_as_well_that_the_client_has_gone() -> None:
+    begun, told_so = threading.Event(), threading.Event()
+
+    async def busy(request: Any) -> Any:
+        begun.set()
+        while not request._connection.gone:
+            await asyncio.sleep(0.01)
+        await request.client_disconnect()
+        told_so.set()
+
+    with served(busy) as place:
+        with place.connect(post("/", b"")):
+            assert begun.wait(20)
+        assert told_so.wait(20)
+
+
 @pytest.mark.parametrize("data", [post("/a", b"hello")[:-1], chunked("/parts", b"5\r\nhello\r\n0\r\n")])
 def test_a_body_that_is_cut_short_is_told_to_both(data: bytes) -> None:
     reading, failures = telling()
@@ -490,14 +678,33 @@ def test_only_so_many_connections_are_served_and_the_others_wait(monkeypatch: py
             connection.close()
 
 
+def test_a_full_door_is_not_looked_at_all_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doors, "CONNECTIONS", 1)
+    looks: list[int] = []
+    accept = doors.Door._accept
+    monkeypatch.setattr(doors.Door, "_accept", lambda door: (looks.append(len(door)), accept(door)))
+    with served(echo) as place, place.connect(), place.connect():
+        _until(lambda: place.call(lambda: len(place.door)) == 1)
+        for _ in range(20):
+            place.call(lambda: None)  # the event loop has turns
+        assert looks == [0]
+
+
+def test_of_a_connection_that_has_come_in_nothing_is_kept_but_itself() -> None:
+    with served(echo) as place, place.connect(post("/a", b"")) as connection:
+        assert connection.recv(1000)
+        assert place.call(lambda: (len(place.door), len(place.door._welcoming))) == (1, 0)
+
+
 def test_a_system_without_sockets_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doors, "_PAUSE_S", 0.1)
     real, failed = socket.socket.accept, []
 
     def accept(self: socket.socket) -> Any:
         if not failed:
-            failed.append(True)
+            failed.append(time.monotonic())
             raise OSError(24, "Too many open files")
+        assert time.monotonic() - failed[0] > 0.09  # and not all the time
         return real(self)
 
     monkeypatch.setattr(socket.socket, "accept", accept)
@@ -548,6 +755,19 @@ def test_the_end_does_not_wait_for_ever() -> None:
         connection.close()
 
 
+def test_who_comes_in_at_the_very_end_holds_nothing_up() -> None:
+    with served(echo) as place:
+        place.call(place.door._wait)
+
+        def end() -> None:
+            place.loop.create_task(place.door.close(place.loop.time() + 1000))
+            place.door._accept()  # and its task has not begun when those that welcome are ended
+
+        with place.connect():
+            place.call(end)
+            _until(lambda: place.call(lambda: len(place.door)) == 0)
+
+
 # --- TLS ----------------------------------------------------------------------------------------------------------------
 
 
@@ -563,6 +783,7 @@ def context(certificate: Path) -> ssl.SSLContext:
 
 def secured(place: Place, certificate: Path, **settings: Any) -> ssl.SSLSocket:
     client = ssl.create_default_context(cafile=str(certificate / "cert.pem"))
+    client.set_alpn_protocols(["h2", "http/1.1"])
     for name, value in settings.items():
         setattr(client, name, value)
     return client.wrap_socket(place.connect(), server_hostname="localhost")
@@ -572,7 +793,7 @@ def test_over_tls_all_is_the_same(context: ssl.SSLContext, certificate: Path) ->
     body = random.Random(0).randbytes(3 * 2**20)
     with served(echo, tls=context) as place:
         with secured(place, certificate) as connection:
-            assert connection.version() == "TLSv1.3"
+            assert (connection.version(), connection.selected_alpn_protocol()) == ("TLSv1.3", "http/1.1")
             for data in (post("/at-once", b"a"), post("/parts", body), chunked("/x", CHUNKS), BYE):
                 connection.sendall(data)
             answers = told(rest_of(connection))

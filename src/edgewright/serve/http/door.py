@@ -81,6 +81,7 @@ class Door:
         self._wait()
         self._shut = self.closing = True
         self._listening.close()
+        await asyncio.sleep(0)  # a task that is cancelled before it has begun would not let its connection go
         for task in self._welcoming:  # whose handshakes are under way
             task.cancel()
         while self._connections and self.loop.time() < until:
