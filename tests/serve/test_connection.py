@@ -73,6 +73,14 @@ def _until(condition: Any) -> None:
         time.sleep(0.01)
 
 
+def _looks(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The times of the door's looks at connections."""
+    looks: list[float] = []
+    look = connections.Connection.look
+    monkeypatch.setattr(connections.Connection, "look", lambda *ours: (look(*ours), looks.append(ours[1])))
+    return looks
+
+
 # --- one request after the other ----------------------------------------------------------------------------------------
 
 
@@ -351,7 +359,9 @@ def test_nobody_is_asked_for_a_body_after_the_answer() -> None:
 
     with served(late) as place:
         answer = place.ask(post("/", b"", b"expect: 100-continue\r\n").replace(b": 0", b": 5"))
-    assert [status for status, *_ in answers_in(answer)] == [200]
+        assert [status for status, *_ in answers_in(answer)] == [200]
+        _until(lambda: place.log)
+        assert "it is cut short" in place.log[0]["problem"]
 
 
 def test_a_body_that_is_given_up_still_has_its_answer_and_ends_the_connection() -> None:
@@ -444,15 +454,26 @@ def test_who_still_sends_has_some_time_from_the_answer_on_and_no_more(monkeypatc
         request._connection._since = -1e9  # the last answer
         return 200, TEXT, b""
 
+    looks = _looks(monkeypatch)
     with served(long_ago, keep_alive_s=0.4) as place, place.connect(post("/", b"hello")[:-1]) as connection:
-        looks: list[float] = []
-        look = connections.Connection.look
-        monkeypatch.setattr(connections.Connection, "look", lambda *ours: (looks.append(ours[1]), look(*ours)))
         assert len(answers_in(rest_of(connection))) == 1
-        _until(lambda: len(looks) > 3)
+        seen = len(looks)
+        _until(lambda: len(looks) > seen + 2)
         assert place.call(lambda: len(place.door)) == 1
         monkeypatch.setattr(connections, "LINGERING_S", 0.1)
         _until(lambda: place.call(lambda: len(place.door)) == 0)
+
+
+def test_who_never_stops_sending_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "LINGERING_S", 0.3)
+    head = post("/unread", b"").replace(b": 0", b": 1000000000")
+    with served(echo, keep_alive_s=0.4) as place, place.connect(head) as connection:
+        begun = time.monotonic()
+        with pytest.raises(OSError):
+            while time.monotonic() - begun < 15:
+                connection.sendall(bytes(100))
+                time.sleep(0.02)
+        assert time.monotonic() - begun < 10
 
 
 def test_a_body_may_come_after_its_answer() -> None:
@@ -536,7 +557,7 @@ def test_who_asks_in_time_keeps_the_connection_and_a_request_under_way_is_not_id
         return 200, TEXT, b""
 
     with served(slow, keep_alive_s=0.5) as place, place.connect() as connection:
-        for data in (post("/at-once", b"a"), post("/slow", b""), post("/at-once", b"b")):
+        for data in (*[post("/at-once", b"a")] * 4, post("/slow", b""), post("/at-once", b"b")):
             time.sleep(0.3)
             connection.sendall(data)
             assert connection.recv(1000).startswith(b"HTTP/1.1 200")
@@ -603,6 +624,37 @@ def test_who_takes_nothing_is_left(monkeypatch: pytest.MonkeyPatch, ending: byte
                 size += len(part)
                 time.sleep(0.05 if time.monotonic() - begun < 3 else 0)
             assert size > 2**24
+
+
+def test_who_takes_nothing_of_a_small_last_answer_is_left_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is too small to stop anything, and too large for the system."""
+    monkeypatch.setattr(connections, "STALLED_S", 0.5)
+
+    async def some(request: Any) -> Any:
+        return 200, TEXT, bytes(60_000)
+
+    with served(some, keep_alive_s=1) as place:
+        place.call(lambda: place.door._listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096))
+        with place.connect(BYE, small=True):
+            _until(lambda: place.call(lambda: len(place.door)) == 1)
+            _until(lambda: place.call(lambda: len(place.door)) == 0)
+
+
+def test_who_has_taken_its_answer_late_has_all_the_time_to_ask_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def large(request: Any) -> Any:
+        return 200, TEXT, bytes(2**22)
+
+    looks = _looks(monkeypatch)
+    with served(large, keep_alive_s=1) as place, place.connect(b"GET / HTTP/1.1\r\n\r\n", small=True) as connection:
+        _until(lambda: len(looks) > 6)
+        head = connection.recv(2**16, socket.MSG_PEEK).partition(b"\r\n\r\n")[0]
+        left = len(head) + 4 + 2**22
+        while left:
+            left -= len(connection.recv(left))
+        seen = len(looks)
+        _until(lambda: len(looks) > seen + 1)
+        connection.sendall(BYE)
+        assert len(answers_in(rest_of(connection))) == 1
 
 
 # --- clients that go away -----------------------------------------------------------------------------------------------
@@ -739,6 +791,50 @@ def test_at_the_end_idle_connections_close_and_answers_under_way_are_the_last() 
             connection.close()
 
 
+def test_who_was_refused_may_still_hear_it_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "LINGERING_S", 1000.0)
+    with served(echo, drain_s=20) as place:
+        with place.connect(REFUSED["a bare LF"]) as connection:
+            assert told(rest_of(connection))[0][0] == 400
+            _end(place)
+            _until(lambda: place.door.closing)
+            time.sleep(0.1)  # in which idle ones end
+            assert place.call(lambda: len(place.door)) == 1
+
+
+def _turns(place: Place, work: Any) -> None:
+    """Do something with the one connection, within one turn of the event loop."""
+    _until(lambda: place.call(lambda: len(place.door)) == 1)
+    place.call(lambda: work(*place.door._connections))
+
+
+def test_what_waits_for_its_turn_is_not_begun_once_its_connection_ends() -> None:
+    paths: list[str] = []
+
+    async def noted(request: Any) -> Any:
+        paths.append(request.path)
+        return await echo(request)
+
+    with served(noted) as place, place.connect() as connection:
+        data = post("/at-once", b"a") + post("/next", b"")
+        _turns(place, lambda ours: (ours.data_received(data), ours.leave_idle()))
+        assert told(rest_of(connection)) == [(200, "/at-once", b"a")]
+    assert paths == []
+
+
+def test_what_waits_for_its_turn_has_one() -> None:
+    """However often the client is too slow meanwhile."""
+
+    async def slow(request: Any) -> Any:
+        await asyncio.sleep(0.05 * (request.path == "/slow"))
+        return await echo(request)
+
+    with served(slow) as place, place.connect() as connection:
+        data = post("/at-once", b"a") + post("/slow", b"") + post("/next", b"") + BYE
+        _turns(place, lambda ours: (ours.data_received(data), ours.pause_writing(), ours.resume_writing()))
+        assert [path for _, path, _ in told(rest_of(connection))] == ["/at-once", "/slow", "/next", "/bye"]
+
+
 def test_the_end_does_not_wait_for_ever() -> None:
     async def for_ever(request: Any) -> Any:
         await asyncio.Event().wait()
@@ -817,6 +913,17 @@ def test_a_handshake_that_never_comes_ends_in_time(context: ssl.SSLContext) -> N
         while place.call(lambda: len(place.door)) and time.monotonic() < until:
             time.sleep(0.02)
         assert place.call(lambda: len(place.door)) == 0
+
+
+def test_the_time_of_a_handshake_is_not_that_of_a_request(context: ssl.SSLContext, certificate: Path) -> None:
+    with served(echo, tls=context, keep_alive_s=0.8) as place, place.connect() as plain:
+        time.sleep(0.6)
+        begun = time.monotonic()
+        with ssl.create_default_context(cafile=str(certificate / "cert.pem")).wrap_socket(
+            plain, server_hostname="localhost"
+        ) as connection:
+            assert _whatever(connection) == b""
+        assert time.monotonic() - begun > 0.75
 
 
 def test_the_end_does_not_wait_for_handshakes(context: ssl.SSLContext) -> None:
