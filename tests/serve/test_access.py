@@ -265,6 +265,23 @@ def test_each_request_is_a_line_whatever_becomes_of_it(application: Application)
         ("request", 404, None),
     ]
     assert all(len(line["path"]) <= 200 and line["seconds"] >= 0 and line["bytes"] > 0 for line in lines)
+    assert {line["client"] for line in lines} == {"127.0.0.1:1"}
+    lines.clear()
+    ask(Guard(application, log=lambda event, **fields: lines.append(fields)), Request("GET", "/v2"))
+    assert lines == []  # nobody asked for them
+
+
+def test_what_is_under_way_behind_a_guard_is_counted(application: Application) -> None:
+    seen: list[int] = []
+    guard = Guard(application)
+
+    class Counting(Request):
+        async def __call__(self) -> bytes:
+            seen.append(guard.active)
+            return await super().__call__()
+
+    ask(guard, Counting("POST", "/v2/models/same/infer", BODY))
+    assert (seen, guard.active) == ([1], 0)
 
 
 @pytest.mark.parametrize(

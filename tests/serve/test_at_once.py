@@ -84,6 +84,10 @@ def test_no_token_is_passed_by(short: Server) -> None:
         assert at_once(guard, "same", head, tensors, *given) is None
     told = Guard(application, log=lambda *_, **__: None, log_requests=True)
     assert at_once(told, "same", head, tensors) is None
+    traced: Any = Guard(application, tracer=object())  # type: ignore[arg-type]
+    assert at_once(traced, "same", head, tensors) is None
+    silent = Guard(application, log=lambda *_, **__: None)
+    assert at_once(silent, "same", head, tensors).status == 200
 
 
 def test_a_mistake_of_ours_tells_nothing_here_either(short: Server, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -93,14 +93,40 @@ def test_a_body_that_never_comes_is_given_up(whole: Server) -> None:
     application = Application(whole, Limits(body_s=0.1))
 
     async def go() -> None:
-        request = Slow()
-        await application(request, request)
-        assert request.answers[0][0] == 404
-        assert application.active == 1
-        await _soon(lambda: application.active == 0)
-        assert application._bodies.held == 0
+        for _ in range(2):  # also after a time in which none was on its way
+            request = Slow()
+            await application(request, request)
+            assert request.answers[0][0] == 404
+            assert application.active == 1
+            await _soon(lambda: application.active == 0)
+            assert application._bodies.held == 0
+            await _soon(lambda: application._discards._loop is None)
+        large = Slow(size=2**20 + 1)
+        await application(large, large)
+        assert (large.read, large.answers[0][1]["connection"]) == ("in parts", "close")
 
     asyncio.run(go())
+
+
+def test_chunks_are_read_to_their_end_but_not_beyond_the_limit(whole: Server) -> None:
+    class Chunks(Slow):
+        """So many of a hundred bytes."""
+
+        def __init__(self, number: int) -> None:
+            super().__init__(**{"transfer-encoding": "chunked"})
+            del self.headers["content-length"]
+            self.left = number
+
+        async def __aiter__(self) -> AsyncIterator[bytes]:
+            while self.left:
+                self.left -= 1
+                yield bytes(100)
+
+    for number, left, connection in ((10, 0, None), (1000, 989, "close")):
+        request = Chunks(number)
+        asyncio.run(Application(whole, Limits(body_bytes=1000))(request, request))
+        ((status, headers),) = request.answers
+        assert (status, request.left, headers.get("connection")) == (404, left, connection)
 
 
 def test_many_and_large_bodies_are_read_in_parts_before_the_answer(whole: Server) -> None:

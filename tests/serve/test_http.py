@@ -18,8 +18,10 @@ from PIL import Image
 
 import edgewright as ew
 from edgewright.serve import ModelOptions, Server
+from edgewright.serve.http import application as applications
 from edgewright.serve.http import pages, photos
 from edgewright.serve.http.application import Application
+from edgewright.serve.http.exchange import COMPRESS_FROM, Patience
 from edgewright.serve.protocol.limits import Limits
 
 PHOTO_SPEC = ew.Spec(  # as in conftest.py
@@ -127,7 +129,8 @@ def test_documents(call: Call, path: str, expected: dict[str, Any]) -> None:
     assert headers["content-type"] == "application/json"
     document = json.loads(body)
     assert {key: document[key] for key in expected} == expected
-    assert call("HEAD", path)[2] == b""
+    status, _, body = call("HEAD", path)
+    assert (status, body) == (200, b"")
 
 
 def test_the_index_says_what_there_is(call: Call) -> None:
@@ -161,6 +164,7 @@ def test_every_documented_path_exists_and_gives_documented_codes_only(call: Call
         ("GET", "/v3", 404, "/docs lists what there is"),
         ("GET", "/v2/health", 404, "/docs lists what there is"),
         ("GET", "/v2/models/nope", 404, "model `nope` is not served here"),
+        ("GET", "/v2/models/nope/ready", 404, "model `nope` is not served here"),
         ("GET", "/v2/models/same/versions/7", 404, "version 7 of model `same`"),
         ("GET", "/v2/models/same/versions/x", 400, "version 'x' is no number"),
         ("GET", "/v2/models/same/versions", 400, "version '' is no number"),
@@ -175,6 +179,11 @@ def test_what_is_not_there(call: Call, method: str, path: str, status: int, mess
     assert message in told(call(method, path), status)
 
 
+def test_a_refused_method_is_told_what_is_allowed(call: Call) -> None:
+    assert call("GET", "/v2/models/same/infer")[1]["allow"] == "POST"
+    assert call("POST", "/v2/health/live")[1]["allow"] == "GET, HEAD"
+
+
 def test_figures_for_prometheus(call: Call) -> None:
     body, headers = infer_body()
     assert call("POST", "/v2/models/scale/infer", body, headers=headers)[0] == 200
@@ -182,7 +191,7 @@ def test_figures_for_prometheus(call: Call) -> None:
     assert status == 200
     assert headers["content-type"].startswith("text/plain; version=0.0.4")
     lines = text.decode().splitlines()
-    assert "edgewright_ready 1" in lines
+    assert {"edgewright_ready 1", "edgewright_active_requests 1", "edgewright_body_bytes 0"} <= {*lines}
     count = next(line for line in lines if line.startswith('edgewright_requests_total{model="scale"'))
     assert int(count.split()[-1]) >= 1
     buckets = [line for line in lines if line.startswith('edgewright_latency_seconds_bucket{model="scale"')]
@@ -205,10 +214,20 @@ def test_binary_both_ways_compressed_or_not(call: Call, encoding: str | None) ->
         status, found, content = call("POST", "/v2/models/scale/infer", body, headers=headers, chunked=chunked)
         assert status == 200, content
         assert found.get("content-encoding") == encoding
+        assert found.get("vary") == ("accept-encoding" if encoding else None)
         if encoding:
             content = (gzip if encoding == "gzip" else zlib).decompress(content)
         length = int(found["inference-header-content-length"])
         np.testing.assert_array_equal(np.frombuffer(content[length:], np.float32).reshape(1000, 4), 2 * array)
+
+
+@pytest.mark.parametrize(
+    ("accepted", "encoding"),
+    [("gzip;q=0", None), ("gzip; q=0.0, deflate;q=0.5", "deflate"), ("br, GZIP;q=1", "gzip"), ("*", None)],
+)
+def test_answers_are_compressed_as_the_client_takes_them(call: Call, accepted: str, encoding: str | None) -> None:
+    headers = call("GET", "/openapi.json", headers={"accept-encoding": accepted})[1]
+    assert headers.get("content-encoding") == encoding
 
 
 def test_every_datatype_through_a_network(call: Call) -> None:
@@ -293,6 +312,7 @@ def test_full_and_late_and_stopping(serve: Any, repository: Any, gate: Any) -> N
     assert "stopping" in told(answer, 503)
     assert answer[1]["retry-after"] == "1"
     assert ask(application, "GET", "/v2/health/ready")[0] == 503
+    assert ask(application, "GET", "/v2/models/net/ready")[0] == 503
     assert ask(application, "GET", "/v2/health/live")[0] == 200
 
 
@@ -315,6 +335,8 @@ def test_a_client_that_goes_away_takes_its_request_with_it(serve: Any, repositor
         assert requests[1].answer[0] == 499
         held.open()
         await first
+        await asyncio.sleep(0)
+        assert asyncio.all_tasks() == {asyncio.current_task()}  # nobody waits any more for a client to go
 
     asyncio.run(go())
     assert len(held.batches) == 1
@@ -338,6 +360,16 @@ def test_a_body_beyond_the_limit_is_refused_before_it_is_read(whole: Server) -> 
         assert request.sent <= most
 
 
+def test_a_body_may_have_as_much_as_the_limit(whole: Server) -> None:
+    application = Application(whole, Limits(body_bytes=1000))
+    for body, settings in (
+        (bytes(1000), {}),
+        (bytes(1000), {"chunked": 300}),
+        (gzip.compress(bytes(1000)), {"headers": {"content-encoding": "gzip"}}),
+    ):
+        told(ask(application, "POST", "/v2/models/same/infer", body, **settings), 400)  # it is read, and no JSON
+
+
 def test_a_compressed_body_expands_to_the_limit_at_most(whole: Server) -> None:
     bomb = gzip.compress(bytes(10**7), 9)
     application = Application(whole, Limits(body_bytes=10**6))
@@ -354,6 +386,35 @@ def test_many_bodies_together_are_bounded(whole: Server) -> None:
     assert "too many bodies" in told(request.answer, 429)
     assert request.answer[1]["retry-after"] == "1"
     assert application._bodies.held == 1000
+
+
+def test_what_a_body_expands_to_counts_among_all_bodies(whole: Server) -> None:
+    application = Application(whole, Limits(bodies_bytes=1500))
+    body, headers = gzip.compress(bytes(2000)), {"content-encoding": "gzip"}
+    assert "too many bodies" in told(ask(application, "POST", "/v2/models/same/infer", body, headers=headers), 429)
+
+
+def test_who_waits_too_long_for_a_body_is_ended_and_nobody_else() -> None:
+    async def go() -> None:
+        patience, never = Patience(0.02), asyncio.Event()
+        for _ in range(2):  # also after a time in which nobody waited
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(20):
+                    await patience.wait(never.wait())  # type: ignore[arg-type]
+                    pytest.fail("it never comes")
+            assert asyncio.current_task().cancelling() == 0  # type: ignore[union-attr]
+            assert not patience._since
+            assert not patience._ended
+            while patience._loop is not None:
+                await asyncio.sleep(0.005)
+        patience.limit_s = 1000
+        waiting = asyncio.ensure_future(patience.wait(never.wait()))  # type: ignore[arg-type]
+        await asyncio.sleep(0)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+
+    asyncio.run(go())
 
 
 def test_a_slow_body_is_not_waited_for(whole: Server) -> None:
@@ -389,12 +450,16 @@ def test_a_photo_gives_a_result(call: Call, colour: tuple[int, int, int], label:
 
 
 def test_a_photo_gives_a_picture(call: Call) -> None:
-    status, headers, body = call("POST", "/v2/models/photo/predict", photo(), headers={"Accept": "image/png"})
+    large = photo(size=(200, 100))
+    headers = {"accept": "image/png", "accept-encoding": "gzip"}
+    status, headers, body = call("POST", "/v2/models/photo/predict", large, headers=headers)
     assert status == 200
+    assert len(body) >= COMPRESS_FROM
+    assert "content-encoding" not in headers  # it is compressed already
     assert headers["content-type"] == "image/png"
     with Image.open(io.BytesIO(body)) as picture:
-        assert picture.width == 20
-        assert picture.height > 10  # a caption below it
+        assert picture.width == 200
+        assert picture.height > 100  # a caption below it
         assert picture.getpixel((0, 0)) == (200, 0, 0)
 
 
@@ -419,6 +484,16 @@ def test_a_photo_with_too_many_pixels_is_never_decoded(whole: Server, monkeypatc
     monkeypatch.setattr("edgewright.samples.images.decode", decode)
     application = Application(whole, replace(Limits(), pixels=199))
     assert "20 x 10, more than the limit" in told(ask(application, "POST", "/v2/models/photo/predict", photo()), 400)
+
+
+def test_photos_that_wait_are_bounded(whole: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    application = Application(whole)
+    monkeypatch.setattr(applications, "_MOST_PHOTOS", 1)
+    for _ in range(2):  # those that are done wait no more
+        assert ask(application, "POST", "/v2/models/photo/predict", photo())[0] == 200
+    monkeypatch.setattr(applications, "_MOST_PHOTOS", 0)
+    answer = ask(application, "POST", "/v2/models/photo/predict", photo())
+    assert "0 photos wait already" in told(answer, 429)
 
 
 def test_a_photo_prepared_for_a_network_that_was_replaced_is_prepared_again(
@@ -476,6 +551,8 @@ def test_loading_needs_the_token(serve: Any, repository: Any) -> None:
         == 200
     )
     assert ask(application, "GET", "/v2/models/a")[0] == 404
+    index = [ask(application, "POST", "/v2/repository/index", body)[2] for body in (b"", b'{"ready": true}')]
+    assert [len(json.loads(entries)) for entries in index] == [1, 0]
     assert ask(application, "POST", f"{path}/load", headers=right)[0] == 200
     assert ask(application, "GET", "/v2/models/a")[0] == 200
     answer = ask(application, "POST", f"{path}/load", b'{"parameters": {"config": "{}"}}', headers=right)
