@@ -10,6 +10,7 @@ import socket
 import ssl
 import threading
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -545,6 +546,20 @@ def test_no_connection_is_closed_before_its_time() -> None:
                 connection.close()
 
 
+def test_every_idle_connection_ends_beside_those_that_are_busy() -> None:
+    begun: list[Any] = []
+
+    async def busy(request: Any) -> Any:
+        begun.append(request)
+        await request.client_disconnect()
+
+    with served(busy, keep_alive_s=0.4) as place, ExitStack() as stack:
+        waiting = [stack.enter_context(place.connect(data)) for data in [b"", post("/", b"")] * 8]
+        _until(lambda: len(begun) == 8)
+        assert [rest_of(connection) for connection in waiting[::2]] == [b""] * 8
+        assert place.call(lambda: len(place.door)) == 8
+
+
 def test_the_date_goes_on() -> None:
     def date() -> str:
         return str(answers_in(place.ask(BYE))[0][1]["date"])
@@ -914,6 +929,13 @@ def test_over_tls_all_is_the_same(context: ssl.SSLContext, certificate: Path) ->
             secured(place, certificate, maximum_version=ssl.TLSVersion.TLSv1_2)
         with place.connect(BYE) as connection:  # in the clear
             assert b"HTTP" not in _whatever(connection)
+
+
+def test_who_does_not_say_goodbye_over_tls_is_not_waited_for_long(context: ssl.SSLContext, certificate: Path) -> None:
+    with served(echo, tls=context) as place, secured(place, certificate) as connection:
+        connection.sendall(BYE)
+        assert told(rest_of(connection)) == [(200, "/bye", b"")]
+        _until(lambda: place.call(lambda: len(place.door)) == 0)
 
 
 def test_a_handshake_that_never_comes_ends_in_time(context: ssl.SSLContext) -> None:
