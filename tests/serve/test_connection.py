@@ -156,7 +156,7 @@ def test_of_requests_that_wait_few_are_read() -> None:
             assert begun.wait(20)
             connection.settimeout(0.5)
             with pytest.raises(TimeoutError):  # it has to wait
-                connection.sendall(b"GET / HTTP/1.1\r\n\r\n" * 2**20)
+                connection.sendall(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n" * 2**20)
             (ours,) = place.door._connections
             assert len(ours._held) <= 600_000  # two reads of the event loop
         finally:
@@ -673,7 +673,10 @@ def test_who_has_taken_its_answer_late_has_all_the_time_to_ask_again(monkeypatch
         return 200, TEXT, bytes(2**22)
 
     looks = _looks(monkeypatch)
-    with served(large, keep_alive_s=1) as place, place.connect(b"GET / HTTP/1.1\r\n\r\n", small=True) as connection:
+    with (
+        served(large, keep_alive_s=1) as place,
+        place.connect(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n", small=True) as connection,
+    ):
         _until(lambda: len(looks) > 6)
         head = connection.recv(2**16, socket.MSG_PEEK).partition(b"\r\n\r\n")[0]
         left = len(head) + 4 + 2**22

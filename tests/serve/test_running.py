@@ -104,12 +104,14 @@ def test_after_a_signal_answers_are_the_last_ones_of_their_connections(number: s
         go.wait(30)
 
     def client(place: Place) -> None:
-        with place.connect() as idle, place.connect(b"GET /held HTTP/1.1\r\n\r\n") as busy:
+        with place.connect() as idle, place.connect(b"GET /held HTTP/1.1\r\nhost: x\r\n\r\n") as busy:
             try:
                 assert begun.wait(20)
                 os.kill(os.getpid(), number)
                 assert stopping.wait(20)
-                with place.connect(b"GET /late HTTP/1.1\r\n\r\n") as late:  # for as long as the server has work
+                with place.connect(
+                    b"GET /late HTTP/1.1\r\nhost: x\r\n\r\n"
+                ) as late:  # for as long as the server has work
                     ((status, headers, _),) = answers_in(rest_of(late))
                 assert (status, headers["connection"]) == (200, "close")
             finally:
@@ -138,8 +140,8 @@ def test_answers_have_their_time_once_the_work_is_done_and_no_more() -> None:
 
     def client(place: Place) -> None:
         with (
-            place.connect(b"GET /never HTTP/1.1\r\n\r\n") as never,
-            place.connect(b"GET /soon HTTP/1.1\r\n\r\n") as soon,
+            place.connect(b"GET /never HTTP/1.1\r\nhost: x\r\n\r\n") as never,
+            place.connect(b"GET /soon HTTP/1.1\r\nhost: x\r\n\r\n") as soon,
         ):
             assert begun.wait(20)
             os.kill(os.getpid(), signal.SIGTERM)
