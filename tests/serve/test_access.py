@@ -17,6 +17,8 @@ import pytest
 
 pytest.importorskip("httptools", reason="needs the extra `serve`")
 
+from tests.serve.test_quick import X, head_of
+
 from edgewright.cli import main
 from edgewright.errors import EdgewrightError
 from edgewright.serve import Access, Server
@@ -76,9 +78,10 @@ def application(whole: Server) -> Application:
 )
 def test_nothing_but_health_is_told_without_the_token(application: Application, path: str, given: str) -> None:
     guard = Guard(application, tokens=(TOKEN,))
-    refused = ask(guard, Request("GET", path, authorization=given))
-    assert (refused.status, refused.told["www-authenticate"]) == (401, "Bearer")
-    assert b"same" not in refused.answer
+    for method in ("GET", "HEAD", "POST"):
+        refused = ask(guard, Request(method, path, authorization=given))
+        assert (refused.status, refused.told["www-authenticate"]) == (401, "Bearer")
+        assert b"same" not in refused.answer
 
 
 @pytest.mark.parametrize("path", ["/v2/health/live", "/v2/health/ready"])
@@ -333,6 +336,20 @@ def test_a_request_is_a_span_of_the_callers_trace_with_its_time_in_the_queue(
         span = by_name[name]
         assert span.parent.span_id == server.context.span_id
         assert span.start_time <= span.end_time <= server.end_time
+
+
+def test_each_traced_request_has_its_run_however_short(short: Server, spans: Any) -> None:
+    provider, finished = spans
+    guard = Guard(Application(short), tracer=Tracer(provider))
+    for _ in range(3):  # by the second its JSON is known
+        request = Request(
+            "POST",
+            "/v2/models/same/infer",
+            head_of(X) + X.tobytes(),
+            inference_header_content_length=str(len(head_of(X))),
+        )
+        assert ask(guard, request).status == 200
+    assert [span.name for span in finished()].count("run") == 3
 
 
 def test_a_request_that_fails_has_a_span_as_well(application: Application, spans: Any) -> None:

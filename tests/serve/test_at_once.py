@@ -53,7 +53,9 @@ def test_what_is_answered_at_once_is_what_the_usual_way_answers(short: Server) -
     assert {("same", True), ("same", False), ("none", True)} <= seen
 
 
-def test_the_short_way_is_for_plain_small_requests_to_infer_alone(short: Server) -> None:
+def test_the_short_way_is_for_plain_small_requests_to_infer_alone(
+    short: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
     application = Application(short, Limits(body_bytes=1000))
     head, tensors = head_of(X), X.tobytes()
     ask(application, "same", head, tensors)
@@ -70,8 +72,10 @@ def test_the_short_way_is_for_plain_small_requests_to_infer_alone(short: Server)
     chunked = Heads().read(b"POST /v2/models/same/infer HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n")
     assert application.at_once(chunked, whole) is None
     assert application._bodies.held == application.active == 0
-    short.drain(10)
+    monkeypatch.setattr(Server, "ready", False)  # it is stopping, and its networks are still there
     assert at_once(application, "same", head, tensors) is None  # the usual way says 503
+    short.drain(10)
+    assert at_once(application, "same", head, tensors) is None
 
 
 def test_no_token_is_passed_by(short: Server) -> None:

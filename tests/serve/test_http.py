@@ -179,6 +179,15 @@ def test_what_is_not_there(call: Call, method: str, path: str, status: int, mess
     assert message in told(call(method, path), status)
 
 
+def test_bodies_that_are_held_are_a_figure(whole: Server) -> None:
+    application = Application(whole)
+    application._bodies.held = 7
+    request = Request("GET", "/metrics")
+    asyncio.run(application(request, request))
+    assert request.answer is not None
+    assert b"edgewright_body_bytes 7\n" in request.answer[2]
+
+
 def test_a_refused_method_is_told_what_is_allowed(call: Call) -> None:
     assert call("GET", "/v2/models/same/infer")[1]["allow"] == "POST"
     assert call("POST", "/v2/health/live")[1]["allow"] == "GET, HEAD"
@@ -198,6 +207,15 @@ def test_figures_for_prometheus(call: Call) -> None:
     values = [int(line.split()[-1]) for line in buckets]
     assert values == sorted(values)  # each holds those below it
     assert f'edgewright_latency_seconds_count{{model="scale",version="1"}} {values[-1]}' in lines
+
+
+def test_statistics_of_a_version_are_its_own(serve: Any, repository: Any) -> None:
+    application = Application(
+        serve(repository({"net/1": "same", "net/2": "same"}), options=ModelOptions(versions="all"))
+    )
+    for path, versions in (("versions/1/stats", ["1"]), ("versions/2/stats", ["2"]), ("stats", ["1", "2"])):
+        document = json.loads(ask(application, "GET", f"/v2/models/net/{path}")[2])
+        assert sorted(stats["version"] for stats in document["model_stats"]) == versions
 
 
 # --- inference ----------------------------------------------------------------------------------------------------------
@@ -541,8 +559,8 @@ def test_loading_needs_the_token(serve: Any, repository: Any) -> None:
     server = serve(repository({"a": "same"}), reloads=True)
     application = Application(server, token=TOKEN)
     path = "/v2/repository/models/a"
-    for header in ({}, {"authorization": "Bearer wrong"}, {"authorization": TOKEN}, {"authorization": "Bearer \u2603"}):
-        answer = ask(application, "POST", f"{path}/unload", headers=header)
+    for given in ("", "Bearer wrong", TOKEN, f"Bearer {TOKEN}x", f"Bearer {TOKEN[:-1]}", "Bearer \u2603"):
+        answer = ask(application, "POST", f"{path}/unload", headers={"authorization": given} if given else {})
         assert "token" in told(answer, 401)
         assert answer[1]["www-authenticate"] == "Bearer"
     right = {"authorization": f"Bearer {TOKEN}"}

@@ -131,6 +131,7 @@ def test_answers_have_their_time_once_the_work_is_done_and_no_more() -> None:
         await asyncio.to_thread(stopped.wait)
         if request.path == "/never":
             await asyncio.Event().wait()
+        await asyncio.sleep(0.2)
         return 200, TEXT, b"done"
 
     def stop() -> None:
