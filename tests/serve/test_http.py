@@ -423,8 +423,9 @@ def test_who_waits_too_long_for_a_body_is_ended_and_nobody_else() -> None:
             assert asyncio.current_task().cancelling() == 0  # type: ignore[union-attr]
             assert not patience._since
             assert not patience._ended
-            while patience._loop is not None:
-                await asyncio.sleep(0.005)
+            async with asyncio.timeout(20):
+                while patience._loop is not None:
+                    await asyncio.sleep(0.005)
         patience.limit_s = 1000
         waiting = asyncio.ensure_future(patience.wait(never.wait()))  # type: ignore[arg-type]
         await asyncio.sleep(0)
