@@ -581,11 +581,11 @@ def test_a_head_that_comes_byte_by_byte_has_no_longer() -> None:
 
 def test_who_asks_in_time_keeps_the_connection_and_a_request_under_way_is_not_idle() -> None:
     async def slow(request: Any) -> Any:
-        await asyncio.sleep(1.5)
+        await asyncio.sleep(2)
         return 200, TEXT, b""
 
-    with served(slow, keep_alive_s=0.5) as place, place.connect() as connection:
-        for data in (*[post("/at-once", b"a")] * 4, post("/slow", b""), post("/at-once", b"b")):
+    with served(slow, keep_alive_s=1) as place, place.connect() as connection:
+        for data in (*[post("/at-once", b"a")] * 5, post("/slow", b""), post("/at-once", b"b")):
             time.sleep(0.3)
             connection.sendall(data)
             assert connection.recv(1000).startswith(b"HTTP/1.1 200")
