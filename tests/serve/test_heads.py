@@ -115,6 +115,10 @@ def test_targets_are_paths(target: bytes, path: str, query: str) -> None:
     assert (head.path, head.query_string) == (path, query)
 
 
+def test_a_hundred_headers_are_taken() -> None:
+    assert read(POST + b"a: b\r\n" * 99 + b"\r\n").headers["a"].count("b") == 99
+
+
 def test_old_clients_need_no_host() -> None:
     assert read(b"GET / HTTP/1.0\r\n\r\n").old
     assert read(b"GET / HTTP/1.1\r\nHost:\r\n\r\n").headers == {"host": ""}
