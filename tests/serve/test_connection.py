@@ -143,6 +143,17 @@ def test_many_requests_at_once_wait_for_their_turn_and_take_no_memory() -> None:
     assert set(seen) == {1}
 
 
+def test_empty_lines_before_a_request_are_passed_over_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    reads: list[int] = []
+    read = connections.Connection._read
+    monkeypatch.setattr(
+        connections.Connection, "_read", lambda self, data: (reads.append(len(data)), read(self, data))[1]
+    )
+    with served(echo) as place:
+        assert told(place.ask(b"\r\n" * 2**20 + BYE)) == [(200, "/bye", b"")]
+    assert sum(reads) < 2**23  # each byte is looked at a few times at most
+
+
 def test_of_requests_that_wait_few_are_read() -> None:
     begun, go = threading.Event(), threading.Event()
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import re
 import struct
 import termios
 from collections.abc import Coroutine
@@ -40,6 +41,7 @@ _COPIED_BYTES = 65536
 STALLED_S = 30.0
 #: Seconds that a client may go on sending after its last answer, which it would miss if we closed at once.
 LINGERING_S = 2.0
+_EMPTY_LINES = re.compile(rb"(?:\r\n)+")
 #: Of what could not be read.
 _NO_HEAD = Head("GET", b"/", {}, old=False)
 _FAILED = last_response(error_response(HttpError(500, "the server failed")))
@@ -237,8 +239,8 @@ class Connection(asyncio.Protocol):
             return
         head = self._find(data[:end])
         if head is None:
-            if data.startswith(b"\r\n"):  # an empty line before a request means nothing (RFC 9112, section 2.2)
-                self._held = data[2:]
+            if empty := _EMPTY_LINES.match(data):  # before a request they mean nothing (RFC 9112, section 2.2)
+                self._held = data[empty.end() :]
                 self._take_turns()
                 return
             try:
