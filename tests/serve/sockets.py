@@ -6,12 +6,15 @@ import asyncio
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import pytest
 import uvloop
 
+from edgewright.serve.http.connection import Connection
 from edgewright.serve.http.door import Door
 from edgewright.serve.http.exchange import Response
 
@@ -137,3 +140,63 @@ def served(
         thread.join(30)
         assert not thread.is_alive()
         assert not failed, failed
+
+
+# --- what tests ask, and of whom -----------------------------------------------------------------------------------------
+
+TEXT = [("content-type", "text/plain")]
+LAST = b"connection: close\r\n"
+BYE = b"GET /bye HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"
+
+
+def post(path: str, body: bytes, headers: bytes = b"") -> bytes:
+    return b"POST %b HTTP/1.1\r\nhost: x\r\n%bcontent-length: %d\r\n\r\n%b" % (path.encode(), headers, len(body), body)
+
+
+def chunked(path: str, chunks: bytes, headers: bytes = b"") -> bytes:
+    return b"POST %b HTTP/1.1\r\nhost: x\r\n%btransfer-encoding: chunked\r\n\r\n%b" % (path.encode(), headers, chunks)
+
+
+async def echo(request: Any) -> Any:
+    """The body, read as the path says: as a whole, in parts, or not at all."""
+    if request.path.startswith("/parts"):
+        body = b"".join([part async for part in request])
+    elif request.path.startswith("/unread"):
+        body = b""
+    else:
+        body = await request()
+    return 200, [*TEXT, ("x-path", request.path)], body
+
+
+def telling() -> tuple[Any, list[str]]:
+    """As `echo`, and why bodies could not be read."""
+    failures: list[str] = []
+
+    async def reading(request: Any) -> Any:
+        try:
+            return await echo(request)
+        except RuntimeError as problem:
+            failures.append(str(problem))
+            return 400, TEXT, b""
+
+    return reading, failures
+
+
+def told(data: bytes) -> list[tuple[int, str, bytes]]:
+    return [(status, headers.get("x-path", ""), body) for status, headers, body in answers_in(data)]
+
+
+def until(condition: Any) -> None:
+    """Wait for a condition."""
+    end = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def looks_of_the_door(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The times of the door's looks at connections."""
+    looks: list[float] = []
+    look = Connection.look
+    monkeypatch.setattr(Connection, "look", lambda *ours: (look(*ours), looks.append(ours[1])))
+    return looks
