@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import hmac
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any
-
-import numpy as np
 
 from edgewright.errors import EdgewrightError
 from edgewright.serve.core.jobs import Reason, RefusalError
 from edgewright.serve.core.log import Log
 from edgewright.serve.core.server import Server, Ticket
-from edgewright.serve.core.version import Version
 from edgewright.serve.grpc import messages, schema, wire
 from edgewright.serve.grpc.arrivals import Arrivals
 from edgewright.serve.protocol import documents
 from edgewright.serve.protocol.limits import Bodies, Limits
-from edgewright.serve.protocol.reading import InferRequest
 from edgewright.serve.protocol.writing import check_wanted
 from edgewright.serve.tracing import RUNS
 
@@ -172,9 +168,13 @@ class Service:
     def _answer(self, request: wire.Asked, context: Any) -> bytes:
         name, number, asked, form = request
         version = self._server.repository.get(name, number)
-        outputs = None if form is None else self._at_once(version, asked, form, context)
-        if outputs is not None:
-            return wire.write(asked, version, outputs)
+        # a short run happens on this thread; all others are submitted, since they may be watched and ended
+        if form is not None and asked.timeout_s is None and RUNS.get() is None and context.time_remaining() != 0.0:
+            if asked.wanted:
+                check_wanted(asked, version)
+            outputs = version.run_now(asked.inputs, form, blocking=True)
+            if outputs is not None:
+                return wire.write(asked, version, outputs)
         version.check_room()
         if asked.wanted:
             check_wanted(asked, version)
@@ -200,16 +200,6 @@ class Service:
         if used.version is not version:  # replaced meanwhile
             check_wanted(asked, used.version)
         return wire.write(asked, used.version, used.outputs)
-
-    def _at_once(
-        self, version: Version, asked: InferRequest, form: object, context: Any
-    ) -> Mapping[str, np.ndarray] | None:
-        """Outputs of a short run on this thread; None where it has to be submitted, which others may watch and end."""
-        if asked.timeout_s is not None or RUNS.get() is not None or context.time_remaining() == 0.0:
-            return None
-        if asked.wanted:
-            check_wanted(asked, version)
-        return version.run_now(asked.inputs, form, blocking=True)
 
     def _model_stream_infer(self, requests: Iterator[bytes], method: schema.Method, context: Any) -> Iterator[bytes]:
         """Requests one after the other; an error is an answer like others, and the stream goes on."""

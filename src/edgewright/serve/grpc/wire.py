@@ -52,30 +52,31 @@ class _Plan:
 
     Attributes:
         size: Bytes of such a message.
-        marks: By place, the bytes that stand before each input's own: at first the head, then tag and length alone.
     """
 
-    __slots__ = ("_model", "_number", "_said", "_tensors", "marks", "size")
+    __slots__ = ("_marks", "_model", "_number", "_said", "_tensors", "size")
 
     def __init__(self, head: bytes, asked: Asked) -> None:
         """The plan of a request whose inputs are raw numbers, all of them, in their order."""
         self._model, self._number = asked.model, asked.number
         self._said = asked.request[1:]  # all but the inputs
         self._tensors: list[tuple[str, np.dtype[Any], tuple[int, ...], int]] = []
-        self.marks: list[tuple[int, bytes]] = []
+        # by place, the bytes that stand before each input's own: at first the head, then tag and length alone
+        self._marks: list[tuple[int, bytes]] = []
         self.size, mark = 0, head
         for name, array in asked.request.inputs.items():
             mark += _field(_RAW_INPUT, array.nbytes)
-            self.marks.append((self.size, mark))
+            self._marks.append((self.size, mark))
             self._tensors.append((name, array.dtype, array.shape, self.size + len(mark)))
             self.size, mark = self.size + len(mark) + array.nbytes, b""
 
-    def fits(self, data: bytes) -> bool:
-        """Whether a message differs from the one that was read in the numbers alone."""
-        return len(data) == self.size and all(data.startswith(mark, place) for place, mark in self.marks)
-
-    def read(self, data: bytes) -> Asked:
-        """What a message asks for that fits."""
+    def read(self, data: bytes) -> Asked | None:
+        """What a message asks for that differs from the one that was read in the numbers alone; None for all others."""
+        if len(data) != self.size:
+            return None
+        for place, mark in self._marks:
+            if not data.startswith(mark, place):
+                return None
         inputs = {name: numbers(data, dtype, shape, start) for name, dtype, shape, start in self._tensors}
         return Asked(self._model, self._number, InferRequest(inputs, *self._said), self)
 
@@ -95,8 +96,8 @@ class Reader:
             RefusalError: "invalid" with what is wrong.
         """
         plan = self._plans.get(data[: self._heads.get(len(data), 0)])
-        if plan is not None and plan.fits(data):
-            return plan.read(data)
+        if plan is not None and (known := plan.read(data)) is not None:
+            return known
         found = _split(data)
         if len(data) > self._limits.json_bytes and (found is None or found.head > self._limits.json_bytes):
             # small fields take many times their length once they are read, as numbers in JSON do
