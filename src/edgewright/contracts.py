@@ -33,7 +33,7 @@ class Sample:
 
     Attributes:
         id: Name for people, such as a file name.
-        group: Hash (hex) of the content's source; all samples of one group share a role.
+        group: 64 bits (hex) of the hash of the content's source; all samples of one group share a role.
         arrays: Network inputs by ONNX name, batch 1.
         label: What the task's metric compares with, or None.
     """

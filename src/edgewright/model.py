@@ -37,6 +37,8 @@ DOMAIN = "edgewright"
 #: Arithmetic whose results float32 rounding alone may change: products of signs are exact.
 EXACT = frozenset({"fp32", "binary"})
 HISTORY_KEY = "edgewright.history"
+#: Hex digits that name the source of a sample: 64 bits. Of a million sources two share a name with a chance of 3e-8.
+GROUP_DIGITS = 16
 #: Above this size weights go to a file beside the .onnx: protobuf ends at 2 GiB.
 EXTERNAL_DATA_BYTES = 1_500_000_000
 
@@ -66,7 +68,7 @@ class Step:
         name: The plugin's public name.
         config: Its options, JSON-ready.
         lossy: True where outputs may differ by more than float rounding.
-        samples: Group hashes of the samples that were read; verify refuses them as judges.
+        samples: Groups of the samples that were read, as `Sample.group` names them; verify refuses them as judges.
         stats: What the step reports of itself, JSON-ready; `rescaled` names inner tensors that hold other values on
             purpose, which readers make up for; `decided` names outputs that give the best class in place of scores, each
             with the axis of the original's output that the classes were along.
@@ -85,8 +87,8 @@ class Step:
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> Step:
-        """The Step that `to_json` wrote."""
-        return cls(**{**document, "samples": tuple(document.get("samples", ()))})
+        """The Step that `to_json` wrote, also one of before groups were shortened."""
+        return cls(**{**document, "samples": tuple(group[:GROUP_DIGITS] for group in document.get("samples", ()))})
 
 
 @dataclass(frozen=True, eq=False)
@@ -179,8 +181,13 @@ class Model:
             )
         return ir.to_proto(self._with_metadata())
 
-    def save(self, path: str | Path) -> Path:
+    def save(self, path: str | Path, *, history: bool = True) -> Path:
         """Write the network as ONNX, by a temporary file that is renamed; weights beside it above 1.5 GB.
+
+        Args:
+            path: The file.
+            history: Whether the file tells how it was made: what bundles hold need not, since their manifests do, and the
+                names of many samples can be larger than a network.
 
         Raises:
             EdgewrightError: E105 when the file cannot be written.
@@ -192,7 +199,7 @@ class Model:
         part = path.with_name(f".{path.name}.part")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            ir.save(self._with_metadata(), part, external_data=external)
+            ir.save(self._with_metadata(history=history), part, external_data=external)
             part.replace(path)
         except OSError as problem:
             raise EdgewrightError("E105", f"`{path}` cannot be written: {problem.strerror or problem}") from None
@@ -211,11 +218,12 @@ class Model:
         yield self.ir.graph
         yield from self.ir.graph.subgraphs()
 
-    def _with_metadata(self) -> ir.Model:
+    def _with_metadata(self, *, history: bool = True) -> ir.Model:
         copy = self.ir.clone()
         copy.metadata_props[METADATA_KEY] = json.dumps(self.spec.to_json(), sort_keys=True)
-        steps = {"origin": self.origin, "steps": [step.to_json() for step in self.history]}
-        copy.metadata_props[HISTORY_KEY] = json.dumps(steps, sort_keys=True)
+        if history:
+            steps = {"origin": self.origin, "steps": [step.to_json() for step in self.history]}
+            copy.metadata_props[HISTORY_KEY] = json.dumps(steps, sort_keys=True)
         return copy
 
 

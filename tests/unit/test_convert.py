@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,16 @@ class TestEveryRuntime:
 
     def test_is_deterministic(self, model: Model, runtime: str, tmp_path: Path) -> None:
         assert convert(model, runtime, tmp_path / "a").hash == convert(model, runtime, tmp_path / "b").hash
+
+    def test_files_do_not_grow_with_the_samples_that_were_read(
+        self, model: Model, runtime: str, tmp_path: Path
+    ) -> None:
+        step = Step(kind="pass", name="distil", lossy=True, samples=tuple(f"{n:016x}" for n in range(10_000)))
+        few, many = (
+            convert(replace(model, history=steps), runtime, tmp_path / str(len(steps))) for steps in ((), (step,))
+        )
+        assert many.size_bytes == few.size_bytes
+        assert Bundle.open(many.path).samples_used == set(step.samples)
 
     def test_does_not_change_the_model(self, model: Model, runtime: str, tmp_path: Path) -> None:
         import onnx_ir as ir

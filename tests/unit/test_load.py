@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 
 import edgewright as ew
 from edgewright import registry
+from edgewright.convert import convert
 from edgewright.load import load, suffixes, zoo_names
 from edgewright.model import HISTORY_KEY, Model, Step
 from edgewright.spec import METADATA_KEY, Spec
@@ -155,6 +157,23 @@ def test_spec_and_history_travel_in_the_file(path: Path, tmp_path: Path) -> None
     assert METADATA_KEY not in again.ir.metadata_props
     assert HISTORY_KEY not in again.ir.metadata_props
     assert load(tmp_path / "later.onnx", spec=Spec()).origin == model.hash  # history keeps its origin
+
+
+def test_history_of_a_bundles_file_is_in_the_manifest(path: Path, tmp_path: Path) -> None:
+    model = load(path, spec=SPEC)
+    later = model.with_ir(model.clone_ir(), Step(kind="pass", name="prune", lossy=True, samples=("ab",)))
+    bundle = convert(later, "onnxruntime", tmp_path / "bundle")
+    again = load(bundle.path / "model.onnx")
+    assert (again.history, again.origin, again.hash) == (later.history, model.hash, later.hash)
+    stray = shutil.copy(path, bundle.path / "other.onnx")
+    assert load(stray).history == ()  # in the folder, but not of the bundle
+    shutil.copy(path, bundle.path / "model.onnx")
+    assert (load(bundle.path / "model.onnx").history, load(bundle.path / "model.onnx").origin) == ((), load(path).hash)
+
+
+def test_groups_of_before_they_were_shortened_are_known_again() -> None:
+    digest = "0123456789abcdef" * 4
+    assert Step.from_json({"kind": "pass", "name": "prune", "samples": [digest]}).samples == ("0123456789abcdef",)
 
 
 def test_without_steps_the_network_is_its_own_origin(path: Path, tmp_path: Path) -> None:

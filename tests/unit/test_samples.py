@@ -96,7 +96,7 @@ def test_a_folder_of_photos(photos: Callable[..., Path]) -> None:
         assert sample.arrays["image"].shape == (1, 3, 8, 8)
         assert sample.arrays["image"].dtype == np.float32
         assert sample.label is None
-        assert sample.group == hashlib.sha256((folder / sample.id).read_bytes()).hexdigest()
+        assert sample.group == hashlib.sha256((folder / sample.id).read_bytes()).hexdigest()[:16]
     assert samples.raw("b.jpg") == folder / "b.jpg"
     assert samples.photo("b.jpg").mode == "RGB"
     assert samples.photo("b.jpg").size == (10, 12)

@@ -12,7 +12,7 @@ import numpy as np
 from edgewright import registry
 from edgewright.contracts import Role
 from edgewright.errors import EdgewrightError
-from edgewright.model import TensorInfo
+from edgewright.model import GROUP_DIGITS, TensorInfo
 from edgewright.progress import Progress
 from edgewright.samples import images, labels, sources
 from edgewright.samples.archives import Archive
@@ -45,7 +45,7 @@ class Item:
     Attributes:
         entry: Where it lies.
         content: SHA-256 (hex) of its own content.
-        group: SHA-256 (hex) of its source: the content, or the source's name where labels give one.
+        group: Start of the SHA-256 (hex) of its source: the content, or the source's name where labels give one.
         role: Its role.
         label: As the task's metric takes it, or None.
         stamp: Size and modification time of its file when it was hashed.
@@ -161,7 +161,7 @@ def _item(entry: Entry, loader: Loader, read_label: Callable[[Entry], Any], read
     if entry.kind == "arrays" and entry.row is None:
         entry = _with_side_arrays(entry, loader, with_labels=reading.labels != "none")
     content = loader.content(entry)
-    group = named_group(entry.group) if entry.group else content
+    group = (named_group(entry.group) if entry.group else content)[:GROUP_DIGITS]
     role = (entry.role or role_of(group)) if reading.roles == "hash" else reading.roles
     return Item(entry, content, group, role, read_label(entry), before)
 

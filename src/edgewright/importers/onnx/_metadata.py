@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edgewright.bundle import Bundle
 from edgewright.errors import EdgewrightError
 from edgewright.model import HISTORY_KEY, Model, Step
 from edgewright.spec import METADATA_KEY, Spec
@@ -20,6 +21,8 @@ _STEP_FIELDS = {"kind": str, "name": str, "config": Mapping, "lossy": bool, "sam
 def restore(ir_model: ir.Model, path: Path) -> Model:
     """The Model with the Spec and history that the file's metadata hold; both keys are taken out of the graph.
 
+    The history of a bundle's file is the one in the bundle's manifest.
+
     Raises:
         EdgewrightError: E303 for malformed metadata.
     """
@@ -28,7 +31,7 @@ def restore(ir_model: ir.Model, path: Path) -> Model:
     spec = Spec()
     if spec_text is not None:
         spec = Spec.from_json(_table(spec_text, METADATA_KEY, path), where=f"{path.name}, metadata `{METADATA_KEY}`")
-    history, origin = _history(history_text, path) if history_text is not None else ((), "")
+    history, origin = _history(history_text, path) if history_text is not None else _manifest(path)
     return Model(ir_model, spec=spec, history=history, name=path.stem, origin=origin)
 
 
@@ -40,6 +43,14 @@ def _history(text: str, path: Path) -> tuple[tuple[Step, ...], str]:
     history = tuple(_step(step, number, path) for number, step in enumerate(steps))
     # Without steps the network is its own origin, also where another tool has changed the file since.
     return history, origin if history else ""
+
+
+def _manifest(path: Path) -> tuple[tuple[Step, ...], str]:
+    try:
+        bundle = Bundle.open(path.parent, warn=False)
+    except EdgewrightError:  # no bundle, or one whose files were changed since: nothing is known of this one
+        return (), ""
+    return (bundle.history, bundle.origin if bundle.history else "") if path.name in bundle.files else ((), "")
 
 
 def _step(document: Any, number: int, path: Path) -> Step:

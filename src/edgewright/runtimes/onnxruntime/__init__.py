@@ -103,7 +103,7 @@ def supports(ir_model: ir.Model) -> tuple[Problem, ...]:
 
 def convert(model: Model, folder: Path, options: Options, target: Target) -> Conversion:
     """Write `model.onnx`; every tensor keeps its name."""
-    model.save(folder / FILE)
+    model.save(folder / FILE, history=False)
     names = [value.name for node in model.ir.graph for value in node.outputs]
     names += [value.name for value in (*model.ir.graph.inputs, *model.ir.graph.outputs)]
     stored = any(node.op_type == "DequantizeLinear" for node in model.ir.graph)  # then weights are, in a float network

@@ -80,7 +80,7 @@ def supports(ir_model: ir.Model) -> tuple[Problem, ...]:
 
 def convert(model: Model, folder: Path, options: Options, target: Target) -> Conversion:
     """Write `model.onnx`; every tensor keeps its name."""
-    model.save(folder / _FILE)
+    model.save(folder / _FILE, history=False)
     values = [*model.ir.graph.inputs, *(value for node in model.ir.graph for value in node.outputs)]
     names = {value.name: value.name for value in values if value.name}
     return Conversion(
