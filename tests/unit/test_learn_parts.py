@@ -19,8 +19,9 @@ from edgewright.errors import EdgewrightError  # noqa: E402
 from edgewright.graph.shapes import infer  # noqa: E402
 from edgewright.learn import feeding, losses, pairing  # noqa: E402
 from edgewright.learn.judging import Best, Judgement  # noqa: E402
+from edgewright.learn.network import Network  # noqa: E402
 from edgewright.learn.pairing import Pair  # noqa: E402
-from edgewright.learn.roles import roles  # noqa: E402
+from edgewright.learn.roles import own_statistics, roles  # noqa: E402
 from edgewright.learn.states import State  # noqa: E402
 from edgewright.spec import ImageInput, Spec  # noqa: E402
 
@@ -145,13 +146,25 @@ def test_pruned_tensors_are_compared_in_the_channels_that_are_left(model_from_te
     for model in (teacher, student):
         infer(model)
     assert pairing.features(teacher, student, {}) == ()
-    (pair,) = pairing.features(teacher, student, {"b": Kept(1, np.array([0, 3]))})
-    assert pair == Pair("b", "b", -3, (0, 3))
+    (pair,) = pairing.features(teacher, student, {"b": Kept({1: np.array([0, 3])})})
+    assert pair == Pair("b", "b", {-3: (0, 3)})
     loss = losses.Loss("tensor", (Pair("s", "s"),), (pair,), 1.0, 1.0)
     whole = {"s": torch.zeros(1, 4), "b": torch.arange(4.0).reshape(1, 4, 1, 1).expand(1, 4, 8, 8)}
     half = {"s": torch.zeros(1, 4), "b": whole["b"][:, [0, 3]]}
     assert float(loss(half, whole)) == 0
     assert float(loss({**half, "b": whole["b"][:, [0, 2]]}, whole)) > 0
+
+
+def test_tensors_that_lost_positions_along_two_axes_are_compared_in_what_is_left(model_from_text: Parse) -> None:
+    teacher = model_from_text(NET).ir
+    student = model_from_text(NET.replace("[1, 4, 8", "[1, 2, 3")).ir
+    for model in (teacher, student):
+        infer(model)
+    left = {1: np.array([0, 3]), 2: np.array([1, 2, 7])}
+    (pair,) = pairing.features(teacher, student, {"b": Kept(left)})
+    assert pairing.features(teacher, student, {"b": Kept({1: left[1]})}) == ()
+    whole = torch.arange(256.0).reshape(1, 4, 8, 8)
+    assert torch.equal(losses._channels(whole, pair), whole[:, [0, 3]][:, :, [1, 2, 7]])
 
 
 def test_tensors_of_unknown_sizes_pair_only_where_a_map_says_what_is_left(model_from_text: Parse) -> None:
@@ -160,8 +173,8 @@ def test_tensors_of_unknown_sizes_pair_only_where_a_map_says_what_is_left(model_
         for node in model.graph:
             node.outputs[0].shape = ir.Shape([None] * 4)
     assert pairing.features(teacher, student, {}) == ()  # 4 channels, and perhaps 2
-    (pair,) = pairing.features(teacher, student, {"b": Kept(1, np.array([0, 3]))})
-    assert pair == Pair("b", "b", -3, (0, 3))
+    (pair,) = pairing.features(teacher, student, {"b": Kept({1: np.array([0, 3])})})
+    assert pair == Pair("b", "b", {-3: (0, 3)})
 
 
 def test_losses_are_what_their_formulas_say(rng: np.random.Generator) -> None:
@@ -245,3 +258,24 @@ def test_roles_of_constants(model_from_text: Parse) -> None:
         "w",
         "bias",
     ]  # not preprocessing, limits, what follows the last layer
+
+
+def test_a_statistic_that_layers_read_as_well_is_not_learnt_until_it_has_its_own(model_from_text: Parse) -> None:
+    model = model_from_text(f"""{HEAD} g (float[2, 3, 4, 4] x) => (float[2, 3, 4, 4] y)
+        <float[3] zeros = {{0, 0, 0}}, float[3] ones = {{1, 1, 1}}> {{
+        a = BatchNormalization(x, ones, zeros, zeros, ones)
+        y = BatchNormalization(a, ones, zeros, zeros, ones)
+    }}""")
+    found = roles(model.ir)
+    assert (list(found.floats), list(found.statistics)) == ([], ["zeros", "ones"])
+    network = Network(model.ir)
+    network({"x": torch.ones(2, 3, 4, 4, requires_grad=True)}, ("y",))["y"].sum().backward()
+    own_statistics(model.ir)
+    found = roles(model.ir)
+    assert list(found.floats) == ["ones", "zeros"]
+    assert len(found.statistics) == 4
+    assert not found.floats.keys() & found.statistics.keys()
+    before = Network(model.ir, batch_statistics=True).train()
+    before({"x": torch.full((2, 3, 4, 4), 5.0)}, ("y",))  # moves four statistics, and no weight
+    assert all(not weight.any() for name, weight in before.weights().items() if name == "zeros")
+    assert all(before.weights()[name].ne(0).all() for name in found.statistics if name.startswith("zeros"))

@@ -20,6 +20,7 @@ from edgewright.contracts import Role, Sample, evenly
 from edgewright.errors import EdgewrightError
 from edgewright.graph.cost import total
 from edgewright.graph.linear import Linear
+from edgewright.graph.shapes import infer
 from edgewright.metrics import rel_l2
 from edgewright.model import Model
 from edgewright.passes.prune_channels._allocation import Costs, Room, by_error, uniform
@@ -216,13 +217,16 @@ def test_what_a_group_saves_is_a_difference_of_its_part_of_the_costs() -> None:
 
 
 def test_channel_map_survives_history_and_later_steps() -> None:
-    first = {channel_map.KEY: channel_map.encode({"t": (1, 6, (0, 2, 3, 5)), "u": (1, 6, (0, 2, 3, 5))})}
-    second = {channel_map.KEY: channel_map.encode({"t": (1, 4, (1, 3))})}
-    assert len(first[channel_map.KEY]) == 1
+    left = {1: (6, (0, 2, 3, 5))}
+    first = {channel_map.KEY: channel_map.encode({"t": left, "u": left, "v": {**left, 0: (2, (1,))}})}
+    second = {channel_map.KEY: channel_map.encode({"t": {1: (4, (1, 3))}})}
+    assert len(first[channel_map.KEY]) == 2
     found = channel_map.decode([first, {}, second])
-    assert found["t"].indices.tolist() == [2, 5]
-    assert found["u"].indices.tolist() == [0, 2, 3, 5]
-    assert found["t"].take(np.arange(12).reshape(2, 6)).tolist() == [[2, 5], [8, 11]]
+    whole = np.arange(12).reshape(2, 6)
+    assert found["t"].take(whole).tolist() == [[2, 5], [8, 11]]
+    assert found["u"].take(whole).tolist() == [[0, 2, 3, 5], [6, 8, 9, 11]]
+    assert found["v"].take(whole).tolist() == [[6, 8, 9, 11]]
+    assert (found["t"].sizes([2, 6]), found["v"].sizes(["N", 6])) == ([2, 2], [1, 4])
 
 
 # --- whole networks ---------------------------------------------------------------------------------------------------
@@ -272,6 +276,27 @@ def test_norms_and_biases_make_up_where_weights_may_not_change(monkeypatch: pyte
     shifted = compress(model, recipe(way, {"keep": ("norm",)}), Drawn())
     assert distance(model, shifted) < 0.9 * alone
     assert not stats(shifted, "refit")["layers"]
+
+
+def test_tensors_that_lost_positions_along_two_axes_are_refitted_and_located(tmp_path: Path) -> None:
+    text = """<ir_version: 10, opset_import: ["" : 21]> g (float[N,3,12,12] x) => (float[N,2,12,1] y) {
+        a = Conv(x, stem) b = Relu(a) c = MatMul(b, mixed) d = Relu(c) y = Conv(d, head) }"""
+    proto = onnx.parser.parse_model(text)
+    rng = np.random.default_rng(0)
+    for name, shape in (("stem", (12, 3, 1, 1)), ("mixed", (12, 8)), ("head", (2, 12, 1, 8))):
+        proto.graph.initializer.append(numpy_helper.from_array(rng.standard_normal(shape).astype(np.float32), name))
+    infer(graph := ir.from_proto(proto))
+    model = Model(graph)
+    way = {"spread": "uniform", "macs": 0.5, "multiple": 1}
+    small = compress(model, recipe(way, {}), Drawn())
+    left = channel_map.decode(step.stats for step in small.history)
+    assert sorted(left["c"].places) == [1, 3]
+    assert {line["layer"] for line in stats(small, "refit")["layers"]} == {"a", "c", "y"}
+    assert not stats(small, "refit")["left_alone"]
+    assert distance(model, small) < 0.9 * distance(model, compress(model, recipe(way), Drawn()))
+    judges = Drawn(8, roles=("judge",), start=2000)
+    located = ew.locate(model, ew.convert(small, "onnxruntime", tmp_path / "small"), judges)
+    assert not any(layer.isolated.problem for layer in located.layers)
 
 
 def test_symbolic_batch_and_a_shortcut_within(monkeypatch: pytest.MonkeyPatch) -> None:

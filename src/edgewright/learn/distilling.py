@@ -16,7 +16,7 @@ from edgewright.learn.judging import Judge
 from edgewright.learn.losses import CLASSIFY, Loss, class_labels
 from edgewright.learn.network import Network
 from edgewright.learn.options import Training
-from edgewright.learn.roles import roles
+from edgewright.learn.roles import own_statistics, roles
 from edgewright.learn.running import Runner, Teacher
 from edgewright.learn.states import State
 from edgewright.learn.training import Trainer
@@ -52,6 +52,7 @@ def distil(
     _refuse_halves(student)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     loss = _loss(student, teacher, options, context)
+    own_statistics(student)
     networks = (
         Network(student, keep=options.keep, batch_statistics=options.batch_statistics),
         Network(teacher).requires_grad_(False).eval(),

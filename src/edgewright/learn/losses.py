@@ -99,6 +99,6 @@ def _rows(logits: Tensor) -> Tensor:
 
 def _channels(x: Tensor, pair: Pair) -> Tensor:
     """The teacher's tensor with the channels that the student has left."""
-    if pair.axis is None:
-        return x
-    return x.index_select(pair.axis, torch.tensor(pair.kept, dtype=torch.int64, device=x.device))
+    for axis, places in pair.kept.items():
+        x = x.index_select(axis, torch.tensor(places, dtype=torch.int64, device=x.device))
+    return x

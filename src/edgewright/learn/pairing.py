@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from edgewright.channel_map import Kept
@@ -24,14 +24,13 @@ class Pair:
     Attributes:
         teacher: The tensor's name in the original.
         student: Its name in the network that learns.
-        axis: The axis along which the student has lost channels, counted from the back; None where it has all.
-        kept: Those that are left, by their index in the original.
+        kept: Channels that the student has left, by their index in the original, for each axis that lost some, counted
+            from the back.
     """
 
     teacher: str
     student: str
-    axis: int | None = None
-    kept: tuple[int, ...] = ()
+    kept: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
 
 
 def outputs(teacher: ir.Model, student: ir.Model, names: Sequence[str] | None = None) -> tuple[Pair, ...]:
@@ -83,13 +82,14 @@ def _paired(value: ir.Value, other: ir.Value, maps: Mapping[str, Kept]) -> Pair 
     if left is None:
         known = all(isinstance(size, int) or size.value for size in sizes)  # two sizes without a name may differ
         return Pair(name, other.name or "") if known and sizes == theirs else None
-    width = theirs[left.axis] if len(theirs) == len(sizes) else -1
-    if isinstance(width, int) and width != len(left.indices):
+    if len(theirs) != len(sizes):
         return None
-    sizes[left.axis] = width
-    return (
-        Pair(name, other.name or "", left.axis - len(sizes), tuple(map(int, left.indices))) if sizes == theirs else None
-    )
+    for axis, width in enumerate(left.sizes(sizes)):
+        if axis in left.places and isinstance(theirs[axis], int) and theirs[axis] != width:
+            return None
+        sizes[axis] = theirs[axis] if axis in left.places else sizes[axis]
+    kept = {axis - len(sizes): tuple(map(int, places)) for axis, places in left.places.items()}
+    return Pair(name, other.name or "", kept) if sizes == theirs else None
 
 
 def _scores(value: ir.Value) -> ir.Value:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from edgewright.graph.dataflow import constant_tensor, is_standard
+from edgewright.graph.dataflow import Names, add_initializer, constant_tensor, is_standard
 from edgewright.learn.operators.table import key_of
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ class Roles:
     Attributes:
         floats: Float constants.
         integers: Integers behind a DequantizeLinear, with one of the nodes that read them: learnt as floats.
-        statistics: Running means and variances of batch norms.
+        statistics: Running means and variances of batch norms; never learnt by gradients, also where layers read them as well.
         halves: Constants of 16-bit floats that would be learnt if they were wider.
     """
 
@@ -69,7 +69,24 @@ def roles(ir_model: ir.Model) -> Roles:
             for own, other in (node.inputs, node.inputs[::-1]):
                 if _shifts(own, other, derived) and (_made_by_matmul(other, node) or node.outputs[0] in ahead):
                     _learn(own, found, derived, direct=True)
+    for name in found.statistics:
+        found.floats.pop(name, None)
     return found
+
+
+def own_statistics(ir_model: ir.Model) -> None:
+    """Give running statistics that something else reads as well a copy of their own, in place.
+
+    Exporters write equal constants once: zeros may be the mean of one norm and the bias of another.
+    """
+    names = Names(ir_model)
+    for node in ir_model.graph:
+        for index in (3, 4) if is_standard(node, "BatchNormalization") else ():
+            value = node.inputs[index]
+            if value is not None and _is_own(value) and (len(value.uses()) > 1 or value.is_graph_output()):
+                assert value.const_value is not None
+                own = add_initializer(ir_model.graph, names.fresh(value.name or ""), value.const_value.numpy())
+                node.replace_input_with(index, own)
 
 
 def _derived(graph: ir.Graph) -> set[ir.Value]:

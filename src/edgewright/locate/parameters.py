@@ -6,6 +6,7 @@ whose file is ONNX, and a stretch whose nodes correspond one to one; what was fo
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -104,8 +105,8 @@ class _Stretches:
         return sorted(found, key=self._order.__getitem__)
 
 
-def _kind(node: ir.Node) -> tuple[str, str, int]:
-    return node.domain or "", node.op_type, len(node.inputs)
+def _kind(node: ir.Node) -> tuple[str, str]:
+    return node.domain or "", node.op_type
 
 
 def _list(nodes: Sequence[ir.Node]) -> str:
@@ -118,7 +119,7 @@ def _node_differences(mine: ir.Node, theirs: ir.Node, boundaries: Collection[str
         before, after = _attribute(mine, name), _attribute(theirs, name)
         if not _same(before, after):
             yield f"attribute `{name}` of `{label}` is {_show(after)} instead of {_show(before)}"
-    for number, (a, b) in enumerate(zip(mine.inputs, theirs.inputs, strict=True)):
+    for number, (a, b) in enumerate(itertools.zip_longest(mine.inputs, theirs.inputs)):
         if (a is None) != (b is None):
             yield f"input {number} of `{label}` is {'missing' if b is None else 'added'}"
             continue

@@ -206,8 +206,9 @@ def _gather(node: ir.Node, walk: Walk) -> None:
     if walk.is_constant(source) and not walk.is_constant(chosen):
         _embedding(node, walk, along, data, len(places))
         return
-    found = {axis + (len(places) - 1 if axis > along else 0): i for axis, i in walk.labels(source).items()}
-    ids = found.pop(along, None) if along in walk.labels(source) else None
+    labels = dict(walk.labels(source))
+    ids = labels.pop(along, None)
+    found = {axis + (len(places) - 1 if axis > along else 0): own for axis, own in labels.items()}
     if ids is not None:
         numbers = walk.numbers(chosen)
         if numbers is None or len(places) > 1:

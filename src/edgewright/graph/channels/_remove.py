@@ -26,7 +26,7 @@ Kept = dict[int, np.ndarray]  # by axis bool[size], False where gone
 
 def remove(
     ir_model: ir.Model, groups: Groups, removed: Mapping[str, Sequence[int]]
-) -> dict[str, tuple[int, tuple[int, ...]]]:
+) -> dict[str, dict[int, tuple[int, ...]]]:
     """Remove channels in place.
 
     Args:
@@ -35,7 +35,7 @@ def remove(
         removed: Channels by group's name.
 
     Returns:
-        For each activation that shrank along one axis, that axis and the indices that are left of the original's.
+        For each activation that shrank, by axis, the indices that are left of the original's.
 
     Raises:
         EdgewrightError: E103 for a group or channel that is not there, E212 where nothing would be left of a tensor; the
@@ -63,12 +63,12 @@ def remove(
     for value in ir_model.graph.outputs:
         assert not edit.kept(value)
     infer(ir_model)
-    kept = {name: edit.kept_by_name(name) for name in groups.plan.walk.ties.labels}
+    walk = groups.plan.walk
+    kept = {name: edit.kept_by_name(name) for name in (*walk.ties.labels, *walk.grids) if name not in edit.ragged}
     return {
-        name: (axis, tuple(np.flatnonzero(mask).tolist()))
+        name: {axis: tuple(np.flatnonzero(mask).tolist()) for axis, mask in axes.items()}
         for name, axes in kept.items()
-        if len(axes) == 1
-        for axis, mask in axes.items()
+        if axes
     }
 
 

@@ -269,13 +269,8 @@ def _remove(ir_model: ir.Model, found: Groups, removed: Mapping[str, Any]) -> li
     sizes = {name: tuple(shape) for name, shape in sizes.items()}
     kept = channels.remove(ir_model, found, removed)
     infer(ir_model)
-    lines: dict[str, tuple[int, int, tuple[int, ...]]] = {}
-    for name, (axis, indices) in kept.items():
-        if name in sizes:
-            before = sizes[name][axis]
-            lines[name] = (
-                axis % len(sizes[name]),
-                int(before) if isinstance(before, int) else max(indices) + 1,
-                indices,
-            )
+    lines: dict[str, dict[int, tuple[int, tuple[int, ...]]]] = {}
+    for name in (name for name in kept if name in sizes):
+        befores = [(axis, sizes[name][axis], indices) for axis, indices in kept[name].items()]
+        lines[name] = {axis: (size if isinstance(size, int) else max(left) + 1, left) for axis, size, left in befores}
     return channel_map.encode(lines)

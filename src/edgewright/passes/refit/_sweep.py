@@ -28,6 +28,7 @@ _MOST_SPREAD = 16.0
 _SHARED = "its weights are shared: only its bias was corrected"
 _LONG = f"it has more than {_LONGEST_ROW} inputs: only its bias was corrected"
 _ONLY_BIAS = (_SHARED, _LONG)
+_UNPAIRED = "what it makes has other sizes than what is left of the original's"
 
 _Kind = Literal["layer", "bias", "norm"]
 
@@ -87,6 +88,7 @@ class Sweep:
             )
         self._per_sample = max(1, max_vectors // self.samples)
         self._names = Names(ir_model)
+        self._shapes, self._original_shapes = _shapes(ir_model), _shapes(original)
         self.skipped: dict[str, str] = {}
 
     def run(self, title: str) -> list[dict[str, Any]]:
@@ -133,7 +135,9 @@ class Sweep:
                 if reason in _ONLY_BIAS and layer.can_take_bias:
                     found.append((node, "bias"))
             elif other is not None and _is_norm(node) and not set(self._names_of(node)) & self._keep:
-                found.append((node, "norm"))
+                found += (
+                    [(node, "norm")] if all(self._pairs(value.name or "") for value in node.inputs[:1] if value) else []
+                )
         return found
 
     @staticmethod
@@ -146,6 +150,8 @@ class Sweep:
             return "asked for"
         if layer.name not in before:
             return "the original has no such layer"
+        if not self._pairs(layer.name):
+            return _UNPAIRED
         weight = layer.node.inputs[1]
         if weight is not None and weight.name in shared:
             return _SHARED
@@ -239,6 +245,13 @@ class Sweep:
         kept: Kept | None = self._context.kept.get(name)
         return array if kept is None else kept.take(array)
 
+    def _pairs(self, name: str) -> bool:
+        """True where a tensor has the sizes that the channel map leaves of the original's; sizes that are open count as equal."""
+        now, then = self._shapes.get(name, []), self._original_shapes.get(name, [])
+        kept: Kept | None = self._context.kept.get(name)
+        left = then if kept is None else kept.sizes(then)
+        return all(one == other or None in (one, other) for one, other in zip(now, left, strict=False))
+
     def _shortcut(self, layer: Linear) -> str | None:
         """What an Add brings to the layer's output, where that is computed before the layer and in the original too."""
         adder = sole_consumer(layer.result)
@@ -253,7 +266,14 @@ class Sweep:
             return None
         known = {value.name for node in self._original.graph for value in node.outputs}
         known |= {value.name for value in self._original.graph.inputs}
-        return other.name if other.name in known else None
+        return other.name if other.name in known and self._pairs(other.name) else None
+
+
+def _shapes(ir_model: ir.Model) -> dict[str, list[int | None]]:
+    """Sizes of what nodes make and the graph reads, by name; None for an open one."""
+    values = [*ir_model.graph.inputs, *(value for node in ir_model.graph for value in node.outputs)]
+    shapes = {value.name: value.shape for value in values if value.name and value.shape is not None}
+    return {name: [size if isinstance(size, int) else None for size in shape] for name, shape in shapes.items()}
 
 
 def _shared(ir_model: ir.Model) -> set[str]:
