@@ -87,6 +87,31 @@ class Builder:
         array = np.abs(array) + 0.5 if positive else array
         return self.constant(array.astype(np.float32), "p" if positive else "w")
 
+    def derived(self, weight: str) -> str:
+        """A weight that the graph computes from what it holds, now and then; else itself."""
+        shape, number = self.weights[weight].shape, len(self.weights)
+        name = f"d{number}"
+        kind = self.draw(("", "", "", "", "Identity", "Transpose", "Reshape", "DequantizeLinear", "Mul"))
+        if not kind:
+            return weight
+        inputs, attributes = [weight], {}
+        if kind == "Transpose":
+            inputs = [self.constant(np.ascontiguousarray(self.weights[weight].T))]
+        elif kind == "Reshape":
+            inputs = [self.constant(self.weights[weight].reshape(-1)), self.sizes(shape)]
+        elif kind == "Mul":  # as weights are normed in the graph
+            inputs.append(
+                self.constant(
+                    np.abs(self.rng.standard_normal((shape[0], *([1] * (len(shape) - 1))))).astype(np.float32)
+                )
+            )
+        elif kind == "DequantizeLinear":
+            whole = np.clip(np.round(self.weights[weight] * 40), -128, 127).astype(np.int8)
+            inputs = [self.constant(whole), self.constant(np.full(shape[0], 1 / 40, np.float32))]
+            attributes = {"axis": 0}
+        self.nodes.append(helper.make_node(kind, inputs, [name], **attributes))
+        return name
+
     def constant(self, array: Any, prefix: str = "c") -> str:
         name = f"{prefix}{len(self.weights)}"
         self.weights[name] = np.asarray(array)
@@ -127,11 +152,26 @@ def conv(b: Builder) -> str | None:
     groups, outputs = _groups(b, c)
     kernel = [int(b.draw([k for k in (1, 1, 3, side) if k <= side])) for side in sides]
     stride = [int(b.draw((1, 1, 2))) for _ in sides]
-    pad = [int(b.draw((0, k // 2))) for k in kernel]
-    made = [(side + 2 * p - k) // s + 1 for side, p, k, s in zip(sides, pad, kernel, stride, strict=True)]
     w = b.weight(outputs, c // groups, *kernel, fan=c // groups * math.prod(kernel))
-    bias = [b.weight(outputs)] if b.chance(0.5) else []
-    return b.add("Conv", [x, w, *bias], (n, outputs, *made), group=groups, strides=stride, pads=pad + pad)
+    inputs = [x, b.derived(w), *([b.weight(outputs)] if b.chance(0.5) else [])]
+    if b.chance(0.2):
+        made = [-(-side // s) for side, s in zip(sides, stride, strict=True)]
+        way = b.draw(("SAME_UPPER", "SAME_LOWER"))
+        return b.add("Conv", inputs, (n, outputs, *made), group=groups, strides=stride, auto_pad=way)
+    apart = [int(b.draw([d for d in (1, 1, 2) if d * (k - 1) < side])) for side, k in zip(sides, kernel, strict=True)]
+    wide = [d * (k - 1) + 1 for d, k in zip(apart, kernel, strict=True)]
+    pad = [int(b.draw((0, k // 2))) for k in kernel]
+    made = [(side + 2 * p - k) // s + 1 for side, p, k, s in zip(sides, pad, wide, stride, strict=True)]
+    return b.add(
+        "Conv",
+        inputs,
+        (n, outputs, *made),
+        group=groups,
+        strides=stride,
+        pads=pad + pad,
+        dilations=apart,
+        kernel_shape=kernel,
+    )
 
 
 @rule()
@@ -154,7 +194,7 @@ def matmul(b: Builder) -> str | None:
         return None
     *front, k = b.shapes[x]
     n = int(b.draw((2, 4, 6, 8, 12)))
-    return b.add("MatMul", [x, b.weight(k, n, fan=k)], (*front, n))
+    return b.add("MatMul", [x, b.derived(b.weight(k, n, fan=k))], (*front, n))
 
 
 @rule()
@@ -176,7 +216,7 @@ def gemm(b: Builder) -> str | None:
     m, turned = int(b.draw((3, 4, 6, 8))), b.chance(0.5)
     w = b.weight(*((m, k) if turned else (k, m)), fan=k)
     bias = b.draw(([], [b.weight(m)], [b.weight(1, m)], [b.weight(1)]))
-    return b.add("Gemm", [x, w, *bias], (n, m), transB=int(turned), alpha=0.5)
+    return b.add("Gemm", [x, b.derived(w), *bias], (n, m), transB=int(turned), alpha=0.5)
 
 
 @rule()
@@ -222,6 +262,35 @@ def recurrent(b: Builder) -> str | None:
     inputs = [x, b.weight(ways, gates * hidden, size, fan=size), b.weight(ways, gates * hidden, hidden, fan=hidden)]
     way = "forward" if ways == 1 else "bidirectional"
     return b.add(kind, inputs, (steps, ways, n, hidden), hidden_size=hidden, direction=way)
+
+
+@rule(2)
+def attention(b: Builder) -> str | None:
+    """Queries, keys and values by one projection, in two heads."""
+    x = b.value(3, 3)
+    if x is None:
+        return None
+    n, length, size = b.shapes[x]
+    heads, width = 2, int(b.draw((2, 3, 4)))
+    first = -1 if b.open else n
+    joint = b.add("MatMul", [x, b.weight(size, 3 * heads * width, fan=size)], (n, length, 3 * heads * width))
+    laid = joint and b.add("Reshape", [joint, b.sizes([first, length, 3, heads, width])], (n, length, 3, heads, width))
+    if laid is None:
+        return None
+    parts = []
+    for number in range(3):
+        picked = b.add("Gather", [laid, b.sizes(number)], (n, length, heads, width), axis=2)
+        order, shape = (
+            ([0, 2, 1, 3], (n, heads, length, width)) if number != 1 else ([0, 2, 3, 1], (n, heads, width, length))
+        )
+        parts.append(b.add("Transpose", [str(picked)], shape, perm=order) or "")
+    scores = b.add("MatMul", parts[:2], (n, heads, length, length))
+    shares = scores and b.add("Softmax", [scores], (n, heads, length, length), axis=-1)
+    mixed = shares and b.add("MatMul", [shares, parts[2]], (n, heads, length, width))
+    if mixed is None or mixed == "":
+        return None
+    back = b.add("Transpose", [mixed], (n, length, heads, width), perm=[0, 2, 1, 3])
+    return b.add("Reshape", [str(back), b.sizes([first, length, heads * width])], (n, length, heads * width))
 
 
 # --- by elements ------------------------------------------------------------------------------------------------------
@@ -283,10 +352,50 @@ def gated(b: Builder) -> str | None:
     x = b.value()
     if x is None:
         return None
-    y, zero = b.draw(_joined(b, x)), b.constant(np.zeros((), np.float32))
+    y, limit = b.draw(_joined(b, x)), b.constant(np.array(0.123, np.float32))  # 0 is a matter of rounding
     condition = f"q{len(b.shapes)}"
-    b.nodes.append(helper.make_node("Greater", [x, zero], [condition]))
+    b.nodes.append(helper.make_node("Greater", [x, limit], [condition]))
     return b.add("Where", [condition, x, y], b.shapes[x])
+
+
+@rule()
+def picked_at_run_time(b: Builder) -> str | None:
+    """The largest of an axis, or what indices that are computed pick."""
+    x = b.value(2)
+    at = None if x is None else b.axis(x, 2)
+    if x is None or at is None:
+        return None
+    shape = b.shapes[x]
+    if b.chance(0.5):
+        made = tuple(2 if axis == at else size for axis, size in enumerate(shape))
+        b.nodes.append(helper.make_node("TopK", [x, b.sizes([2])], [f"v{len(b.shapes)}", f"k{len(b.shapes)}"], axis=at))
+        name = f"v{len(b.shapes)}"
+        b.shapes[name] = made
+        b.unread = [other for other in b.unread if other != x] + [name]
+        return name
+    best = f"k{len(b.shapes)}"
+    b.nodes.append(helper.make_node("ArgMax", [x], [best], axis=at, keepdims=1))
+    return b.add(
+        "GatherElements", [x, best], tuple(1 if axis == at else size for axis, size in enumerate(shape)), axis=at
+    )
+
+
+@rule()
+def others(b: Builder) -> str | None:
+    """Rarer operators by elements and over neighbours."""
+    x = b.value(4, 4)
+    if x is None:
+        return None
+    kind = b.draw(("LRN", "Pow", "Cast", "Dropout", "Mod", "Erf", "Gelu", "Exp"))
+    if kind == "Pow":
+        return b.add(kind, [x, b.constant(np.array(2, np.float32))], b.shapes[x])
+    if kind == "Mod":
+        return b.add(kind, [x, b.constant(np.array(0.75, np.float32))], b.shapes[x], fmod=1)
+    if kind == "Exp":
+        small = b.add("Tanh", [x], b.shapes[x])
+        return None if small is None else b.add(kind, [small], b.shapes[x])
+    options = {"LRN": {"size": 3}, "Cast": {"to": TensorProto.FLOAT}}.get(kind, {})
+    return b.add(kind, [x], b.shapes[x], **options)
 
 
 @rule()
@@ -310,9 +419,11 @@ def norm(b: Builder) -> str | None:
     inputs = [x, b.weight(c, positive=True), b.weight(c)]
     if kind == "BatchNormalization":
         return b.add(kind, [*inputs, b.weight(c), b.weight(c, positive=True)], b.shapes[x])
-    if kind == "InstanceNormalization":
-        return b.add(kind, inputs, b.shapes[x])
-    return b.add(kind, inputs, b.shapes[x], num_groups=int(b.draw([g for g in (1, 2, 3, c) if c % g == 0])))
+    if kind == "InstanceNormalization":  # of a few equal values it divides rounding by the root of epsilon
+        return b.add(kind, inputs, b.shapes[x], epsilon=0.1)
+    return b.add(
+        kind, inputs, b.shapes[x], epsilon=0.1, num_groups=int(b.draw([g for g in (1, 2, 3, c) if c % g == 0]))
+    )
 
 
 @rule()

@@ -108,6 +108,7 @@ CASES = [
     Case("BatchNormalization", (X, _f(4), _f(4, seed=1), _f(4, seed=2), _f(4, low=0.5, high=2))),
     Case("InstanceNormalization", (X, _f(4), _f(4, seed=1))),
     Case("GroupNormalization", (X, _f(4), _f(4, seed=1)), {"num_groups": 2}),
+    Case("GroupNormalization", (_f(1, 4, 1, 1), _f(4), _f(4, seed=1)), {"num_groups": 4}, "groups of one value"),
     Case("LayerNormalization", (V, _f(4), _f(4, seed=1))),
     Case("LayerNormalization", (V, _f(3, 4)), {"axis": 1}, "two axes"),
     Case("LayerNormalization", (V, _f(1), _f(4)), label="broadcast"),

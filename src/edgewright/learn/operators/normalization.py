@@ -46,7 +46,7 @@ def group_normalization(
     """Each group of channels of each sample standardized, then scale and bias f32[C] (or f32[num_groups], opset 18)."""
     channels = x.shape[1]
     weight, shift = (p if len(p) == channels else p.repeat_interleave(channels // num_groups) for p in (scale, bias))
-    return functional.group_norm(x, num_groups, weight, shift, eps=epsilon)
+    return torch.group_norm(x, num_groups, weight, shift, epsilon)  # functional's refuses groups of one value
 
 
 @operator("LayerNormalization")
