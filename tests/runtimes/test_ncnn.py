@@ -70,6 +70,7 @@ class TestShapes:
             ("float[N,3,4,5] x", "float[A,B,C]", "i = Constant<value_int=2>() y = Gather<axis=2>(x, i)"),
             ("float[N,3,4] x, float[N,3,2] w", "float[A,B,C]", "y = Concat<axis=-1>(x, w)"),
             ("float[N,2,3,4] x", "float[A,B,C,D]", "i = Constant<value_ints=[1,3]>() y = ReduceMax(x, i)"),
+            ("float[2,3] x", "float[A,B]", "i = Constant<value_ints=[2,1]>() y = Tile(x, i)"),
             ("float[N,2,3] x, float[N,2,3] w", "float[A,B,C]", "c = Constant<value_ints=[1,0,1]>() b = Cast<to=9>(c)"
              " y = Where(b, w, x)"),
             ("float[N,2,3] x", "float[A,B,C]", "c = Constant<value_ints=[1,0,1]>() b = Cast<to=9>(c)"
@@ -100,12 +101,16 @@ class TestShapes:
         assert kinds(bundle) == ["Input", "ReLU"]
         assert {"x", "f", "u", "r", "y"} <= set(bundle.tensor_names)
 
-    def test_samples_that_meet_are_refused(self, model_from_text: Make, tmp_path: Path) -> None:
-        model = model_from_text(
-            f"{HEADER} net (float[N,8] x) => (float[A,B] y)"
-            " { i = Constant<value_ints=[0]>() m = ReduceMean(x, i) y = Sub(x, m) }"
-        )
-        with pytest.raises(EdgewrightError, match="ReduceMean") as caught:
+    @pytest.mark.parametrize(
+        ("kind", "body"),
+        [
+            ("ReduceMean", "i = Constant<value_ints=[0]>() m = ReduceMean(x, i) y = Sub(x, m)"),
+            ("Tile", "i = Constant<value_ints=[2,1]>() y = Tile(x, i)"),  # a, b, a, b and not a, a, b, b
+        ],
+    )
+    def test_samples_that_meet_are_refused(self, kind: str, body: str, model_from_text: Make, tmp_path: Path) -> None:
+        model = model_from_text(f"{HEADER} net (float[N,8] x) => (float[A,B] y) {{ {body} }}")
+        with pytest.raises(EdgewrightError, match=kind) as caught:
             convert(model, "ncnn", tmp_path / "net")
         assert caught.value.code == "E210"
         assert "mixes samples" in str(caught.value)

@@ -374,3 +374,34 @@ def test_factors_behind_an_activation_of_int8_layers_keep_their_side(
         error = rel_l2(exact.run(feeds)["y"], opened.run(feeds)["y"])
     assert bundle.precision == "int8"
     assert -20 * np.log10(max(error, 1e-12)) >= tolerance["int8"]["sqnr_db"]
+
+
+@pytest.mark.parametrize("axis", [1, -3])
+@pytest.mark.parametrize(
+    "places", [[1, 2, 3, 4, 0, 5], [-5, 2, 3, 4, -6, 5], [5, 4, 3, 2, 1, 0], [1, 2, 3, 4], [1, 1, 3, 4, 0, 5]]
+)
+@pytest.mark.parametrize("between", ["Relu", "Neg", "Identity"])
+def test_permuted_channels_in_front_of_a_convolution(
+    places: list[int], axis: int, between: str, tmp_path: Path
+) -> None:
+    """OpenVINO permutes the weights instead, and the wrong way round where the permutation is not its own inverse."""
+    import onnx_ir as ir
+    from onnx import numpy_helper, parser
+
+    rng = np.random.default_rng(0)
+    body = f"g = Gather<axis={axis}>(x, i) h = {between}(g) y = Conv(h, w)"
+    proto = parser.parse_model(f"{HEADER} net (float[N,6,4,4] x) => (float[A,B,C,D] y) {{ {body} }}")
+    weights = {"i": np.array(places), "w": rng.standard_normal((3, len(places), 1, 1)).astype(np.float32)}
+    proto.graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in weights.items())
+    model = Model(ir.from_proto(onnx.shape_inference.infer_shapes(proto)), name="net")
+    bundle = convert(model, "openvino", tmp_path / "net")
+    feeds = {"x": rng.standard_normal((2, 6, 4, 4)).astype(np.float32)}
+    with session.open(bundle) as opened, session.open(model, runtime="onnxruntime") as original:
+        for name in ("y", "g"):
+            assert rel_l2(original.run(feeds, name)[name], opened.run(feeds, name)[name]) < 1e-5
+
+
+def test_an_input_that_an_output_returns_keeps_its_name(model_from_text: Callable[..., Model], tmp_path: Path) -> None:
+    model = model_from_text(f"{HEADER} net (float[N,3] x) => (float[N,3] y) {{ y = Dropout(x) }}")
+    with session.open(convert(model, "openvino", tmp_path / "net")) as opened:
+        assert opened.run({"x": np.ones((2, 3), np.float32)})["y"].tolist() == [[1.0] * 3] * 2

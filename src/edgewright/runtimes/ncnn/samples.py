@@ -25,7 +25,17 @@ _PROBE = 3
 _LARGEST_FOLDED = 2**24
 _RECURRENT = ("GRU", "LSTM", "RNN")
 #: Operators that work along the axes of an attribute; those whose batch must be axis 0.
-_ALONG = {"Softmax": -1, "LogSoftmax": -1, "ArgMax": 0, "ArgMin": 0, "TopK": -1, "Concat": 0, "Split": 0, "Gather": 0}
+_ALONG = {
+    "Softmax": -1,
+    "LogSoftmax": -1,
+    "ArgMax": 0,
+    "ArgMin": 0,
+    "TopK": -1,
+    "Concat": 0,
+    "Split": 0,
+    "Gather": 0,
+    "LpNormalization": -1,
+}
 _BY_CHANNEL = (
     *("Conv", "ConvTranspose", "MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool", "BatchNormalization"),
     *("InstanceNormalization", "GroupNormalization", "LRN", "DepthToSpace", "SpaceToDepth", "Resize", "Gemm"),
@@ -213,6 +223,11 @@ def _worked(node: ir.Node, rank: int) -> set[int]:
         return set(range(node.attributes.get_int("axis", -1) % rank, rank))
     if is_standard(node, "MatMul"):
         return {rank - 1}
+    if is_standard(node, "Tile", "Expand"):  # what repeats samples puts them behind one another, not each behind itself
+        before, after = static_shape(node.inputs[0]), static_shape(node.outputs[0])
+        if before is None or after is None:
+            return set(range(rank))
+        return {axis for axis in range(rank) if before[axis] != after[axis + len(after) - rank]}
     place = {"Slice": 3, "CumSum": 1}.get(node.op_type, 1 if node.op_type.startswith("Reduce") else None)
     if place is None:
         return set()

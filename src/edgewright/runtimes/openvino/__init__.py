@@ -27,7 +27,16 @@ from edgewright.errors import EdgewrightError
 from edgewright.graph.serialize import as_source
 from edgewright.model import Arrays, Model
 from edgewright.runtimes.openvino.failures import failure, first_reason, frontend_problems
-from edgewright.runtimes.openvino.network import fragment, inlined, keep_signs_behind, label, name_operations, surviving
+from edgewright.runtimes.openvino.network import (
+    fragment,
+    inlined,
+    keep_order_behind,
+    keep_signs_behind,
+    label,
+    name_inputs,
+    name_operations,
+    surviving,
+)
 from edgewright.runtimes.openvino.runner import CompiledRunner
 from edgewright.target import Target, weight_bits
 
@@ -123,6 +132,8 @@ def convert(model: Model, folder: Path, options: Options, target: Target) -> Con
             network = core.read_model(source)
         except RuntimeError as problem:
             raise failure("reading", problem) from None
+    name_inputs(network, [info.name for info in model.inputs])
+    keep_order_behind(network)
     if model.precision == "int8":
         keep_signs_behind(network)
     name_operations(network)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -59,11 +60,60 @@ def keep_signs_behind(network: Any) -> None:
         port = operation.output(0)
         names, readers = port.get_names(), port.get_target_inputs()
         smallest = openvino.opset13.constant(np.finfo(np.float32).tiny, port.get_element_type())
-        added = openvino.opset13.add(port, smallest).output(0)
-        for reader in readers:
-            reader.replace_source_output(added)
-        port.set_names(set())
-        added.set_names(names)
+        _take_over(port, names, readers, openvino.opset13.add(port, smallest).output(0))
+
+
+def keep_order_behind(network: Any) -> None:
+    """Keep OpenVINO from taking permuted channels into the weights of a convolution the wrong way round.
+
+    It (2026.4 and before) drops a Gather of all channels before a convolution and permutes the weights instead, as the Gather
+    permutes and not the other way, which is right for a permutation that is its own inverse alone, such as RGB to BGR. It does
+    not see one by a matrix of places, one row, whose axis is dropped behind it.
+    """
+    import openvino
+
+    for operation in network.get_ordered_ops():
+        places = _permuted(operation)
+        if places is None:
+            continue
+        port = operation.output(0)
+        names, readers = port.get_names(), port.get_target_inputs()
+        row, axis = (openvino.opset13.constant(numbers, openvino.Type.i64) for numbers in (places[None], np.array([1])))
+        picked = openvino.opset13.gather(operation.input_value(0), row, axis)
+        _take_over(port, names, readers, openvino.opset13.squeeze(picked, axis).output(0))
+
+
+def _permuted(operation: Any) -> np.ndarray | None:
+    """The places that a Gather puts along axis 1, where they are a permutation that is not its own inverse."""
+    if operation.get_type_name() != "Gather":
+        return None
+    data, places, axis = (source.get_node() for source in operation.input_values()[:3])
+    if any(node.get_type_name() != "Constant" for node in (places, axis)) or data.get_type_name() == "Constant":
+        return None
+    rank = operation.get_input_partial_shape(0).rank
+    if axis.get_data().item() not in ((1, 1 - rank.get_length()) if rank.is_static else (1,)):
+        return None
+    numbers = np.asarray(places.get_data(), np.int64)
+    order = np.arange(numbers.size)
+    numbers = np.where(numbers < 0, numbers + numbers.size, numbers)
+    if numbers.ndim != 1 or not np.array_equal(np.sort(numbers), order):
+        return None
+    return None if np.array_equal(numbers[numbers], order) else numbers
+
+
+def _take_over(port: Any, names: set[str], readers: Any, other: Any) -> None:
+    """Let `readers` of `port` read `other`, which has its names from now on."""
+    for reader in readers:
+        reader.replace_source_output(other)
+    port.set_names(set())
+    other.set_names(names)
+
+
+def name_inputs(network: Any, names: Sequence[str]) -> None:
+    """Give inputs the names that OpenVINO takes from one which an output returns as it is (by a Dropout)."""
+    for port, name in zip(network.inputs, names, strict=True):
+        if name not in port.get_names():
+            port.get_tensor().add_names({name})
 
 
 def _factor(operation: Any) -> Any:
