@@ -297,6 +297,17 @@ def test_weights_stored_in_integers_count_as_their_floats(
     agrees(model, tmp_path / "net", feeds, tolerance["float32"])
 
 
+def test_a_product_of_more_axes_than_its_kernels_take(tmp_path: Path, tolerance: dict[str, dict[str, float]]) -> None:
+    rng = np.random.default_rng(0)
+    model = network(
+        "g (float[N,2,1,2,2,2,6] x, float[6,3] w) => (float[N,2,1,2,2,2,3] y) { y = MatMul(x, w) }",
+        w=rng.standard_normal((6, 3)).astype(np.float32),
+    )
+    for batch in (1, 3):
+        feeds = {"x": rng.standard_normal((batch, 2, 1, 2, 2, 2, 6)).astype(np.float32)}
+        agrees(model, tmp_path / f"net{batch}", feeds, tolerance["float32"])
+
+
 # --- batches and parts
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,6 +17,9 @@ from edgewright.runtimes.litert.rules.integers import integer_layer
 
 if TYPE_CHECKING:
     import onnx_ir as ir
+
+#: XNNPACK, which runs the layer, takes no tensor of more.
+_MOST_AXES = 6
 
 
 @rule("Gemm")
@@ -113,8 +117,13 @@ def fully_connected(
     quantization: Quantization | None = None,
 ) -> Tensor:
     """FULLY_CONNECTED of the last axis of `source` with the rows of `kernel`."""
+    sizes = sizes_of(source)
+    if len(sizes) > _MOST_AXES:
+        flat = lowering.reshaped(source, (sizes[0], math.prod(sizes[1:-1]), sizes[-1]))
+        made = fully_connected(lowering, flat, kernel, bias, act, quantization)
+        return lowering.reshaped(made, (*sizes[:-1], kernel.shape[0]))
     return lowering.op(
-        "FULLY_CONNECTED", [source, kernel, bias], (*sizes_of(source)[:-1], kernel.shape[0]),
+        "FULLY_CONNECTED", [source, kernel, bias], (*sizes[:-1], kernel.shape[0]),
         quantization=quantization, version=5, keepNumDims=True, fusedActivationFunction=act, weightsFormat=0,
         asymmetricQuantizeInputs=False,
     )  # fmt: skip
