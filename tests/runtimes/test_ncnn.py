@@ -71,6 +71,8 @@ class TestShapes:
             ("float[N,3,4] x, float[N,3,2] w", "float[A,B,C]", "y = Concat<axis=-1>(x, w)"),
             ("float[N,2,3,4] x", "float[A,B,C,D]", "i = Constant<value_ints=[1,3]>() y = ReduceMax(x, i)"),
             ("float[2,3] x", "float[A,B]", "i = Constant<value_ints=[2,1]>() y = Tile(x, i)"),
+            ("float[2,3,4] x", "float[A,B,C]", "i = Constant<value_ints=[2,0,-1]>() y = Reshape(x, i)"),
+            ("float[2,6] x", "float[A,B,C]", "i = Constant<value_ints=[2,3,-1]>() y = Reshape(x, i)"),
             ("float[N,2,3] x, float[N,2,3] w", "float[A,B,C]", "c = Constant<value_ints=[1,0,1]>() b = Cast<to=9>(c)"
              " y = Where(b, w, x)"),
             ("float[N,2,3] x", "float[A,B,C]", "c = Constant<value_ints=[1,0,1]>() b = Cast<to=9>(c)"

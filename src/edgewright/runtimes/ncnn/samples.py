@@ -6,6 +6,7 @@ three times as long when the batch is; a node that works along it mixes samples 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -207,12 +208,22 @@ def _mixing(node: ir.Node, axes: Mapping[str, int | None]) -> list[Problem]:
     mixes = axis in _worked(node, len(data.shape))
     mixes |= is_standard(node, *_BY_CHANNEL) and axis != 0
     mixes |= is_standard(node, *_RECURRENT) and axis != 1
+    mixes |= is_standard(node, "Reshape", "Flatten") and not _stays_outside(data, axis, node.outputs[0], axes)
     if is_standard(node, "Add", "Sub", "Mul", "Div", "Max", "Min", "Pow", "Sum", "Where"):
         met = [(axes.get(v.name or ""), v.shape) for v in node.inputs if v is not None]
         mixes |= len({len(shape) - at for at, shape in met if at is not None and shape is not None}) > 1
     if not mixes:
         return []
     return [Problem(node.name or node.outputs[0].name or "", node.op_type, "it mixes samples; ncnn runs one at a time")]
+
+
+def _stays_outside(data: ir.Value, axis: int, made: ir.Value, axes: Mapping[str, int | None]) -> bool:
+    """False where positions lie outside of the samples before a change of shape and within them behind it, or the other way
+    round: what is put together of single samples has another order then."""
+    before, after, then = static_shape(data), static_shape(made), axes.get(made.name or "")
+    if before is None or after is None or then is None:
+        return True
+    return math.prod(before[:axis]) == math.prod(after[:then])
 
 
 def _worked(node: ir.Node, rank: int) -> set[int]:
