@@ -298,6 +298,8 @@ class TestBadInput:
         [
             ("float[N,3] x, bool[N,3] c", "y = Where(c, x, x)", "it is bool, ncnn networks here take floats alone"),
             ("float[N,3,H,W] x", "y = Relu(x)", r"more than its batch is open: \[N,3,H,W\]"),
+            ("float[N,2,3,4,5,6] x", "i = Constant<value_ints=[1]>() y = ReduceMax(x, i)",
+             r"axis 1 of `x` \[1, 2, 3, 4, 5, 6\] is none that ncnn has"),
             ("float[N,3] x", "i = ArgMax<axis=1>(x) j = Neg(i) y = Cast<to=1>(j)", "it makes int64"),
             ("float[N,3] x", "c = Constant<value_ints=[1,0,1]>() b = Cast<to=9>(c) r = Relu(x)"
              " i = Constant<value_ints=[1]>() m = ReduceMax(x, i) y = Where(b, r, m)", r"cannot choose from \[1, 1\]"),

@@ -34,6 +34,12 @@ def test_random_networks_are_pruned_or_refused(fuzz: ModuleType) -> None:
     assert tally["pruned"] > 1
 
 
+def test_random_networks_run_everywhere_or_are_refused(fuzz: ModuleType) -> None:
+    tally: Counter[str] = Counter()
+    assert [text for seed in SEEDS for text in fuzz.failures(seed, ["runtimes"], 1, tally)] == []
+    assert all(tally[f"run by {name}"] for name in {"litert", "ncnn"} & set(fuzz.RUNTIMES))
+
+
 def test_a_mask_that_forgets_a_tensor_is_seen(fuzz: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fuzz.proof, "mask", lambda *_: None)
     assert any(fuzz.failures(seed, ["channels"], 1, Counter()) for seed in SEEDS)

@@ -247,8 +247,9 @@ def axis_of(value: ir.Value, axis: int) -> int:
     """
     shape = shape_of(value)
     axis += len(shape) if axis < 0 else 0
-    kept = axis - (1 if len(shape) > 1 and shape[0] == 1 else 0)
-    if kept < 0 or len(dims_of(shape)) <= kept:
+    dropped = 1 if len(shape) > 1 and shape[0] == 1 else 0
+    kept = axis - dropped
+    if kept < 0 or len(shape) - dropped > _MOST_AXES:  # a flat blob has no axis of the tensor
         raise UnsupportedError(f"axis {axis} of `{value.name}` {list(shape)} is none that ncnn has")
     return kept
 
