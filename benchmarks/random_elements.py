@@ -146,7 +146,8 @@ def norm_of_the_last(b: Builder) -> str | None:
     kind = b.draw(("LayerNormalization", "Softmax", "LogSoftmax", "LpNormalization"))
     inputs = [x, b.weight(last, positive=True), b.weight(last)] if kind == "LayerNormalization" else [x]
     axis = -1 if kind == "LayerNormalization" else b.axis(x)
-    return None if axis is None else b.add(kind, inputs, b.shapes[x], axis=axis)
+    options = {"epsilon": 0.1} if kind == "LayerNormalization" else {}  # as above
+    return None if axis is None else b.add(kind, inputs, b.shapes[x], axis=axis, **options)
 
 
 # --- windows and sums -------------------------------------------------------------------------------------------------

@@ -308,6 +308,19 @@ def test_a_product_of_more_axes_than_its_kernels_take(tmp_path: Path, tolerance:
         agrees(model, tmp_path / f"net{batch}", feeds, tolerance["float32"])
 
 
+@pytest.mark.parametrize(("inputs", "bias"), [(1, (1,)), (1, (1, 1)), (3, (1,)), (1, (2, 8)), (3, (2, 1))])
+def test_biases_that_are_no_vector(
+    inputs: int, bias: tuple[int, ...], tmp_path: Path, tolerance: dict[str, dict[str, float]]
+) -> None:
+    rng = np.random.default_rng(0)
+    shape = ",".join(map(str, bias))
+    model = network(
+        f"g (float[2,{inputs}] x, float[{inputs},8] w, float[{shape}] b) => (float[2,8] y) {{ y = Gemm<alpha=0.5>(x, w, b) }}",
+        w=rng.standard_normal((inputs, 8)).astype(np.float32), b=rng.standard_normal(bias).astype(np.float32),
+    )  # fmt: skip
+    agrees(model, tmp_path / "net", {"x": rng.standard_normal((2, inputs)).astype(np.float32)}, tolerance["float32"])
+
+
 # --- batches and parts
 
 
@@ -371,6 +384,10 @@ def test_an_unknown_operator_is_refused_before_anything_is_written(tmp_path: Pat
         ("g (float[1,1,4,4] x, float[2,1,2,2] w) => (float[1,2,3,3] y) { y = Conv(x, w) }", "weights must be constant"),
         ("g (float[1,1,4,4,4] x) => (float[1,1,3,3,3] y) { y = MaxPool<kernel_shape=[2,2,2]>(x) }", "3 axes"),
         ("g (float[N,M] x) => (float[N,M] y) { y = Relu(x) }", "2 open sizes"),
+        (
+            "g (float[2,1,1,1,1,3,2,2] x) => (float[2,1,1,1,1,1,3,2,2] y) <int64[1] i = {2}> { y = Unsqueeze(x, i) }",
+            "8 axes at most, and this would make 9",
+        ),
     ],
 )
 def test_refusals_say_why(text: str, reason: str, tmp_path: Path) -> None:

@@ -70,6 +70,8 @@ class TestShapes:
             ("float[N,3,4,5] x", "float[A,B,C]", "i = Constant<value_int=2>() y = Gather<axis=2>(x, i)"),
             ("float[N,3,4] x, float[N,3,2] w", "float[A,B,C]", "y = Concat<axis=-1>(x, w)"),
             ("float[N,2,3,4] x", "float[A,B,C,D]", "i = Constant<value_ints=[1,3]>() y = ReduceMax(x, i)"),
+            ("float[N,4,6] x", "float[A,B,C]", "i = Constant<value_ints=[1]>() a = Constant<value_ints=[-4]>()"
+             " e = Constant<value_ints=[9]>() h = Relu(x) s = Slice(h, a, e, i) n = Neg(h) y = Mul(s, n)"),
             ("float[2,3] x", "float[A,B]", "i = Constant<value_ints=[2,1]>() y = Tile(x, i)"),
             ("float[2,3,4] x", "float[A,B,C]", "i = Constant<value_ints=[2,0,-1]>() y = Reshape(x, i)"),
             ("float[2,6] x", "float[A,B,C]", "i = Constant<value_ints=[2,3,-1]>() y = Reshape(x, i)"),

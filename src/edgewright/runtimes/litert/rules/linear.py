@@ -44,6 +44,8 @@ def gemm(lowering: Lowering, node: ir.Node) -> None:
     weight = None if lowering.is_held(second) else lowering.constant(second)
     third = node.inputs[2] if len(node.inputs) > 2 else None
     bias = None if third is None or lowering.is_held(third) else lowering.constant(third)
+    if bias is not None and bias.size == 1:
+        bias = np.repeat(bias.reshape(-1), lowering.sizes(node.outputs[0])[1])
     vector = (
         bias is not None and bias.shape[-1:] == (lowering.sizes(node.outputs[0])[1],) and bias.size == bias.shape[-1]
     )
@@ -60,7 +62,8 @@ def gemm(lowering: Lowering, node: ir.Node) -> None:
 def _general_gemm(lowering: Lowering, node: ir.Node, source: Tensor, alpha: float, beta: float) -> None:
     second, made = node.inputs[1], node.outputs[0]
     assert second is not None
-    tensor = lowering.fit(second, (0, 1))
+    constant = None if lowering.is_held(second) else lowering.constant(second)
+    tensor = lowering.fit(second, (0, 1)) if constant is None else lowering.array(constant, second.name or "weight")
     turned = bool(node.attributes.get_int("transB", 0))
     sizes = lowering.sizes(made)
     product = lowering.op("BATCH_MATMUL", [source, tensor], sizes, adjX=False, adjY=turned)

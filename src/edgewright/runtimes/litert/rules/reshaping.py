@@ -15,6 +15,9 @@ from edgewright.runtimes.litert.rules.patterns import written_as_groups
 if TYPE_CHECKING:
     import onnx_ir as ir
 
+#: Of TensorFlow Lite's RESHAPE.
+_MOST_AXES = 8
+
 
 @rule("Identity", "Dropout")
 def identical(lowering: Lowering, node: ir.Node) -> None:
@@ -47,6 +50,8 @@ def reshape(lowering: Lowering, node: ir.Node) -> None:
         return
     held = lowering.raw(data)
     sizes = lowering.sizes(made)
+    if len(sizes) > _MOST_AXES:
+        raise Refused(f"LiteRT takes {_MOST_AXES} axes at most, and this would make {len(sizes)}")
     found = regroup(held.sizes, held.order, sizes)
     tensor = lowering.ordered(held, found.before)
     wanted = arranged(sizes, found.after)
