@@ -376,6 +376,39 @@ def test_factors_behind_an_activation_of_int8_layers_keep_their_side(
     assert -20 * np.log10(max(error, 1e-12)) >= tolerance["int8"]["sqnr_db"]
 
 
+@pytest.mark.parametrize(
+    ("inputs", "body", "output"),
+    [
+        ("float[1,16] x", "h = MatMul(x, w0) y = MatMul(h, w1)", "float[1,16]"),
+        ("float[7,16] x", "h = MatMul(x, w0) y = MatMul(h, w1)", "float[7,16]"),
+        ("float[1,16,16] x", "h = ReduceMax<keepdims=0>(x, axis) y = MatMul(h, w0)", "float[1,16]"),
+        ("float[1,16,16] x", "h = ReduceMin<keepdims=0>(x, axis) y = MatMul(h, w0)", "float[1,16]"),
+        ("float[1,16,4,4] x", "g = GlobalMaxPool(x) h = Flatten(g) y = MatMul(h, w0)", "float[1,16]"),
+    ],
+)
+def test_quantizers_behind_extremes_and_plain_products(
+    inputs: str, body: str, output: str, tmp_path: Path, tolerance: dict[str, dict[str, float]]
+) -> None:
+    """OpenVINO lets these round what they make, and gives other numbers."""
+    import onnx_ir as ir
+    from onnx import numpy_helper, parser
+
+    proto = parser.parse_model(f"{HEADER} net ({inputs}) => ({output} y) {{ {body} }}")
+    rng = np.random.default_rng(0)
+    weights = {name: (rng.standard_normal((16, 16)) / 4).astype(np.float32) for name in ("w0", "w1")}
+    held = {**weights, "axis": np.array([1])}
+    proto.graph.initializer.extend(numpy_helper.from_array(held[name], name) for name in held if name in body)
+    model = Model(ir.from_proto(onnx.shape_inference.infer_shapes(proto)), name="net")
+    small = compress(model, QUICK, Drawn(model), target=Target("openvino"))
+    bundle = convert(small, "openvino", tmp_path / "net")
+    assert "h" in bundle.tensor_names
+    feeds = inputs_for(model, 1, seed=1)
+    with session.open(small, runtime="reference") as exact, session.open(bundle, threads=1) as opened:
+        error = rel_l2(exact.run(feeds)["y"], opened.run(feeds)["y"])
+    assert bundle.precision == "int8"
+    assert -20 * np.log10(max(error, 1e-12)) >= tolerance["int8"]["sqnr_db"]
+
+
 @pytest.mark.parametrize("axis", [1, -3])
 @pytest.mark.parametrize(
     "places", [[1, 2, 3, 4, 0, 5], [-5, 2, 3, 4, -6, 5], [5, 4, 3, 2, 1, 0], [1, 2, 3, 4], [1, 1, 3, 4, 0, 5]]

@@ -31,6 +31,7 @@ from edgewright.runtimes.openvino.network import (
     fragment,
     inlined,
     keep_order_behind,
+    keep_quantizers_apart,
     keep_signs_behind,
     label,
     name_inputs,
@@ -136,6 +137,7 @@ def convert(model: Model, folder: Path, options: Options, target: Target) -> Con
     keep_order_behind(network)
     if model.precision == "int8":
         keep_signs_behind(network)
+        keep_quantizers_apart(network)
     name_operations(network)
     network.set_friendly_name("network")
     network.set_rt_info(precision, _PRECISION_KEY)

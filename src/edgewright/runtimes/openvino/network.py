@@ -63,6 +63,38 @@ def keep_signs_behind(network: Any) -> None:
         _take_over(port, names, readers, openvino.opset13.add(port, smallest).output(0))
 
 
+def keep_quantizers_apart(network: Any) -> None:
+    """Keep OpenVINO from rounding within a ReduceMax, ReduceMin or MatMul; for networks with int8 layers.
+
+    Its CPU plugin (2026.4 and before) lets these quantize what they make. Extremes are taken from the wrong start then, and a
+    MatMul of two axes without a bias, whose quantizer has a zero point, gives anything on one thread. Of two readers of the
+    same tensor it takes none along, and the larger of a number and itself is the number.
+    """
+    import openvino
+
+    for operation in network.get_ordered_ops():
+        port = operation.output(0) if operation.get_output_size() else None
+        readers = set() if port is None else port.get_target_inputs()
+        if not _rounds_wrong(operation) or not any(_quantizes(reader.get_node()) for reader in readers):
+            continue
+        names = port.get_names()
+        _take_over(port, names, readers, openvino.opset13.maximum(port, port).output(0))
+
+
+def _rounds_wrong(operation: Any) -> bool:
+    kind = operation.get_type_name()
+    plain = kind == "MatMul" and operation.get_output_partial_shape(0).rank == 2
+    return plain or kind in ("ReduceMax", "ReduceMin")
+
+
+def _quantizes(operation: Any) -> bool:
+    """True for a quantizer, also behind a change of shape."""
+    kind = operation.get_type_name()
+    if kind in ("Reshape", "Squeeze", "Unsqueeze"):
+        return any(_quantizes(reader.get_node()) for reader in operation.output(0).get_target_inputs())
+    return bool(kind == "FakeQuantize")
+
+
 def keep_order_behind(network: Any) -> None:
     """Keep OpenVINO from taking permuted channels into the weights of a convolution the wrong way round.
 
