@@ -73,12 +73,12 @@ def keep_quantizers_apart(network: Any) -> None:
     import openvino
 
     for operation in network.get_ordered_ops():
-        port = operation.output(0) if operation.get_output_size() else None
-        readers = set() if port is None else port.get_target_inputs()
-        if not _rounds_wrong(operation) or not any(_quantizes(reader.get_node()) for reader in readers):
+        if not _rounds_wrong(operation):
             continue
-        names = port.get_names()
-        _take_over(port, names, readers, openvino.opset13.maximum(port, port).output(0))
+        port = operation.output(0)
+        names, readers = port.get_names(), port.get_target_inputs()
+        if any(_quantizes(reader.get_node()) for reader in readers):
+            _take_over(port, names, readers, openvino.opset13.maximum(port, port).output(0))
 
 
 def _rounds_wrong(operation: Any) -> bool:
