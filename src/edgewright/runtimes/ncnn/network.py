@@ -171,10 +171,8 @@ class Network:
 
     def name_last(self, value: ir.Value, blob: Blob) -> None:
         """`blob` is the tensor `value`; where the layer that was added last makes it for that, it gets the tensor's name."""
-        made = self.layers and self.layers[-1].outputs == (blob.name,)
-        if made and blob.name not in {
-            held.name for held in self.blobs.values()
-        }:  # another tensor's keeps that one's name
+        others = {held.name for held in self.blobs.values()}  # another tensor's blob keeps that one's name
+        if self.layers and self.layers[-1].outputs == (blob.name,) and blob.name not in others:
             blob = replace(blob, name=self.fresh(name_of(value)))
             self.layers[-1] = replace(self.layers[-1], outputs=(blob.name,))
         self.alias(value, blob)
